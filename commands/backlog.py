@@ -1,0 +1,177 @@
+"""Which files wait to be loaded, for what, and which are being loaded."""
+
+import heapq
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from processing.processor import Outcome, Work
+from processing.reader import Stamp
+
+#: A batch shares a transaction: so many files, or so many bytes, at most.
+BATCH_FILES = 500
+BATCH_BYTES = 8 * 1024 * 1024
+
+#: A file whose worker died so often is condemned.
+MAX_DEATHS = 2
+
+_FIRST_DELAY = 0.2
+
+
+@dataclass
+class _Waiting:
+    """A file that was not ready; since: when it was first seen with this stamp."""
+
+    stamp: Stamp | None
+    since: float
+    tries: int
+    due: float
+
+
+class Backlog:
+    """Every name is in one place: fresh (just heard of), ready, flying, or waiting until it is due."""
+
+    def __init__(self, settle_seconds: float, longest_delay: float) -> None:
+        self._settle_seconds = settle_seconds
+        self._longest_delay = longest_delay
+        self._fresh: dict[str, None] = {}
+        self._ready: dict[str, None] = {}
+        self._flying: dict[str, bool] = {}  # true: heard of again meanwhile
+        self._waiting: dict[str, _Waiting] = {}
+        self._due: list[tuple[float, str]] = []
+        self._alone: dict[str, None] = {}
+        self._deaths: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._fresh.keys() | self._ready.keys() | self._flying.keys() | self._waiting.keys())
+
+    def hear(self, name: str) -> None:
+        """An event: the file comes before those that have been waiting, so that it is not late."""
+        if name in self._flying:
+            self._flying[name] = True
+        else:
+            self._ready.pop(name, None)
+            self._fresh[name] = None
+
+    def see(self, names: Iterable[str]) -> None:
+        """A scan: what was not known is ready."""
+        known = self._fresh.keys() | self._flying.keys() | self._waiting.keys()
+        self._ready.update(dict.fromkeys(name for name in names if name not in known))
+
+    def keep_only(self, names: Iterable[str]) -> None:
+        """Forgets what a scan did not find: somebody else took it."""
+        present = set(names)
+        for held in (self._fresh, self._ready, self._waiting, self._alone, self._deaths):
+            for name in [name for name in held if name not in present]:
+                del held[name]
+
+    def next_due(self) -> float | None:
+        """When the next waiting file is to be tried again, on the monotonic clock."""
+        return self._due[0][0] if self._due else None
+
+    def batch(self, share: int, size_of: Callable[[str], int | None]) -> list[Work]:
+        """The next files to load together, an equal share of what is there, now in flight."""
+        self._wake_due()
+        names = self._take(share, size_of)
+        self._flying.update(dict.fromkeys(names, False))
+        return [self._work(name) for name in names]
+
+    def settle(self, outcome: Outcome) -> None:
+        """A file has come back with its outcome."""
+        name, again = outcome.name, self._flying.pop(outcome.name, False)
+        if outcome.state == "waiting" or (outcome.reason and outcome.state != "failed"):
+            self._postpone(name, outcome.stamp)
+        else:
+            self._forget(name)
+        if outcome.state == "alone":
+            self._alone[name] = None
+            self._ready[name] = None
+        if again:
+            self.hear(name)
+
+    def give_back(self, batch: Iterable[Work]) -> None:
+        """The batch was not loaded, through no fault of its files."""
+        for work in batch:
+            self._flying.pop(work.name, None)
+            self._ready[work.name] = None
+
+    def blame(self, batch: list[Work]) -> None:
+        """The worker died over this batch: each file is tried alone, and condemned when it happens again."""
+        self.give_back(batch)
+        for work in batch:
+            self._alone[work.name] = None
+            if len(batch) == 1:
+                self._deaths[work.name] = self._deaths.get(work.name, 0) + 1
+
+    def tries(self, name: str) -> int:
+        """How often a waiting file has been tried."""
+        return self._waiting[name].tries if name in self._waiting else 0
+
+    def only_stuck(self, seconds: float) -> bool:
+        """Whether nothing is left but files that have been waiting for longer than that."""
+        now = time.monotonic()
+        idle = not (self._fresh or self._ready or self._flying)
+        return idle and all(now - waiting.since > seconds for waiting in self._waiting.values())
+
+    def _take(self, share: int, size_of: Callable[[str], int | None]) -> list[str]:
+        limit = min(BATCH_FILES, -(-(len(self._fresh) + len(self._ready)) // share))
+        names: list[str] = []
+        left = BATCH_BYTES
+        for name in self._queued(limit):
+            size = size_of(name)
+            if size is None:
+                self._drop(name)
+            elif not names or (left >= size and name not in self._alone):
+                names.append(name)
+                self._drop(name)
+                left -= size
+            if left <= 0 or name in self._alone:
+                break
+        return names
+
+    def _queued(self, limit: int) -> Iterator[str]:
+        """Half of a batch is for fresh files, so that a steady stream of them never starves the others."""
+        fresh = list(_first(self._fresh, max(1, limit // 2) if self._ready else limit))
+        yield from fresh
+        yield from list(_first(self._ready, limit - len(fresh)))
+
+    def _drop(self, name: str) -> None:
+        self._fresh.pop(name, None)
+        self._ready.pop(name, None)
+
+    def _work(self, name: str) -> Work:
+        condemned = None
+        if self._deaths.get(name, 0) >= MAX_DEATHS:
+            condemned = f"the worker process died over it {MAX_DEATHS} times"
+        waiting = self._waiting.get(name)
+        settled = waiting is not None and time.monotonic() - waiting.since >= self._settle_seconds
+        return Work(name, waiting.stamp if waiting and settled else None, condemned)
+
+    def _postpone(self, name: str, stamp: Stamp | None) -> None:
+        now = time.monotonic()
+        known = self._waiting.get(name)
+        if known is None or known.stamp != stamp:
+            known = self._waiting[name] = _Waiting(stamp, now, 0, now)
+        known.due = now + min(_FIRST_DELAY * 2**known.tries, self._longest_delay)
+        settled_at = known.since + self._settle_seconds
+        if now < settled_at < known.due:
+            known.due = settled_at
+        known.tries += 1
+        heapq.heappush(self._due, (known.due, name))
+
+    def _wake_due(self) -> None:
+        now = time.monotonic()
+        while self._due and self._due[0][0] <= now:
+            due, name = heapq.heappop(self._due)
+            waiting = self._waiting.get(name)
+            if waiting and waiting.due == due and name not in self._flying:
+                self._ready[name] = None
+
+    def _forget(self, name: str) -> None:
+        self._waiting.pop(name, None)
+        self._alone.pop(name, None)
+        self._deaths.pop(name, None)
+
+
+def _first(names: Iterable[str], count: int) -> Iterator[str]:
+    return (name for name, _ in zip(names, range(count), strict=False))

@@ -1,0 +1,24 @@
+"""The database of the settings, for as long as a command needs it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from config import Settings
+from db.connection import Database
+from db.embedded import Embedded
+
+
+@contextmanager
+def open_database(settings: Settings) -> Iterator[Callable[[], Database]]:
+    """What gives the database, each time it is called running as far as that is ours to do."""
+    outside = settings.outside_database
+    if outside is not None:
+        yield lambda: Database(outside)
+        return
+    with Embedded(settings.data_folder.expanduser().resolve()) as embedded:
+
+        def running() -> Database:
+            embedded.ensure_running()
+            return Database(embedded.url)
+
+        yield running

@@ -1,0 +1,77 @@
+"""Writes the files of a made-up fleet into the watch folder, so that anyone can see the system work."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import count as count_up
+from pathlib import Path
+
+from msgspec import json
+
+from commands.fleet import Clock, Fleet
+from processing.errors import Misconfigured
+
+
+def run(
+    folder: Path, *, rate: float, count: int | None, records: int, vehicles: int, seed: int | None,
+    stop: threading.Event, report: Callable[[str], None],
+) -> int:  # fmt: skip
+    """Write `rate` files a second (0: as fast as possible) until `count` or stop; how many were written."""
+    fleet = Fleet(seed, vehicles, recent(rate, count, records))
+    many = "files" if count is None else f"{count:,} files"
+    pace = f"{rate:g} a second" if rate else "as fast as possible"
+    written, started = 0, time.monotonic()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        report(f"Writing {many} of {records:,} records into {folder}, {pace}; Ctrl+C stops.")
+        with suppress(KeyboardInterrupt):
+            for number in numbers(rate, count, stop):
+                place(folder, *compose(fleet, number, records))
+                written += 1
+    except OSError as error:
+        why = "a file is in its place" if isinstance(error, FileExistsError) else error.strerror
+        raise Misconfigured(f"Can't write into the folder {folder}: {why}.") from error
+    seconds = time.monotonic() - started
+    report(f"Wrote {written:,} files with {written * records:,} records in {seconds:.1f} seconds.")
+    return written
+
+
+def recent(rate: float, count: int | None, records: int) -> Clock:
+    """A backlog, or the first minute's files, tell the last day; later files tell what happens meanwhile."""
+    if not rate and count is None:
+        raise Misconfigured("Without a rate the demo needs a count of files.")
+    wanted = [int(60 * rate)] if rate else []
+    files = max(1, min(wanted if count is None else [*wanted, count]))
+    lasts = (files - 1) / rate if rate else 0
+    return Clock(int(1000 * (time.time() + lasts)), files * records, 1000 / rate / records if rate else 0)
+
+
+def numbers(rate: float, count: int | None, stop: threading.Event) -> Iterator[int]:
+    """The number of each file, when it is due."""
+    due = time.monotonic()
+    for number in count_up() if count is None else range(count):
+        if stop.wait(max(0, due - time.monotonic())):
+            return
+        yield number
+        # A second's delay is made up for, a longer one is not: that would be a burst.
+        due = max(due + 1 / rate, time.monotonic() - 1) if rate else due
+
+
+def compose(fleet: Fleet, number: int, records: int) -> tuple[str, bytes]:
+    """Name and content of a file: every third tells statuses."""
+    name = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}_{number}.json"
+    if number % 3 == 1:
+        return f"vehicles_status_{name}", json.encode(fleet.statuses(records))
+    return f"objects_detection_{name}", json.encode(fleet.detections(records))
+
+
+def place(folder: Path, name: str, content: bytes) -> None:
+    """Under a dot-name until it is complete, so that nobody takes up a part."""
+    hidden = folder / f".{name}.tmp"
+    try:
+        hidden.write_bytes(content)
+        hidden.rename(folder / name)
+    finally:
+        hidden.unlink(missing_ok=True)

@@ -1,0 +1,42 @@
+"""Log lines: one for each outcome, key=value or JSON, on standard error."""
+
+import logging
+import sys
+from enum import StrEnum
+
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+
+Log = FilteringBoundLogger
+
+
+class LogFormat(StrEnum):
+    """How a log line is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def make_log(log_format: LogFormat) -> Log:
+    """The log of the daemon."""
+    renderer = structlog.processors.JSONRenderer() if log_format is LogFormat.JSON else _as_text
+    log: Log = structlog.wrap_logger(
+        structlog.PrintLogger(sys.stderr),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )
+    return log
+
+
+_LOGFMT = structlog.processors.LogfmtRenderer(bool_as_flag=False)
+
+
+def _as_text(logger: WrappedLogger, name: str, event: EventDict) -> str:
+    """2026-06-05T21:02:34.546Z info     loaded file=… rows=3"""
+    time, level, what = event.pop("timestamp"), event.pop("level"), event.pop("event")
+    pairs = _LOGFMT(logger, name, event)
+    return f"{time} {level:7} {what} {pairs}".rstrip()

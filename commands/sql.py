@@ -1,0 +1,74 @@
+"""Runs a query and prints its rows as a table, CSV or JSON."""
+
+import csv
+import sys
+from enum import StrEnum
+from typing import Any
+
+import psycopg2
+from msgspec import json
+from psycopg2.extensions import connection as Connection
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+class Form(StrEnum):
+    """How rows are printed."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+class QueryFailed(Exception):
+    """The database does not take the user's statement."""
+
+
+def run(connection: Connection, statement: str, form: Form) -> None:
+    """Raises QueryFailed with the database's own words."""
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+            if cursor.description is None:
+                print(cursor.statusmessage, file=sys.stderr)  # noqa: T201
+                return
+            columns = [column.name for column in cursor.description]
+            show(columns, cursor.fetchall(), form)
+    except psycopg2.Error as error:
+        raise QueryFailed(str(error).strip()) from None
+
+
+def show(columns: list[str], rows: list[tuple[Any, ...]], form: Form) -> None:
+    """Prints rows on standard output."""
+    if form is Form.CSV:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([["" if value is None else _plain(value) for value in row] for row in rows])
+    elif form is Form.JSON:
+        records = [dict(zip(columns, row, strict=True)) for row in rows]
+        sys.stdout.write(json.format(json.encode(records, enc_hook=str), indent=2).decode() + "\n")
+    else:
+        _show_table(columns, rows)
+
+
+def _show_table(columns: list[str], rows: list[tuple[Any, ...]]) -> None:
+    table = Table(show_edge=False)
+    for index, column in enumerate(columns):
+        is_number = bool(rows) and all(isinstance(row[index], int | float | None) for row in rows)
+        table.add_column(escape(column), justify="right" if is_number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(_plain(value)) for value in row))
+    Console(highlight=False).print(table)
+    print(f"({len(rows)} row{'' if len(rows) == 1 else 's'})")  # noqa: T201
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bytes | memoryview):
+        return bytes(value).hex()
+    if isinstance(value, dict | list):
+        return json.encode(value).decode()
+    return str(value)

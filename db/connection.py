@@ -1,0 +1,130 @@
+"""Connections to PostgreSQL with deadlines, and the one place where its errors become ours."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psycopg2
+from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import parse_dsn
+
+from processing.errors import DatabaseUnavailable, Misconfigured, TryAgain
+
+#: What a connection string may override. A server that does not answer is given up after 3 s; a dead
+#: link is noticed in about 10 s: by tcp_user_timeout where data is in flight, by the keepalives where
+#: an answer is awaited; each alone misses the other case (measured).
+_DEFAULTS: dict[str, str] = {
+    "connect_timeout": "3",
+    "tcp_user_timeout": "10000",
+    "keepalives_idle": "4",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "target_session_attrs": "read-write",
+    "application_name": "mobileye-data",
+    "client_encoding": "UTF8",
+}
+
+#: What our statements rely on, whatever the server's or the role's defaults are. A dropped file is
+#: deleted because COMMIT returned: synchronous_commit must be on.
+_SESSION = {
+    "timezone": "'UTC'",
+    "datestyle": "ISO, YMD",
+    "synchronous_commit": "on",
+    "standard_conforming_strings": "on",
+    "client_min_messages": "warning",
+    "search_path": "mobileye_data, public",
+    "idle_in_transaction_session_timeout": "'10min'",
+    "lock_timeout": "'60s'",
+}
+
+#: How a server says no to a connection for a reason that only a person can remove. A refused
+#: connection has no SQLSTATE in psycopg2, only libpq's text.
+_REFUSALS = (
+    "authentication failed",
+    "no password supplied",
+    "no pg_hba.conf entry",
+    "does not exist",
+    "is not permitted to log in",
+    "permission denied for database",
+    "invalid connection option",
+    "invalid port number",
+    "invalid integer value",
+    "invalid sslmode value",
+    "certificate verify failed",
+    "server does not support SSL",
+)
+
+
+class RowRefused(Exception):
+    """The database does not take these rows as they are: class 22 or 23, with SQLSTATE and message."""
+
+    def __init__(self, sqlstate: str, message: str) -> None:
+        super().__init__(sqlstate, message)
+        self.sqlstate = sqlstate
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+
+class KeyExists(RowRefused):
+    """A row with one of these keys is there already."""
+
+
+@dataclass(frozen=True)
+class Database:
+    """Where the database is: a libpq connection string or URL; what it does not say is libpq's default."""
+
+    url: str
+
+    def connect(self, *, autocommit: bool = False) -> Connection:
+        """A new connection; raises DatabaseUnavailable or Misconfigured."""
+        try:
+            connection: Connection = psycopg2.connect(**{**_DEFAULTS, **parse_dsn(self.url)})
+        except psycopg2.Error as error:
+            raise _refused(error) from None
+        with translated():
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute("; ".join(f"SET {name} = {value}" for name, value in _SESSION.items()))
+            connection.autocommit = autocommit
+        return connection
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """psycopg2's errors become ours; the SQLSTATE decides, or its absence."""
+    try:
+        yield
+    except psycopg2.Error as error:
+        raise _translate(error) from None
+
+
+def _translate(error: psycopg2.Error) -> Exception:
+    message, code = _first_line(error), error.pgcode
+    if code is None or code[:2] not in _BY_CLASS:
+        return TryAgain(message) if code in _LOST_RACES else DatabaseUnavailable(message)
+    if code == "23505":
+        return KeyExists(code, message)
+    if code[:2] in ("22", "23") or code == "54000":
+        return RowRefused(code, message)
+    return Misconfigured(f"the database refuses: {message}")
+
+
+#: Data (22, 23, and 54 for a row that exceeds a limit), and what a person must mend; all else is
+#: infrastructure, whatever psycopg2's class says: 25006 of a standby is an InternalError.
+_BY_CLASS = {"22", "23", "28", "3D", "3F", "42", "54"}
+_LOST_RACES = {"40001", "40P01"}
+
+
+def _refused(error: psycopg2.Error) -> Exception:
+    message = _first_line(error)
+    if any(refusal in message for refusal in _REFUSALS):
+        return Misconfigured(f"the database refuses the connection: {message}")
+    return DatabaseUnavailable(message)
+
+
+def _first_line(error: psycopg2.Error) -> str:
+    """What the server says; the lines behind it may quote rows."""
+    text = str(error).strip()
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[0].strip() if lines else type(error).__name__

@@ -1,0 +1,157 @@
+"""The ledger: which files are done, and what became of the records in them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from psycopg2.extensions import cursor as Cursor
+from psycopg2.extras import execute_values
+
+from processing.errors import TryAgain
+from processing.sink import Counts, Delivery
+
+
+@dataclass
+class Entry:
+    """A file's entry while its rows are being written."""
+
+    file_id: int
+    delivery: Delivery
+    kind: str
+    read: int = 0
+    duplicate: int = 0
+    rejected: int = 0
+
+    @property
+    def counts(self) -> Counts:
+        inserted = self.read - self.duplicate - self.rejected
+        return Counts(self.read, inserted, self.duplicate, self.rejected)
+
+
+def loaded(cursor: Cursor, digests: Sequence[bytes]) -> set[bytes]:
+    """Those of the digests that are loaded, as far as this transaction sees."""
+    cursor.execute(
+        """
+        SELECT sha256
+        FROM mobileye_data.ingested_files
+        WHERE sha256 = ANY (%s) AND state = 'loaded'
+        """,
+        (list(digests),),
+    )
+    return {bytes(digest) for (digest,) in cursor.fetchall()}
+
+
+def draw_file_ids(cursor: Cursor, count: int) -> list[int]:
+    """New file ids; gaps where a transaction rolls back."""
+    cursor.execute(
+        """
+        SELECT nextval('mobileye_data.file_ids')
+        FROM generate_series(1, %s)
+        """,
+        (count,),
+    )
+    return [file_id for (file_id,) in cursor.fetchall()]
+
+
+def add(cursor: Cursor, entries: Sequence[Entry]) -> None:
+    """Enters loaded files; raises TryAgain if another process has loaded one of them meanwhile.
+
+    The unique digest makes this wait for a transaction that is loading the same bytes, be it one of
+    a process that died without its server knowing.
+    """
+    added = execute_values(
+        cursor,
+        """
+        INSERT INTO mobileye_data.ingested_files AS old
+            (file_id, sha256, name, last_name, size, kind, state,
+             rows_read, rows_inserted, rows_duplicate, rows_rejected, started_at)
+        VALUES %s
+        ON CONFLICT (sha256) DO UPDATE SET
+            file_id = excluded.file_id,
+            last_name = excluded.last_name,
+            kind = excluded.kind,
+            state = 'loaded',
+            rows_read = excluded.rows_read,
+            rows_inserted = excluded.rows_inserted,
+            rows_duplicate = excluded.rows_duplicate,
+            rows_rejected = excluded.rows_rejected,
+            started_at = excluded.started_at,
+            finished_at = clock_timestamp(),
+            deliveries = old.deliveries + 1,
+            error = NULL
+        WHERE old.state = 'failed'
+        RETURNING file_id
+        """,
+        [_row(entry) for entry in sorted(entries, key=lambda entry: entry.delivery.sha256 or b"")],
+        page_size=1000,
+        fetch=True,
+    )
+    if len(added) < len(entries):
+        raise TryAgain("another process has loaded the same file")
+
+
+def redelivered(cursor: Cursor, delivery: Delivery) -> None:
+    """Counts one more arrival of bytes that are loaded."""
+    cursor.execute(
+        """
+        UPDATE mobileye_data.ingested_files
+        SET deliveries = deliveries + 1, last_name = %s
+        WHERE sha256 = %s
+        """,
+        (delivery.name, delivery.sha256),
+    )
+
+
+def fail(cursor: Cursor, delivery: Delivery, kind: str | None, reason: str) -> None:
+    """Enters a file that can't be loaded; once, however often it is tried. A loaded one stays loaded."""
+    cursor.execute(
+        """
+        UPDATE mobileye_data.ingested_files
+        SET deliveries = deliveries + 1, last_name = %(name)s, error = %(reason)s,
+            finished_at = clock_timestamp()
+        WHERE state = 'failed'
+          AND (sha256 = %(sha256)s
+               OR %(sha256)s IS NULL AND sha256 IS NULL AND name = %(name)s AND size = %(size)s)
+        """,
+        _failure(delivery, kind, reason),
+    )
+    if cursor.rowcount == 0:
+        cursor.execute(
+            """
+            INSERT INTO mobileye_data.ingested_files
+                (file_id, sha256, name, last_name, size, kind, state, started_at, error)
+            VALUES
+                (nextval('mobileye_data.file_ids'), %(sha256)s, %(name)s, %(name)s, %(size)s, %(kind)s,
+                 'failed', %(started_at)s, %(reason)s)
+            ON CONFLICT (sha256) DO NOTHING
+            """,
+            _failure(delivery, kind, reason),
+        )
+
+
+def _row(entry: Entry) -> tuple[object, ...]:
+    delivery, counts = entry.delivery, entry.counts
+    return (
+        entry.file_id,
+        delivery.sha256,
+        delivery.name,
+        delivery.name,
+        delivery.size,
+        entry.kind,
+        "loaded",
+        counts.read,
+        counts.inserted,
+        counts.duplicate,
+        counts.rejected,
+        delivery.started_at,
+    )
+
+
+def _failure(delivery: Delivery, kind: str | None, reason: str) -> dict[str, object]:
+    return {
+        "sha256": delivery.sha256,
+        "name": delivery.name,
+        "size": delivery.size,
+        "kind": kind,
+        "started_at": delivery.started_at,
+        "reason": reason,
+    }

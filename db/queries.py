@@ -1,0 +1,100 @@
+"""The questions about what was loaded, for status."""
+
+from datetime import datetime
+from typing import Any
+
+from msgspec import Struct
+from psycopg2.extensions import connection as Connection
+from psycopg2.extras import RealDictCursor
+
+from db.connection import translated
+
+
+class Totals(Struct, frozen=True):
+    """Files and records since the beginning."""
+
+    loaded_files: int
+    failed_files: int
+    rows_read: int
+    rows_inserted: int
+    rows_duplicate: int
+    rows_rejected: int
+    open_rejects: int
+    last_finished_at: datetime | None
+
+
+class FileEntry(Struct, frozen=True):
+    """A file of the ledger."""
+
+    file_id: int
+    name: str
+    kind: str | None
+    state: str
+    rows_read: int
+    rows_inserted: int
+    rows_duplicate: int
+    rows_rejected: int
+    finished_at: datetime
+    error: str | None
+
+
+def totals(connection: Connection) -> Totals:
+    rows = _rows(
+        connection,
+        """
+        SELECT count(*) FILTER (WHERE state = 'loaded')     AS loaded_files,
+               count(*) FILTER (WHERE state = 'failed')     AS failed_files,
+               coalesce(sum(rows_read), 0)::bigint          AS rows_read,
+               coalesce(sum(rows_inserted), 0)::bigint      AS rows_inserted,
+               coalesce(sum(rows_duplicate), 0)::bigint     AS rows_duplicate,
+               coalesce(sum(rows_rejected), 0)::bigint      AS rows_rejected,
+               (SELECT count(*) FROM mobileye_data.rejected_records
+                WHERE resolved_at IS NULL)                  AS open_rejects,
+               max(finished_at)                             AS last_finished_at
+        FROM mobileye_data.ingested_files
+        """,
+    )
+    return Totals(**rows[0])
+
+
+def last_files(connection: Connection, count: int) -> list[FileEntry]:
+    """The files that came to their end last, the newest first."""
+    return [
+        FileEntry(**row)
+        for row in _rows(
+            connection,
+            """
+            SELECT file_id, name, kind, state, rows_read, rows_inserted, rows_duplicate,
+                   rows_rejected, finished_at, error
+            FROM mobileye_data.ingested_files
+            ORDER BY finished_at DESC
+            LIMIT %s
+            """,
+            count,
+        )
+    ]
+
+
+def last_failures(connection: Connection, count: int) -> list[FileEntry]:
+    """The files that failed last, the newest first."""
+    return [
+        FileEntry(**row)
+        for row in _rows(
+            connection,
+            """
+            SELECT file_id, name, kind, state, rows_read, rows_inserted, rows_duplicate,
+                   rows_rejected, finished_at, error
+            FROM mobileye_data.ingested_files
+            WHERE state = 'failed'
+            ORDER BY finished_at DESC
+            LIMIT %s
+            """,
+            count,
+        )
+    ]
+
+
+def _rows(connection: Connection, statement: str, *values: object) -> list[dict[str, Any]]:
+    with translated(), connection.cursor(cursor_factory=RealDictCursor) as cursor:
+        cursor.execute(statement, values)
+        return [dict(row) for row in cursor.fetchall()]

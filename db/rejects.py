@@ -1,0 +1,27 @@
+"""Records that can't be loaded: kept with their original and the reason."""
+
+from psycopg2.extensions import cursor as Cursor
+from psycopg2.extras import execute_values
+
+from db.ledger import Entry
+from processing.fields import to_json
+from processing.records import Rejected
+
+
+def add(cursor: Cursor, rejected: list[tuple[Entry, Rejected]]) -> None:
+    """Stores rejects in the transaction of their files."""
+    execute_values(
+        cursor,
+        """
+        INSERT INTO mobileye_data.rejected_records
+            (file_id, position, path, reason, detail, original)
+        VALUES %s
+        """,
+        [_row(entry, record) for entry, record in rejected],
+        page_size=1000,
+    )
+
+
+def _row(entry: Entry, record: Rejected) -> tuple[object, ...]:
+    original = to_json(record.original)
+    return entry.file_id, record.position, record.path, record.reason, record.detail, original

@@ -1,0 +1,119 @@
+"""PostgreSQL as the place where rows go: one transaction for each batch of files."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+
+import psycopg2
+from psycopg2.extensions import TRANSACTION_STATUS_INTRANS
+from psycopg2.extensions import connection as Connection
+
+from db import ledger
+from db.connection import Database, translated
+from db.ledger import Entry
+from db.partitions import Partitions
+from db.writer import Writer
+from processing.errors import DatabaseUnavailable
+from processing.records import Kind, Parsed
+from processing.sink import Counts, Delivery
+
+
+class PostgresSink:
+    """Keeps one connection for its transactions, and makes a new one after any trouble with it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._connection: Connection | None = None
+        self._partitions = Partitions(database)
+        self._sender = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sender")
+
+    @contextmanager
+    def transaction(self) -> Iterator["PostgresTransaction"]:
+        """Rolls back unless it was committed; after a rollback nothing of the connection is trusted."""
+        transaction = PostgresTransaction(self._open(), self._partitions, self._sender)
+        try:
+            yield transaction
+        finally:
+            transaction.stop()
+            if not transaction.committed:
+                self._drop()
+
+    def record_failure(self, delivery: Delivery, kind: str | None, reason: str) -> None:
+        """Notes that a file can't be loaded, durably."""
+        with self.transaction() as transaction:
+            transaction.fail(delivery, kind, reason)
+            transaction.commit()
+
+    def close(self) -> None:
+        self._drop()
+        self._sender.shutdown()
+
+    def _open(self) -> Connection:
+        self._partitions.forget()
+        if self._connection is None:
+            self._connection = self._database.connect()
+        return self._connection
+
+    def _drop(self) -> None:
+        self._partitions.close()
+        if self._connection is not None:
+            with suppress(psycopg2.Error):
+                self._connection.close()
+            self._connection = None
+
+
+class PostgresTransaction:
+    """Rows of one or more files and their ledger entries, all or nothing."""
+
+    def __init__(self, connection: Connection, partitions: Partitions, sender: ThreadPoolExecutor) -> None:
+        self._connection = connection
+        self._cursor = connection.cursor()
+        self._writer = Writer(connection, partitions, sender)
+        self._file_ids: list[int] = []
+        self._entries: list[Entry] = []
+        self._kind: Kind | None = None
+        self.committed = False
+
+    def loaded(self, digests: Sequence[bytes]) -> set[bytes]:
+        """Those of the digests that the ledger has as loaded; draws ids for the other files."""
+        with translated():
+            loaded = ledger.loaded(self._cursor, digests)
+            new = len(set(digests) - loaded)
+            self._file_ids = ledger.draw_file_ids(self._cursor, new) if new else []
+        return loaded
+
+    def begin_file(self, delivery: Delivery, kind: Kind) -> None:
+        self._kind = kind
+        self._entries.append(Entry(self._file_ids.pop(), delivery, kind.name))
+
+    def write(self, parsed: Parsed) -> None:
+        assert self._kind is not None
+        entry = self._entries[-1]
+        entry.read += len(parsed.records) + len(parsed.rejected)
+        self._writer.add(entry, self._kind, parsed)
+
+    def redelivered(self, delivery: Delivery) -> None:
+        self._writer.wait()
+        with translated():
+            ledger.redelivered(self._cursor, delivery)
+
+    def fail(self, delivery: Delivery, kind: str | None, reason: str) -> None:
+        with translated():
+            ledger.fail(self._cursor, delivery, kind, reason)
+
+    def commit(self) -> list[Counts]:
+        """Writes what is left and the ledger entries, then COMMIT."""
+        self._writer.finish()
+        with translated():
+            if self._entries:
+                ledger.add(self._cursor, self._entries)
+            # COMMIT of a transaction that has failed "succeeds", as a rollback.
+            if self._connection.info.transaction_status != TRANSACTION_STATUS_INTRANS:
+                raise DatabaseUnavailable("the transaction was lost before COMMIT")
+            self._connection.commit()
+        self.committed = True
+        return [entry.counts for entry in self._entries]
+
+    def stop(self) -> None:
+        """Leaves no thread at work on the connection."""
+        self._writer.abandon()

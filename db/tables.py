@@ -1,0 +1,95 @@
+"""The tables that records go to: their columns, and a record as a row of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from processing.records import Detection, Record, StatusReport
+
+Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of records; its columns begin with the key, whose second part is the time."""
+
+    name: str
+    columns: tuple[str, ...]
+    types: tuple[str, ...]
+    key: tuple[str, ...]
+    value: tuple[str, ...]
+    row: Callable[[Any, int], Row]
+    line: Callable[[Any, int], str]
+    time: Callable[[Any], Any]
+
+    @property
+    def full_name(self) -> str:
+        return f"mobileye_data.{self.name}"
+
+    def list_columns(self, prefix: str = "") -> str:
+        return ", ".join(prefix + column for column in self.columns)
+
+
+def _detection_row(record: Detection, file_id: int) -> Row:
+    return (
+        record.vehicle_id,
+        record.detection_time,
+        record.object_type,
+        record.object_value,
+        record.extra,
+        file_id,
+    )
+
+
+def _detection_line(record: Detection, file_id: int) -> str:
+    return (
+        f"{_text(record.vehicle_id)}\t{record.detection_time}\t{_text(record.object_type)}"
+        f"\t{record.object_value}\t{_nullable(record.extra)}\t{file_id}\n"
+    )
+
+
+def _report_row(record: StatusReport, file_id: int) -> Row:
+    return record.vehicle_id, record.report_time, record.status, record.extra, file_id
+
+
+def _report_line(record: StatusReport, file_id: int) -> str:
+    return (
+        f"{_text(record.vehicle_id)}\t{record.report_time}\t{_text(record.status)}"
+        f"\t{_nullable(record.extra)}\t{file_id}\n"
+    )
+
+
+def _text(value: str) -> str:
+    """Text as COPY's text format wants it; see "File Formats" at PostgreSQL's COPY."""
+    if value.isalnum():
+        return value
+    return value.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+
+
+def _nullable(value: str | None) -> str:
+    return "\\N" if value is None else _text(value)
+
+
+DETECTIONS = Table(
+    name="objects_detection_events",
+    columns=("vehicle_id", "detection_time", "object_type", "object_value", "extra", "file_id"),
+    types=("text", "timestamptz", "text", "integer", "jsonb", "bigint"),
+    key=("vehicle_id", "detection_time", "object_type"),
+    value=("object_value", "extra"),
+    row=_detection_row,
+    line=_detection_line,
+    time=lambda record: record.detection_time,
+)
+
+STATUS_HISTORY = Table(
+    name="vehicle_status_history",
+    columns=("vehicle_id", "report_time", "status", "extra", "file_id"),
+    types=("text", "timestamptz", "text", "jsonb", "bigint"),
+    key=("vehicle_id", "report_time"),
+    value=("status", "extra"),
+    row=_report_row,
+    line=_report_line,
+    time=lambda record: record.report_time,
+)
+
+TABLE_OF: dict[type[Record], Table] = {Detection: DETECTIONS, StatusReport: STATUS_HISTORY}

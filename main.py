@@ -1,0 +1,136 @@
+"""The command line: python main.py watches and loads; --help tells the rest."""
+
+import sys
+from collections.abc import Callable
+from typing import Annotated, TypeVar
+
+import typer
+from psycopg2.extensions import connection as Connection
+
+from commands import database, demo, run, sql, status
+from commands.logs import make_log
+from config import Settings, load_settings
+from db import schema
+from db.connection import Database
+from processing.errors import DatabaseUnavailable, Misconfigured
+
+app = typer.Typer(
+    help="Loads the JSON files of a fleet from a folder into PostgreSQL, every row exactly once.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback(invoke_without_command=True)
+def watch(
+    context: typer.Context,
+    once: Annotated[bool, typer.Option("--once", help="Load what is there now, then exit.")] = False,
+) -> None:
+    """Watches the folder and loads files until Ctrl+C or SIGTERM."""
+    if context.invoked_subcommand is None:
+        raise typer.Exit(_run(load_settings(), once))
+
+
+@app.command("status")
+def show_status(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+) -> None:
+    """Tells what is waiting, what was loaded and what failed."""
+    settings = load_settings()
+    with database.open_database(settings) as running:
+        status.show(_query(running, lambda connection: status.gather(settings, connection)), as_json)
+
+
+@app.command("sql")
+def run_sql(
+    statement: Annotated[str, typer.Argument(help='Such as "select * from vehicle_status".')],
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Queries the database and prints the rows."""
+    form = sql.Form.CSV if as_csv else sql.Form.JSON if as_json else sql.Form.TABLE
+    with database.open_database(load_settings()) as running:
+        _query(running, lambda connection: sql.run(connection, statement, form))
+
+
+@app.command("url")
+def print_url() -> None:
+    """Prints the database's URL, password included, for psql and other tools."""
+    with database.open_database(load_settings()) as running:
+        typer.echo(running().url)
+
+
+@app.command("demo")
+def run_demo(
+    rate: Annotated[float, typer.Option(min=0, help="Files a second; 0: a backlog, at once.")] = 20,
+    count: Annotated[int | None, typer.Option(min=1, help="Files in all; else until Ctrl+C.")] = None,
+    records: Annotated[int, typer.Option(min=1, help="Records in a file.")] = 12,
+    vehicles: Annotated[int, typer.Option(min=1, help="Vehicles in the fleet.")] = 2000,
+    seed: Annotated[int | None, typer.Option(help="Makes the same fleet again.")] = None,
+) -> None:
+    """Writes the files of a made-up fleet into the watch folder."""
+    stop = run.Stop()
+    with stop.on_signals():
+        demo.run(
+            load_settings().folder,
+            rate=rate,
+            count=count,
+            records=records,
+            vehicles=vehicles,
+            seed=seed,
+            stop=stop.event,
+            report=lambda line: typer.echo(line, err=True),
+        )
+
+
+def _run(settings: Settings, once: bool) -> int:
+    """The daemon, from its folders to its last word; the exit code."""
+    log = make_log(settings.log_format)
+    stop = run.Stop()
+    with stop.on_signals():
+        run.prepare_folders(settings)
+        with database.open_database(settings) as running:
+            if not run.prepare_database(running, log, stop):
+                return 0
+            run.announce(log, settings)
+            daemon = run.Daemon(settings, running, log, stop)
+            daemon.run(once=once)
+        run.say_goodbye(log, daemon.totals)
+    return 1 if once and (daemon.totals["failed"] or daemon.totals["waiting"]) else 0
+
+
+T = TypeVar("T")
+
+
+def _query(running: Callable[[], Database], ask: Callable[[Connection], T]) -> T:
+    connection = running().connect()
+    try:
+        schema.apply(connection)
+        return ask(connection)
+    finally:
+        connection.close()
+
+
+def main() -> int:
+    """One clear sentence and a code for what a user can cause: 2 if settings or rights have to be mended."""
+    try:
+        code = app(standalone_mode=False)
+    except typer.Exit as ending:
+        return ending.exit_code
+    except typer.TyperException as error:
+        return _complain(error, 2)
+    except Misconfigured as error:
+        return _complain(error, 2)
+    except (DatabaseUnavailable, sql.QueryFailed) as error:
+        return _complain(error, 1)
+    return code or 0
+
+
+def _complain(error: Exception, code: int) -> int:
+    typer.echo(f"error: {error}", err=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

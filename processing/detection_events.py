@@ -1,0 +1,156 @@
+"""Reads detection events: one array element holds the detections of one vehicle at one time."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from msgspec import Struct, ValidationError, convert
+
+from processing.fields import (
+    Invalid,
+    check_repeats,
+    check_text,
+    check_year,
+    count_keys,
+    extra_json,
+    translate,
+    unknown_fields,
+)
+from processing.records import Detection, Instant, Int32, Kind, Parsed, Record, Rejected, Text
+
+KEY = "objects_detection_events"
+
+
+class Counted(Struct, gc=False):
+    """One entry of an event's detections, as it stands in the file."""
+
+    object_type: Text
+    object_value: Int32
+
+
+class Event(Struct):
+    """One array element, as it stands in the file."""
+
+    vehicle_id: Text
+    detection_time: Instant
+    detections: list[Counted]
+
+
+class Header(Struct):
+    """An event whose detections are still to be looked at one by one."""
+
+    vehicle_id: Text
+    detection_time: Instant
+    detections: list[Any]
+
+
+def parse(items: Iterable[Any]) -> Iterator[Parsed]:
+    """Each element of the array as records and rejects."""
+    position = 0
+    for index, item in enumerate(items):
+        parsed = read_event(index, position, item)
+        position += len(parsed.records) + len(parsed.rejected)
+        yield parsed
+
+
+def read_event(index: int, position: int, item: Any) -> Parsed:
+    """One event, as a whole if it is flawless, else detection by detection."""
+    try:
+        records, keys = flawless(item)
+    except (Invalid, ValidationError):
+        records, rejected = one_by_one(index, position, item)
+        return Parsed(index, position, item, records, rejected, count_keys(item))
+    return Parsed(index, position, item, records, [], keys)
+
+
+def flawless(item: Any) -> tuple[list[Record], int]:
+    """All records of an event, and its number of keys; raises ValidationError or Invalid."""
+    event = convert(item, Event)
+    vehicle_id, time = event.vehicle_id, event.detection_time
+    check_text(vehicle_id, ".vehicle_id")
+    check_year(time, ".detection_time")
+    for counted in event.detections:
+        check_text(counted.object_type, ".object_type")
+    sources = item["detections"]
+    keys = len(item) + sum(map(len, sources))
+    if keys == 3 + 2 * len(sources) and type(item) is dict:
+        return [
+            Detection(vehicle_id, time, counted.object_type, counted.object_value, None)
+            for counted in event.detections
+        ], keys
+    check_repeats(item)
+    shared = unknown_fields(item, Event.__struct_fields__)
+    return [
+        detection(vehicle_id, time, counted, source, shared)
+        for counted, source in zip(event.detections, sources, strict=True)
+    ], count_keys(item)
+
+
+def detection(
+    vehicle_id: str, time: datetime, counted: Counted, source: Mapping[str, Any], shared: Mapping[str, Any]
+) -> Record:
+    """One record; unknown fields of its event are kept with its own."""
+    extra = merged(unknown_fields(source, Counted.__struct_fields__), shared)
+    return Detection(vehicle_id, time, counted.object_type, counted.object_value, extra_json(extra))
+
+
+def merged(own: dict[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
+    """Unknown fields of a detection and of its event; where names clash, the event's is prefixed."""
+    for name, value in shared.items():
+        own[f"event.{name}" if name in own else name] = value
+    return own
+
+
+def one_by_one(index: int, position: int, item: Any) -> tuple[list[Record], list[Rejected]]:
+    """An event with a flaw: what can be loaded of it, and the rest with reasons."""
+    path = f"$.{KEY}[{index}]"
+    records: list[Record] = []
+    rejected: list[Rejected] = []
+    try:
+        header, shared = read_header(item)
+    except Invalid as flaw:
+        return [], [Rejected(position, path + flaw.path, "invalid", flaw.detail, item)]
+    for number, source in enumerate(header.detections):
+        try:
+            records.append(read_detection(header, source, shared))
+        except Invalid as flaw:
+            where = f"{path}.detections[{number}]{flaw.path}"
+            rejected.append(Rejected(position + number, where, "invalid", flaw.detail, alone(item, source)))
+    return records, rejected
+
+
+def read_header(item: Any) -> tuple[Header, dict[str, Any]]:
+    """What all detections of an event share, and its unknown fields; raises Invalid."""
+    try:
+        header = convert(item, Header)
+    except ValidationError as error:
+        raise translate(error) from None
+    check_text(header.vehicle_id, ".vehicle_id")
+    check_year(header.detection_time, ".detection_time")
+    check_repeats(item, without="detections")
+    return header, unknown_fields(item, Event.__struct_fields__)
+
+
+def read_detection(header: Header, source: Any, shared: Mapping[str, Any]) -> Record:
+    """One detection of an event; raises Invalid."""
+    try:
+        counted = convert(source, Counted)
+    except ValidationError as error:
+        raise translate(error) from None
+    check_text(counted.object_type, ".object_type")
+    check_repeats(source)
+    return detection(header.vehicle_id, header.detection_time, counted, source, shared)
+
+
+def alone(item: Mapping[str, Any], source: Any) -> dict[str, Any]:
+    """The event as if it held this one detection: it can be loaded again by itself."""
+    return {**item, "detections": [source]}
+
+
+def origin(parsed: Parsed, offset: int) -> tuple[str, Any]:
+    """JSON path and original of the detection that stands offset places into its event."""
+    source = parsed.source["detections"][offset]
+    return f"$.{KEY}[{parsed.index}].detections[{offset}]", alone(parsed.source, source)
+
+
+KIND = Kind("objects_detection", "objects_detection_", KEY, Detection, parse, origin)

@@ -1,0 +1,229 @@
+"""Reads one document, an object with one array in it, as a stream of parsed elements."""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+from ijson.backends import yajl2_c
+from ijson.common import JSONError
+from ijson.utils import sendable_list
+
+from processing.errors import BadFile, Incomplete
+from processing.fields import UniqueKeys
+from processing.kinds import KINDS, kind_of_key, kind_of_name
+from processing.reader import CHUNK_BYTES, Readable
+from processing.records import Kind, Parsed
+from processing.structure import Structure
+
+#: Opens the text from its beginning; called again to find where a syntax error stands.
+OpenText = Callable[[], Readable]
+
+_HEAD = re.compile(rb'\s*\{\s*"([A-Za-z0-9_]+)"\s*:\s*\[')
+_LONG_NUMBER = re.compile(rb"[0-9]{1000}")
+
+
+class RepeatedKey(Exception):
+    """An object of the document has a key twice: it must be read carefully."""
+
+
+class Overflow(Exception):
+    """A number is beyond 64 bits: the document must be read carefully."""
+
+
+class Document:
+    """One pass over a document: kind is known from the start, keys_read when it has ended.
+
+    A careful pass tells repeated keys and keeps numbers of any size, at twice the time.
+    """
+
+    def __init__(self, name: str, open_text: OpenText, *, careful: bool) -> None:
+        self._open_text = open_text
+        self._careful = careful
+        self._text = _Checked(open_text(), careful)
+        self._key = self._read_key()
+        self.kind = _kind(name, self._key)
+
+    def parsed(self) -> Iterator[Parsed]:
+        """The elements of the array, in order.
+
+        Raises BadFile, Incomplete or NotReady at the place that is wrong, after the elements before
+        it; RepeatedKey or Overflow if only a careful pass can read it.
+        """
+        keys = 1
+        for parsed in self.kind.parse(self._elements()):
+            keys += parsed.keys
+            yield parsed
+        self._text.structure.finish()
+        if keys != self._text.structure.keys and not self._careful:
+            raise RepeatedKey
+
+    def _elements(self) -> Iterator[Any]:
+        # use_float: otherwise an integer of more than 4,300 digits crashes the process.
+        options = {"map_type": UniqueKeys} if self._careful else {"use_float": True}
+        count = 0
+        try:
+            for element in yajl2_c.items(self._text, f"{self._key}.item", buf_size=CHUNK_BYTES, **options):
+                yield element
+                count += 1
+        except (JSONError, UnicodeDecodeError) as error:
+            self._refuse(error, count)
+
+    def _read_key(self) -> str:
+        head = self._text.peek()
+        match = _HEAD.match(head)
+        return match[1].decode() if match else self._read_unusual_key(head)
+
+    def _read_unusual_key(self, head: bytes) -> str:
+        """The key if it is written in an unusual way, such as with escapes; else what is wrong with it."""
+        events = _first_events(head)
+        if [event for event, _ in events] == ["start_map", "map_key", "start_array"]:
+            return str(events[1][1])
+        found = _describe(events)
+        if found:
+            raise BadFile(f"expected one array under one of the keys {_known_keys()}, got {found}")
+        self._parse_for_error()
+        raise BadFile(f"expected one of the keys {_known_keys()} in the first {CHUNK_BYTES} bytes")
+
+    def _parse_for_error(self) -> None:
+        try:
+            for _ in yajl2_c.basic_parse(self._text, use_float=True, buf_size=CHUNK_BYTES):
+                pass
+        except (JSONError, UnicodeDecodeError) as error:
+            self._refuse(error, 0)
+
+    def _refuse(self, error: Exception, count: int) -> NoReturn:
+        """What the parser has found, with its place; never the text around it, which may be secret."""
+        complaint = _complaint(error)
+        if complaint == "parse error: premature EOF":
+            raise Incomplete(f"it ends in the middle, after {count} whole elements") from None
+        if complaint.endswith("overflow") and not self._careful:
+            raise Overflow from None
+        offset = find_offset(self._open_text(), self._text.chunk_start)
+        place = f"at byte {offset}, in element {count}"
+        raise BadFile(f"expected valid JSON, got a {complaint} {place}") from None
+
+
+class _Checked:
+    """The text on its way to the parser: held to its structure, chunk by chunk."""
+
+    def __init__(self, text: Readable, careful: bool) -> None:
+        self.structure = Structure()
+        self.chunk_start = 0
+        self._text = text
+        self._numbers = _ShortNumbers() if careful else None
+        self._peeked: bytes | None = None
+        self._next_start = 0
+
+    def peek(self) -> bytes:
+        """The first chunk, which the next read() returns too."""
+        self._peeked = self.read(CHUNK_BYTES)
+        return self._peeked
+
+    def read(self, size: int = -1, /) -> bytes:
+        if self._peeked is not None:
+            chunk, self._peeked = self._peeked, None
+            return chunk
+        chunk = self._text.read(size)
+        self.chunk_start, self._next_start = self._next_start, self._next_start + len(chunk)
+        self.structure.feed(chunk)
+        if self._numbers:
+            self._numbers.feed(chunk)
+        return chunk
+
+
+class _ShortNumbers:
+    """Refuses what would crash the parser where it makes whole integers of any length."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> None:
+        text = self._rest + chunk
+        if _LONG_NUMBER.search(text):
+            raise BadFile("expected numbers of at most 1000 digits, got a longer one")
+        self._rest = text[-1000:]
+
+
+def find_offset(text: Readable, chunk_start: int) -> int:
+    """The byte at which the parser gives up, looked for from the chunk in which it does."""
+    parser = yajl2_c.basic_parse_coro(_Nowhere(), use_float=True)
+    offset = 0
+    try:
+        while offset < chunk_start:
+            chunk = text.read(min(CHUNK_BYTES, chunk_start - offset))
+            parser.send(chunk)
+            offset += len(chunk)
+        for byte in text.read(CHUNK_BYTES):
+            parser.send(bytes((byte,)))
+            offset += 1
+    except (JSONError, UnicodeDecodeError):
+        pass
+    return offset
+
+
+class _Nowhere:
+    """Takes the parser's events and drops them."""
+
+    def send(self, event: tuple[str, Any]) -> None: ...
+
+
+def _first_events(head: bytes) -> list[tuple[str, Any]]:
+    """Up to three events of a text's beginning, as far as it parses."""
+    events = sendable_list()
+    parser = yajl2_c.basic_parse_coro(events, use_float=True)
+    try:
+        for byte in head:
+            parser.send(bytes((byte,)))
+            if len(events) >= 3:
+                break
+    except (JSONError, UnicodeDecodeError):
+        pass
+    return list(events)
+
+
+_FOUND = {
+    "start_array": "an array",
+    "start_map": "an object",
+    "end_map": "an empty object",
+    "null": "null",
+    "boolean": "a boolean",
+    "number": "a number",
+    "string": "text",
+}
+
+
+def _describe(events: list[tuple[str, Any]]) -> str:
+    """What stands where the array should; nothing if the text does not parse that far."""
+    if not events:
+        return ""
+    if events[0][0] != "start_map":
+        return _FOUND[events[0][0]]
+    if len(events) > 1 and events[1][0] == "end_map":
+        return "an empty object"
+    return f"{_FOUND[events[2][0]]} under the key {_shown(events[1][1])}" if len(events) > 2 else ""
+
+
+def _kind(name: str, key: str) -> Kind:
+    kind, promised = kind_of_key(key), kind_of_name(name)
+    if kind is None:
+        raise BadFile(f"expected one of the top-level keys {_known_keys()}, got {_shown(key)}")
+    if promised not in (None, kind):
+        raise BadFile(f"expected the top-level key {promised.key} of the file's name, got {_shown(key)}")
+    return kind
+
+
+def _known_keys() -> str:
+    return ", ".join(kind.key for kind in KINDS)
+
+
+def _shown(key: str) -> str:
+    """A key as it may be logged: short and without control characters."""
+    return ascii(key[:40])
+
+
+def _complaint(error: Exception) -> str:
+    """The parser's first line; the others quote the text."""
+    if isinstance(error, UnicodeDecodeError):
+        return "lexical error: invalid bytes in UTF8 string"
+    text = str(error).removeprefix("b'").removeprefix('b"')
+    return text.split("\n")[0].split("\\n")[0].rstrip(".")

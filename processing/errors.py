@@ -1,0 +1,33 @@
+"""What can go wrong, sorted by what then happens to the file."""
+
+
+class BadFile(Exception):
+    """The file can't be loaded as it is: it is recorded as failed and set aside."""
+
+
+class NotReady(Exception):
+    """The file stays and is tried again: half-written, being written, changed, not readable now."""
+
+
+class Incomplete(NotReady):
+    """The file ends before its document does: more may come, until it has settled."""
+
+
+class Gone(Exception):
+    """The name is no longer there: another process has taken the file."""
+
+
+class TooLarge(Exception):
+    """The file is too large to share a transaction: it is loaded alone."""
+
+
+class DatabaseUnavailable(Exception):
+    """The file stays; loading goes on when the database answers again."""
+
+
+class TryAgain(DatabaseUnavailable):
+    """The database asks for the same transaction once more: a deadlock, a lost race."""
+
+
+class Misconfigured(Exception):
+    """A person must mend the settings or the database's rights; nothing is touched until then."""

@@ -1,0 +1,106 @@
+"""Worker processes that load batches; a dead one costs its batch one more try."""
+
+import ctypes
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future
+from multiprocessing import get_context
+from typing import cast
+
+from pebble import ProcessExpired, ProcessPool
+
+from processing.errors import DatabaseUnavailable, Misconfigured
+from processing.processor import Outcome, Processor, Work
+
+#: Makes the processor of a worker, in that worker; must be picklable.
+Start = Callable[[], Processor]
+
+Results = Future[list[Outcome]]
+
+
+class WorkerDied(Exception):
+    """The process that was loading the batch has ended, or failed in an unforeseen way."""
+
+
+class Pool:
+    """Loads batches in a fixed number of processes."""
+
+    def __init__(self, workers: int, start: Start) -> None:
+        self.size = workers
+        self._start = start
+        self._pool = self._make()
+
+    def warm_up(self) -> None:
+        """Starts the processes before there is work."""
+        self._pool.schedule(int)
+
+    def load(self, batch: Sequence[Work]) -> Results:
+        """The outcomes to come; the future raises WorkerDied, or what Processor.load() raises."""
+        if not self._pool.active:
+            self._pool = self._make()
+        return cast(Results, self._pool.schedule(_load, args=(list(batch),)))
+
+    def stop(self, seconds: float) -> None:
+        """Lets the workers finish what they have in hand, for so long; what is not done rolls back."""
+        self._pool.close()  # type: ignore[no-untyped-call]
+        try:
+            self._pool.join(seconds)
+        except TimeoutError:
+            self._pool.stop()  # type: ignore[no-untyped-call]
+            self._pool.join()
+
+    def _make(self) -> ProcessPool:
+        # spawn: a fork would copy the locks of the observer's threads in whatever state they are.
+        return ProcessPool(
+            max_workers=self.size,
+            initializer=_begin,
+            initargs=(self._start,),
+            context=get_context("spawn"),
+        )
+
+
+def outcomes(results: Results) -> list[Outcome]:
+    """The outcomes of a batch that is done."""
+    try:
+        return results.result(timeout=0)
+    except (DatabaseUnavailable, Misconfigured):
+        raise
+    except (ProcessExpired, CancelledError) as error:
+        raise WorkerDied(f"the worker process ended: {error}") from None
+    except Exception as error:  # noqa: BLE001
+        # A fault of ours: the batch must not take the daemon with it. Its text may quote the file.
+        raise WorkerDied(f"{type(error).__name__} {_place(error)}") from None
+
+
+def _place(error: Exception) -> str:
+    """Where a worker raised an error, of which pebble brings the traceback along as text."""
+    lines = str(getattr(error, "traceback", "")).splitlines()
+    return next((line.strip() for line in reversed(lines) if line.lstrip().startswith("File ")), "")
+
+
+class _Worker:
+    """What a worker process keeps between batches."""
+
+    start: Start
+    processor: Processor | None = None
+
+
+def _begin(start: Start) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches all; the daemon decides when to stop
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # a lease that is broken in the instant it is tried
+    _end_with_parent()
+    _Worker.start = staticmethod(start)
+
+
+def _load(batch: list[Work]) -> list[Outcome]:
+    if _Worker.processor is None:
+        _Worker.processor = _Worker.start()
+    return _Worker.processor.load(batch)
+
+
+def _end_with_parent() -> None:
+    """A daemon killed with -9 takes its workers along: their transactions roll back."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

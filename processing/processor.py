@@ -1,0 +1,269 @@
+"""Takes one batch of files through: open, read, write, commit, settle."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from processing.document import Document, Overflow, RepeatedKey
+from processing.errors import BadFile, Gone, Incomplete, NotReady, TooLarge, TryAgain
+from processing.names import printable
+from processing.reader import MAX_SHARED_BYTES, Source, Stamp, open_source, open_text
+from processing.records import Kind, Parsed
+from processing.settle import Settler
+from processing.sink import Counts, Delivery, Sink, Transaction
+
+State = Literal["loaded", "duplicate", "failed", "waiting", "alone", "gone"]
+
+#: How often a transaction is repeated that lost a race, before its files go back to wait.
+_TRIES = 5
+
+FileError = BadFile | NotReady | Gone | TooLarge
+
+
+class Work(Struct, frozen=True):
+    """A file to load.
+
+    settled is the stamp with which it has waited for long enough to be failed if it still ends in the
+    middle; condemned says why it must not be read again.
+    """
+
+    name: str
+    settled: Stamp | None = None
+    condemned: str | None = None
+
+
+class Outcome(Struct, frozen=True):
+    """What became of a file.
+
+    loaded, duplicate and failed are final, but reason then says why the file is still there; waiting
+    and alone: it has to be tried again, or again without others; gone: it was not there.
+    """
+
+    name: str
+    state: State
+    reason: str = ""
+    kind: str | None = None
+    size: int = 0
+    counts: Counts = Counts()
+    seconds: float = 0.0
+    stamp: Stamp | None = None
+    target: str = ""
+
+
+class Processor:
+    """Loads batches of files of one folder into one sink."""
+
+    def __init__(self, folder: str, sink: Sink, settler: Settler, max_bytes: int) -> None:
+        self._folder = folder
+        self._sink = sink
+        self._settler = settler
+        self._max_bytes = max_bytes
+
+    def load(self, batch: Sequence[Work]) -> list[Outcome]:
+        """Loads the files in one transaction; a bad one among them does not touch the others.
+
+        Raises DatabaseUnavailable or Misconfigured: then all files are as they were.
+        """
+        started = time.monotonic()
+        with ExitStack() as stack:
+            files = [_File(work) for work in batch]
+            for file in files:
+                with file.judged():
+                    self._open(file, stack)
+            self._write([file for file in files if file.error is None])
+            outcomes = [self._settle(file) for file in files]
+        seconds = (time.monotonic() - started) / len(batch)
+        return [replace(outcome, seconds=seconds) for outcome in outcomes]
+
+    def _open(self, file: "_File", stack: ExitStack) -> None:
+        source = file.source = stack.enter_context(open_source(self._folder, file.work.name))
+        if source.stamp.size > self._max_bytes:
+            size = source.stamp.size
+            raise BadFile(f"expected at most {self._max_bytes} bytes (MAX_FILE_BYTES), got {size}")
+        source.digest()
+        if file.work.condemned is not None:
+            raise BadFile(file.work.condemned)
+
+    def _write(self, files: Sequence["_File"]) -> None:
+        """Writes the rows of all files, a large one by itself."""
+        if len(files) == 1 and files[0].is_large:
+            self._write_alone(files[0])
+        elif files:
+            _repeated(lambda: self._write_together(files))
+            if len(files) == 1 and isinstance(files[0].error, TooLarge):
+                self._write_alone(files[0])
+
+    def _write_together(self, files: Sequence["_File"]) -> None:
+        """Each file is read whole before its rows join the transaction: a bad one leaves no trace in it."""
+        with self._sink.transaction() as transaction:
+            loaded = transaction.loaded([file.sha256 for file in files])
+            written = []
+            for file in files:
+                file.counts, file.is_duplicate = Counts(), file.sha256 in loaded
+                if file.is_duplicate:
+                    transaction.redelivered(file.delivery)
+                    continue
+                with file.judged():
+                    elements = _read_whole(file)
+                    _write_elements(transaction, file, elements)
+                    loaded.add(file.sha256)
+                    written.append(file)
+            for file, counts in zip(written, transaction.commit(), strict=True):
+                file.counts = counts
+
+    def _write_alone(self, file: "_File") -> None:
+        """Rows flow while the file is read: whatever is wrong with it rolls all of them back."""
+        file.error = None
+        with file.judged():
+            try:
+                _repeated(lambda: self._stream(file, careful=False))
+            except (RepeatedKey, Overflow):
+                _repeated(lambda: self._stream(file, careful=True))
+            except TooLarge:
+                raise BadFile(f"expected at most {self._max_bytes} bytes of text (MAX_FILE_BYTES)") from None
+
+    def _stream(self, file: "_File", *, careful: bool) -> None:
+        with self._sink.transaction() as transaction:
+            file.is_duplicate = bool(transaction.loaded([file.sha256]))
+            if file.is_duplicate:
+                transaction.redelivered(file.delivery)
+                transaction.commit()
+                return
+            document = _document(file, self._max_bytes, careful=careful)
+            file.kind = document.kind
+            _write_elements(transaction, file, document.parsed())
+            file.opened.check_unchanged()
+            (file.counts,) = transaction.commit()
+
+    def _settle(self, file: "_File") -> Outcome:
+        match file.error:
+            case None:
+                return self._settle_loaded(file)
+            case BadFile():
+                return self._settle_failed(file, str(file.error))
+            case NotReady():
+                return file.outcome("waiting", str(file.error))
+            case TooLarge():
+                return file.outcome("alone")
+            case Gone():
+                return file.outcome("gone")
+
+    def _settle_loaded(self, file: "_File") -> Outcome:
+        """Only here, after COMMIT has returned, may the file go."""
+        state: State = "duplicate" if file.is_duplicate else "loaded"
+        try:
+            self._settler.loaded(file.opened)
+        except NotReady as error:
+            return file.outcome(state, str(error))
+        return file.outcome(state)
+
+    def _settle_failed(self, file: "_File", reason: str) -> Outcome:
+        self._sink.record_failure(file.delivery, file.kind.name if file.kind else None, reason)
+        try:
+            if file.source is None:
+                target = self._settler.failed_unread(file.work.name, reason)
+            else:
+                target = self._settler.failed(file.source, reason)
+        except NotReady as error:
+            return file.outcome("waiting", f"{reason}; {error}")
+        return replace(file.outcome("failed", reason), target=target)
+
+
+class _File:
+    """One file of a batch on its way."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.source: Source | None = None
+        self.error: FileError | None = None
+        self.kind: Kind | None = None
+        self.counts = Counts()
+        self.is_duplicate = False
+        self._started_at = datetime.now(UTC)
+
+    @property
+    def opened(self) -> Source:
+        assert self.source is not None
+        return self.source
+
+    @property
+    def sha256(self) -> bytes:
+        return self.opened.sha256
+
+    @property
+    def is_large(self) -> bool:
+        return self.opened.stamp.size > MAX_SHARED_BYTES
+
+    @property
+    def delivery(self) -> Delivery:
+        source = self.source
+        digest, size = (source.sha256 or None, source.stamp.size) if source else (None, 0)
+        return Delivery(digest, printable(self.work.name), size, self._started_at)
+
+    @contextmanager
+    def judged(self) -> Iterator[None]:
+        """What goes wrong with this file alone ends its way, not that of the batch."""
+        try:
+            yield
+        except Incomplete as error:
+            settled = self.source is not None and self.work.settled == self.source.stamp
+            self.error = self._unless_changed(BadFile(str(error))) if settled else error
+        except BadFile as error:
+            self.error = self._unless_changed(error)
+        except (NotReady, Gone, TooLarge) as error:
+            self.error = error
+
+    def outcome(self, state: State, reason: str = "") -> Outcome:
+        kind = self.kind.name if self.kind else None
+        stamp = self.source.stamp if self.source else None
+        size = stamp.size if stamp else 0
+        return Outcome(self.work.name, state, reason, kind, size, self.counts, stamp=stamp)
+
+    def _unless_changed(self, error: BadFile) -> BadFile | NotReady:
+        """A file that somebody is writing is not bad yet."""
+        try:
+            if self.source:
+                self.source.check_unchanged()
+        except NotReady as not_ready:
+            return not_ready
+        return error
+
+
+def _document(file: _File, max_bytes: int, *, careful: bool) -> Document:
+    return Document(file.work.name, lambda: open_text(file.opened, max_bytes), careful=careful)
+
+
+def _read_whole(file: _File) -> list[Parsed]:
+    """All elements of a small file; raises TooLarge if its text is not small."""
+    for careful in (False, True):
+        try:
+            document = _document(file, MAX_SHARED_BYTES, careful=careful)
+            file.kind = document.kind
+            elements = list(document.parsed())
+            break
+        except (RepeatedKey, Overflow):
+            continue
+    file.opened.check_unchanged()
+    return elements
+
+
+def _write_elements(transaction: Transaction, file: _File, elements: Iterator[Parsed] | list[Parsed]) -> None:
+    assert file.kind is not None
+    transaction.begin_file(file.delivery, file.kind)
+    for parsed in elements:
+        transaction.write(parsed)
+
+
+def _repeated(step: Callable[[], None]) -> None:
+    """A transaction that lost a race is tried again: the ledger then shows who won."""
+    for _ in range(_TRIES - 1):
+        try:
+            return step()
+        except TryAgain:
+            continue
+    return step()

@@ -1,0 +1,82 @@
+"""The typed records; the order of their fields is the order of their table's columns."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+
+#: Longest text of a key: an index entry of PostgreSQL must fit a third of an 8 kB page.
+MAX_TEXT = 255
+
+Text = Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
+Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+#: An instant: a time without an offset is refused, since guessing a zone corrupts silently.
+Instant = Annotated[datetime, Meta(tz=True)]
+
+
+class Detection(Struct, frozen=True, gc=False):
+    """One object type counted in one event: a row of objects_detection_events."""
+
+    vehicle_id: str
+    detection_time: datetime
+    object_type: str
+    object_value: int
+    extra: str | None
+
+
+class StatusReport(Struct, frozen=True, gc=False):
+    """One report of one vehicle: a row of vehicle_status_history."""
+
+    vehicle_id: str
+    report_time: datetime
+    status: str
+    extra: str | None
+
+
+Record = Detection | StatusReport
+
+
+class Rejected(Struct, frozen=True):
+    """One record that can't be loaded.
+
+    position counts the records of the file from 0; original is the record as JSON that
+    could be dropped again in a file of its own array.
+    """
+
+    position: int
+    path: str
+    reason: str
+    detail: str
+    original: Any
+
+
+class Parsed(Struct, frozen=True, gc=False):
+    """What one element of a file's array became: its records, and those rejected.
+
+    Their positions count on from the element's own; keys is the number of keys in the element.
+    """
+
+    index: int
+    position: int
+    source: Any
+    records: list[Record]
+    rejected: list[Rejected]
+    keys: int
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file: how its names begin, the key its array stands under, what reads it.
+
+    origin gives back the JSON path and the original of one record, for a reject found
+    only when it is written.
+    """
+
+    name: str
+    prefix: str
+    key: str
+    record: type[Record]
+    parse: Callable[[Iterable[Any]], Iterator[Parsed]]
+    origin: Callable[[Parsed, int], tuple[str, Any]]

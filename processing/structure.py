@@ -1,0 +1,156 @@
+"""Holds a document to its shape, one array under one key, and to bounds, before its bytes reach the parser.
+
+The parser alone would not: 20,000 nested brackets take it a gigabyte, a string of 200 MB several times
+its size, and rows under a repeated or a dotted key pass for rows of the one expected. Brackets and
+colons outside of strings are enough to see all that, at a tenth of the cost of parsing.
+"""
+
+import re
+
+from processing.errors import BadFile
+
+#: How deep a document may nest; the formats need 5.
+MAX_DEPTH = 64
+
+#: How many bytes one element of the array may take.
+MAX_ELEMENT_BYTES = 4 * 1024 * 1024
+
+_ALL_BUT_MARKS = bytes(set(range(256)) - set(b'[]{}:"\\'))
+_ARRAY_DEPTH = 2
+_HEAD, _TAIL = b"{:[", b"}"
+_STRING = re.compile(rb'"(?:[^"\\]+|\\.)*"', re.DOTALL)
+#: Strings of nothing, or of a time of day, or of one with an offset, as translate() leaves them.
+_COMMON_STRINGS = (b'":::"', b'"::"', b'""')
+
+
+class Structure:
+    """Fed with the chunks of one document, in order.
+
+    keys counts the keys of all objects, so that a parser which made fewer knows that one was repeated.
+    """
+
+    def __init__(self) -> None:
+        self.keys = 0
+        self._depth = 0
+        self._in_string = False
+        self._escape = b""
+        self._head = b""
+        self._closed = False
+        self._tail = b""
+        self._element_bytes = 0
+        self._surrogates = Surrogates()
+
+    def feed(self, chunk: bytes) -> None:
+        """Raises BadFile as soon as the document breaks a bound or its shape."""
+        self._surrogates.feed(chunk)
+        marks = self._outside_strings(chunk)
+        self.keys += marks.count(b":")
+        if len(self._head) < len(_HEAD):
+            self._head = (self._head + marks[: len(_HEAD)])[: len(_HEAD)]
+        if self._closed:
+            self._tail += marks[:10]
+        else:
+            self._descend(marks, len(chunk))
+
+    def finish(self) -> None:
+        """Raises BadFile if the document, valid JSON as it is, was not one array under one key."""
+        self._surrogates.finish()
+        if self._head != _HEAD or self._tail != _TAIL:
+            raise BadFile("expected one top-level key with an array under it, got something else")
+
+    def _outside_strings(self, chunk: bytes) -> bytes:
+        """The brackets and colons of a chunk that stand outside of strings."""
+        if b"\\" in chunk or self._escape:
+            return self._outside_escaped(chunk)
+        marks = chunk.translate(None, _ALL_BUT_MARKS)
+        if self._in_string:
+            end = marks.find(b'"')
+            if end < 0:
+                return b""
+            marks = marks[end + 1 :]
+        self._in_string = marks.count(b'"') % 2 == 1
+        if self._in_string:
+            marks = marks[: marks.rindex(b'"')]
+        for common in _COMMON_STRINGS:
+            marks = marks.replace(common, b"")
+        return _STRING.sub(b"", marks) if b'"' in marks else marks
+
+    def _outside_escaped(self, chunk: bytes) -> bytes:
+        """The same for a chunk with backslashes, one of which may stand at its very end."""
+        text = b'"' + self._escape + chunk if self._in_string else chunk
+        outside, quote, rest = _STRING.sub(b"", text).partition(b'"')
+        self._in_string = quote != b""
+        odd = (len(rest) - len(rest.rstrip(b"\\"))) % 2
+        self._escape = b"\\" * odd if self._in_string else b""
+        return outside.translate(None, _ALL_BUT_MARKS)
+
+    def _descend(self, marks: bytes, size: int) -> None:
+        brackets = _without_pairs(marks.translate(None, b":"))
+        closing = brackets.count(b"]") + brackets.count(b"}")
+        lowest = self._depth - closing
+        if min(self._depth, lowest) < _ARRAY_DEPTH:
+            self._look_for_end(marks)
+        self._depth = lowest + len(brackets) - closing
+        if self._depth > MAX_DEPTH:
+            raise BadFile(f"expected at most {MAX_DEPTH} levels of nesting, got more")
+        self._element_bytes = 0 if marks and lowest <= _ARRAY_DEPTH else self._element_bytes + size
+        if self._element_bytes > MAX_ELEMENT_BYTES:
+            raise BadFile(f"expected records of at most {MAX_ELEMENT_BYTES} bytes, got a longer one")
+
+    def _look_for_end(self, marks: bytes) -> None:
+        """Keeps what stands behind the array's closing bracket."""
+        depth = self._depth
+        for index, mark in enumerate(marks):
+            depth += (mark in b"[{") - (mark in b"]}")
+            if depth == _ARRAY_DEPTH - 1 and mark in b"]}":
+                self._closed = True
+                self._tail = marks[index + 1 :][:10]
+                return
+
+
+class Surrogates:
+    r"""Refuses half of a surrogate pair (\ud83d without its \ude00): the parser would store "?" for it."""
+
+    _ESCAPE = re.compile(
+        rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(?P<half>u[dD][89a-fA-F]..)|u.{4}|[^u])", re.DOTALL
+    )
+    #: As long as a pair: a shorter rest may be the beginning of one.
+    _PAIR = 12
+    _MESSAGE = "expected Unicode text, got half of a surrogate pair"
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> None:
+        """Raises BadFile at the first half that has no other."""
+        text = self._rest + chunk
+        self._rest = b""
+        if b"\\" in text:
+            self._rest = text[self._first_unfinished(text) :]
+
+    def finish(self) -> None:
+        """Raises BadFile if the last escape was a half."""
+        if self._ESCAPE.match(self._rest):
+            raise BadFile(self._MESSAGE)
+
+    def _first_unfinished(self, text: bytes) -> int:
+        """Where an escape begins that the next chunk has to complete; the text's length if none does."""
+        end = 0
+        for match in self._ESCAPE.finditer(text):
+            if match["half"] and len(text) - match.start() >= self._PAIR:
+                raise BadFile(self._MESSAGE)
+            if match["half"]:
+                return match.start()
+            end = match.end()
+        start = text.find(b"\\", end)
+        return len(text) if start < 0 else start
+
+
+def _without_pairs(brackets: bytes) -> bytes:
+    """Takes out matching brackets, the innermost first: a round for each level of nesting."""
+    for _ in range(MAX_DEPTH):
+        shorter = brackets.replace(b"{}", b"").replace(b"[]", b"")
+        if len(shorter) == len(brackets):
+            return brackets
+        brackets = shorter
+    raise BadFile(f"expected at most {MAX_DEPTH} levels of nesting, got more")

@@ -1,0 +1,66 @@
+"""Reads vehicle status: one array element is one report of one vehicle."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from msgspec import Struct, ValidationError, convert
+
+from processing.fields import (
+    Invalid,
+    check_repeats,
+    check_text,
+    check_year,
+    count_keys,
+    extra_json,
+    translate,
+    unknown_fields,
+)
+from processing.records import Instant, Kind, Parsed, Rejected, StatusReport, Text
+
+KEY = "vehicle_status"
+
+
+class Report(Struct):
+    """One array element, as it stands in the file."""
+
+    vehicle_id: Text
+    report_time: Instant
+    status: Text
+
+
+def parse(items: Iterable[Any]) -> Iterator[Parsed]:
+    """Each element of the array as a record or a reject."""
+    for index, item in enumerate(items):
+        yield read_report(index, index, item)
+
+
+def read_report(index: int, position: int, item: Any) -> Parsed:
+    """One report, or why it can't be loaded."""
+    try:
+        report, extra, keys = flawless(item)
+    except (Invalid, ValidationError) as error:
+        flaw = error if isinstance(error, Invalid) else translate(error)
+        rejected = Rejected(position, f"$.{KEY}[{index}]{flaw.path}", "invalid", flaw.detail, item)
+        return Parsed(index, position, item, [], [rejected], count_keys(item))
+    record = StatusReport(report.vehicle_id, report.report_time, report.status, extra)
+    return Parsed(index, position, item, [record], [], keys)
+
+
+def flawless(item: Any) -> tuple[Report, str | None, int]:
+    """A report, its extra fields and its number of keys; raises ValidationError or Invalid."""
+    report = convert(item, Report)
+    check_text(report.vehicle_id, ".vehicle_id")
+    check_text(report.status, ".status")
+    check_year(report.report_time, ".report_time")
+    if len(item) == 3 and type(item) is dict:
+        return report, None, 3
+    check_repeats(item)
+    return report, extra_json(unknown_fields(item, Report.__struct_fields__)), count_keys(item)
+
+
+def origin(parsed: Parsed, offset: int) -> tuple[str, Any]:
+    """JSON path and original of the report; offset is 0, an element holds one record."""
+    return f"$.{KEY}[{parsed.index}]", parsed.source
+
+
+KIND = Kind("vehicles_status", "vehicles_status_", KEY, StatusReport, parse, origin)
