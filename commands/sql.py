@@ -57,10 +57,11 @@ def _show_table(columns: list[str], rows: list[tuple[Any, ...]]) -> None:
     table = Table(show_edge=False)
     for index, column in enumerate(columns):
         is_number = bool(rows) and all(isinstance(row[index], int | float | None) for row in rows)
-        table.add_column(escape(column), justify="right" if is_number else "left", overflow="fold")
+        table.add_column(escape(column), justify="right" if is_number else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(escape(_plain(value)) for value in row))
-    Console(highlight=False).print(table)
+    # As wide as the rows are: a terminal wraps long lines, a pipe should not.
+    Console(highlight=False, width=100_000).print(table)
     print(f"({len(rows)} row{'' if len(rows) == 1 else 's'})")  # noqa: T201
 
 

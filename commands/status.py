@@ -8,7 +8,6 @@ from msgspec import Struct, json, to_builtins
 from psycopg2.extensions import connection as Connection
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 import watcher.scan
 from config import Settings
@@ -55,12 +54,11 @@ def show(status: Status, as_json: bool) -> None:
     console = Console(highlight=False)
     for name, value in _facts(status):
         console.print(f"{name:<10} {escape(value)}", soft_wrap=True)
-    if status.last_files:
-        console.print()
-        console.print(_table("Last files", status.last_files))
-    if status.last_failures:
-        console.print()
-        console.print(_table("Last failures", status.last_failures))
+    for title, files in (("last files", status.last_files), ("last failures", status.last_failures)):
+        if files:
+            console.print(f"\n{title}")
+        for file in files:
+            console.print(f"{file.finished_at:%Y-%m-%d %H:%M:%S}  {escape(_told(file))}", soft_wrap=True)
 
 
 def _facts(status: Status) -> list[tuple[str, str]]:
@@ -70,27 +68,21 @@ def _facts(status: Status) -> list[tuple[str, str]]:
         ("waiting", f"{backlog.files:,} files, {backlog.bytes:,} bytes{oldest} in {backlog.folder}"),
         ("loaded", f"{totals.loaded_files:,} files"),
         ("failed", f"{totals.failed_files:,} files"),
-        (
-            "records",
-            f"{totals.rows_read:,} = {totals.rows_inserted:,} inserted"
-            f" + {totals.rows_duplicate:,} duplicate + {totals.rows_rejected:,} rejected",
-        ),
+        ("records", _sum(totals)),
         ("to mend", f"{totals.open_rejects:,} rejected records, see the view open_rejects"),
         ("latest", str(totals.last_finished_at or "nothing yet")),
     ]
 
 
-def _table(title: str, files: list[FileEntry]) -> Table:
-    table = Table(title=title, title_justify="left", show_edge=False)
-    for column in ("finished", "file", "state", "read", "inserted", "duplicate", "rejected", "error"):
-        right = column in ("read", "inserted", "duplicate", "rejected")
-        table.add_column(column, justify="right" if right else "left", overflow="fold")
-    for file in files:
-        counts = (file.rows_read, file.rows_inserted, file.rows_duplicate, file.rows_rejected)
-        finished = f"{file.finished_at:%Y-%m-%d %H:%M:%S}"
-        cells = [finished, file.name, file.state, *map(str, counts), file.error or ""]
-        table.add_row(*map(escape, cells))
-    return table
+def _told(file: FileEntry) -> str:
+    """A file's end in a line."""
+    counts = f"{_sum(file)} ({file.kind})" if file.state == "loaded" else file.error
+    return f"{file.state:<6}  {file.name}  {counts}"
+
+
+def _sum(file: FileEntry | Totals) -> str:
+    parts = f"{file.rows_inserted:,} inserted + {file.rows_duplicate:,} duplicate"
+    return f"{file.rows_read:,} = {parts} + {file.rows_rejected:,} rejected"
 
 
 def _backlog(folder: str) -> Backlog:

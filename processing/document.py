@@ -120,6 +120,8 @@ class _Checked:
         return self._peeked
 
     def read(self, size: int = -1, /) -> bytes:
+        if size == 0:  # ijson asks so whether it gets bytes
+            return b""
         if self._peeked is not None:
             chunk, self._peeked = self._peeked, None
             return chunk

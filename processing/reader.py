@@ -184,7 +184,7 @@ class _Raw(io.RawIOBase):
         return count
 
 
-def _decompressed(raw: io.BufferedReader[io.BytesIO | _Raw]) -> Readable:
+def _decompressed(raw: "io.BufferedReader[io.BytesIO | _Raw]") -> Readable:
     """Told by the first bytes, not by the name."""
     head = raw.peek(4)[:4]
     if head.startswith(_GZIP):
