@@ -1,0 +1,46 @@
+"""Fixtures: one server for all tests, a database and a daemon for each."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from db import schema
+from db.connection import Database
+from tests.support import Daemon, Server
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        server = Server(Path(folder) / "server")
+        server.create()
+        server.start("fsync=off")  # the tests kill processes, never the machine
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def empty_database(server: Server) -> Iterator[Database]:
+    with server.database() as database:
+        yield database
+
+
+@pytest.fixture
+def database(empty_database: Database) -> Database:
+    """A database with our tables."""
+    connection = empty_database.connect()
+    schema.apply(connection)
+    connection.close()
+    return empty_database
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, database: Database) -> Iterator[Daemon]:
+    """A daemon that is not started yet."""
+    daemon = Daemon(tmp_path, database.url)
+    yield daemon
+    if daemon.process is not None:
+        daemon.stop()
