@@ -116,9 +116,11 @@ class Daemon:
             self._finish()
 
     def _scan_if_due(self, once: bool) -> None:
-        if time.monotonic() < self._next_scan or (once and self._next_scan > 0):
+        if time.monotonic() < self._next_scan:
             return
-        self._next_scan = time.monotonic() + self._settings.rescan_seconds
+        is_first, self._next_scan = not self._next_scan, time.monotonic() + self._settings.rescan_seconds
+        if once and not is_first:
+            return
         try:
             if not once and not self._observer.is_sound():
                 # Armed before the scan: between the two nothing is missed.

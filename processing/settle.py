@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from processing.errors import NotReady
 from processing.reader import Source, Stamp
+from processing.rename import rename_new
 
 #: Folder in the watch folder with one private folder for each process that settles files.
 CLAIMS = ".claimed"
@@ -137,9 +138,7 @@ def _move(path: str, folder: str, name: str) -> str:
     for candidate in _candidates(name):
         target = os.path.join(folder, candidate)
         with suppress(FileExistsError):
-            # Takes the name first: a rename alone would replace a file that came under it meanwhile.
-            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-            os.rename(path, target)
+            rename_new(path, target)
             return target
     raise AssertionError("names never run out")
 

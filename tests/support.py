@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -139,7 +139,7 @@ class Server:
                 self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
-def query(url: str, statement: str, values: object = None) -> list[tuple[Any, ...]]:
+def query(url: str, statement: str, values: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:
     """The rows of one statement, in a connection and a transaction of its own."""
     with closing(psycopg2.connect(url)) as connection:
         connection.autocommit = True
@@ -220,7 +220,7 @@ class Daemon:
     def until_empty(self, seconds: float = 30.0) -> None:
         until(lambda: not self.left(), seconds, f"the folder is empty; log:\n{self.log()[-3000:]}")
 
-    def rows(self, statement: str, values: object = None) -> list[tuple[Any, ...]]:
+    def rows(self, statement: str, values: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:
         assert self.url is not None
         return query(self.url, statement, values)
 

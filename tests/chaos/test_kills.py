@@ -1,0 +1,36 @@
+"""A sample of the points at which the ingest can be killed; python -m tests.chaos goes through all."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from db.connection import Database
+from tests.chaos.kills import KillRig, Point
+
+SEED = 20220605
+SAMPLE = 16
+
+
+@pytest.fixture
+def rig(tmp_path: Path, database: Database) -> KillRig:
+    return KillRig(tmp_path / "incoming", database)
+
+
+@pytest.mark.timeout(300)
+def test_a_kill_at_any_system_call_neither_loses_nor_doubles_a_row(rig: KillRig) -> None:
+    chosen = random.Random(SEED).sample(rig.points, SAMPLE)
+    for point in [*chosen, *decisive(rig.points)]:
+        rig.reset()
+        rig.kill_at(point)
+        assert rig.torn() == 0, point
+        rig.restart()
+        assert rig.rows() == rig.expected, point
+        assert rig.left() == [], point
+        assert rig.failed() == ["vehicles_status_3.json"], point
+
+
+def decisive(points: list[Point]) -> list[Point]:
+    """Around every rename and unlink."""
+    acts = [point for point in points if point.call in ("rename", "unlink")]
+    return random.Random(SEED).sample(acts, min(len(acts), 8))
