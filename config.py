@@ -1,31 +1,51 @@
 """The settings, and the only reader of the environment."""
 
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
+from urllib.parse import quote
 
 from psycopg2 import ProgrammingError
-from psycopg2.extensions import make_dsn, parse_dsn
-from pydantic import Field, ValidationError, field_validator, model_validator
+from psycopg2.extensions import parse_dsn
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from commands.logs import LogFormat
 from processing.errors import Misconfigured
 from processing.settle import OnLoaded
 from watcher.observer import ObserverKind
 
-_SECONDS = Annotated[float, Field(gt=0, le=86_400)]
+
+class LogFormat(StrEnum):
+    """How a log line is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def _absolute(path: Path) -> Path:
+    """With symbolic links resolved: a link is not watched, what it leads to is."""
+    try:
+        return path.expanduser().resolve()
+    except RuntimeError:  # a loop of links, or ~ of nobody
+        raise ValueError("it should be the path of a folder") from None
+
+
+_Folder = Annotated[Path, AfterValidator(_absolute)]
+_Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
 class Settings(BaseSettings):
     """What a user may set, in the environment or in .env; .env.example explains each."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True, validate_default=True
+    )
 
-    watch_folder: Path = Path("incoming")
-    failed_folder: Path | None = None
-    archive_folder: Path | None = None
-    data_folder: Path = Path("data")
+    watch_folder: _Folder = Path("incoming")
+    failed_folder: _Folder | None = None
+    archive_folder: _Folder | None = None
+    data_folder: _Folder = Path("data")
 
     database_url: str | None = None
     db_host: str | None = None
@@ -35,8 +55,8 @@ class Settings(BaseSettings):
     db_password: str | None = None
 
     workers: Annotated[int, Field(ge=1, le=64)] = min(os.cpu_count() or 1, 64)
-    rescan_seconds: _SECONDS = 5.0
-    settle_seconds: _SECONDS = 30.0
+    rescan_seconds: _Seconds = 5.0
+    settle_seconds: _Seconds = 30.0
     observer: ObserverKind = ObserverKind.NATIVE
     on_loaded: OnLoaded = OnLoaded.DELETE
     max_file_bytes: Annotated[int, Field(ge=1)] = 10 * 1024**3
@@ -58,28 +78,26 @@ class Settings(BaseSettings):
             raise ValueError("set either DATABASE_URL or the DB_… variables, not both")
         if self.on_loaded is OnLoaded.ARCHIVE and self.archive_folder is None:
             raise ValueError("ON_LOADED=archive needs ARCHIVE_FOLDER")
+        if self.folder in (self.failed, self.archive):
+            raise ValueError("FAILED_FOLDER and ARCHIVE_FOLDER can't be the WATCH_FOLDER itself")
         return self
 
     @property
     def folder(self) -> Path:
-        """The watch folder, with symbolic links resolved: a link is not watched, what it leads to is."""
-        return self.watch_folder.expanduser().resolve()
+        return self.watch_folder
 
     @property
     def failed(self) -> Path:
-        return (self.failed_folder or self.folder / "failed").expanduser().resolve()
+        return self.failed_folder or self.folder / "failed"
 
     @property
     def archive(self) -> Path | None:
-        return self.archive_folder.expanduser().resolve() if self.archive_folder else None
+        return self.archive_folder
 
     @property
     def outside_database(self) -> str | None:
-        """The connection string of a database that is not ours to start; none: the embedded one."""
-        if self.database_url:
-            return self.database_url
-        parameters = self._parameters()
-        return make_dsn("", **parameters) if parameters else None
+        """The URL or connection string of a database that is not ours to start; none: the embedded one."""
+        return self.database_url or (_url(self._parameters()) if self._parameters() else None)
 
     def _parameters(self) -> dict[str, str]:
         values = {
@@ -92,10 +110,26 @@ class Settings(BaseSettings):
         return {name: str(value) for name, value in values.items() if value is not None}
 
 
+def _url(parameters: dict[str, str]) -> str:
+    """The DB_… variables as one URL, for libpq and for other tools."""
+    encoded = {name: quote(value, safe="") for name, value in parameters.items()}
+    host, port, name, user, password = (
+        encoded.get(key, "") for key in ("host", "port", "dbname", "user", "password")
+    )
+    if ":" in parameters.get("host", ""):  # IPv6
+        host = f"[{parameters['host']}]"
+    login = f"{user}:{password}@" if password else f"{user}@" if user else ""
+    return f"postgresql://{login}{host}{port and ':'}{port}/{name}"
+
+
 def load_settings() -> Settings:
     """The settings; raises Misconfigured, naming each wrong one and what it may be."""
     try:
         return Settings()
+    except UnicodeDecodeError:
+        raise Misconfigured("can't read .env: it is not UTF-8") from None
+    except OSError as error:
+        raise Misconfigured(f"can't read .env: {error.strerror}") from None
     except ValidationError as error:
         raise Misconfigured("; ".join(_explain(dict(flaw)) for flaw in error.errors())) from None
 

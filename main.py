@@ -8,8 +8,8 @@ import typer
 from psycopg2.extensions import connection as Connection
 
 from commands import database, demo, run, sql, status
-from commands.logs import make_log
-from config import Settings, load_settings
+from commands.stop import Stop
+from config import load_settings
 from db import schema
 from db.connection import Database
 from processing.errors import DatabaseUnavailable, Misconfigured
@@ -29,7 +29,7 @@ def watch(
 ) -> None:
     """Watches the folder and loads files until Ctrl+C or SIGTERM."""
     if context.invoked_subcommand is None:
-        raise typer.Exit(_run(load_settings(), once))
+        raise typer.Exit(run.run(load_settings(), once=once))
 
 
 @app.command("status")
@@ -70,7 +70,7 @@ def run_demo(
     seed: Annotated[int | None, typer.Option(help="Makes the same fleet again.")] = None,
 ) -> None:
     """Writes the files of a made-up fleet into the watch folder."""
-    stop = run.Stop()
+    stop = Stop()
     with stop.on_signals():
         demo.run(
             load_settings().folder,
@@ -82,22 +82,6 @@ def run_demo(
             stop=stop.event,
             report=lambda line: typer.echo(line, err=True),
         )
-
-
-def _run(settings: Settings, once: bool) -> int:
-    """The daemon, from its folders to its last word; the exit code."""
-    log = make_log(settings.log_format)
-    stop = run.Stop()
-    with stop.on_signals():
-        run.prepare_folders(settings)
-        with database.open_database(settings) as running:
-            if not run.prepare_database(running, log, stop):
-                return 0
-            run.announce(log, settings)
-            daemon = run.Daemon(settings, running, log, stop)
-            daemon.run(once=once)
-        run.say_goodbye(log, daemon.totals)
-    return 1 if once and (daemon.totals["failed"] or daemon.totals["waiting"]) else 0
 
 
 T = TypeVar("T")
@@ -119,16 +103,16 @@ def main() -> int:
     except typer.Exit as ending:
         return ending.exit_code
     except typer.TyperException as error:
-        return _complain(error, 2)
+        return _complain(error.format_message(), 2)
     except Misconfigured as error:
-        return _complain(error, 2)
-    except (DatabaseUnavailable, sql.QueryFailed) as error:
-        return _complain(error, 1)
+        return _complain(str(error), 2)
+    except (DatabaseUnavailable, sql.QueryFailed, OSError) as error:
+        return _complain(str(error), 1)
     return code or 0
 
 
-def _complain(error: Exception, code: int) -> int:
-    typer.echo(f"error: {error}", err=True)
+def _complain(what: str, code: int) -> int:
+    typer.echo(f"error: {what}", err=True)
     return code
 
 

@@ -1,6 +1,7 @@
 """Which files wait to be loaded, for what, and which are being loaded."""
 
 import heapq
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ MAX_DEATHS = 2
 
 _FIRST_DELAY = 0.2
 
+#: However many files wait, so many of them are tried again in a second at most: a tenth of what a core can.
+_RETRIES_A_SECOND = 500
+
 
 @dataclass
 class _Waiting:
@@ -24,8 +28,9 @@ class _Waiting:
 
     stamp: Stamp | None
     since: float
-    tries: int
-    due: float
+    delay: float = _FIRST_DELAY
+    tries: int = 0
+    due: float = 0.0
 
 
 class Backlog:
@@ -65,9 +70,9 @@ class Backlog:
             for name in [name for name in held if name not in present]:
                 del held[name]
 
-    def next_due(self) -> float | None:
+    def next_due(self) -> float:
         """When the next waiting file is to be tried again, on the monotonic clock."""
-        return self._due[0][0] if self._due else None
+        return self._due[0][0] if self._due else math.inf
 
     def batch(self, share: int, size_of: Callable[[str], int | None]) -> list[Work]:
         """The next files to load together, an equal share of what is there, now in flight."""
@@ -151,11 +156,13 @@ class Backlog:
         now = time.monotonic()
         known = self._waiting.get(name)
         if known is None or known.stamp != stamp:
-            known = self._waiting[name] = _Waiting(stamp, now, 0, now)
-        known.due = now + min(_FIRST_DELAY * 2**known.tries, self._longest_delay)
+            known = self._waiting[name] = _Waiting(stamp, now)
+        known.due = now + known.delay
         settled_at = known.since + self._settle_seconds
         if now < settled_at < known.due:
             known.due = settled_at
+        longest = max(self._longest_delay, len(self._waiting) / _RETRIES_A_SECOND)
+        known.delay = min(known.delay * 2, longest)
         known.tries += 1
         heapq.heappush(self._due, (known.due, name))
 

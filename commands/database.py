@@ -15,7 +15,7 @@ def open_database(settings: Settings) -> Iterator[Callable[[], Database]]:
     if outside is not None:
         yield lambda: Database(outside)
         return
-    with Embedded(settings.data_folder.expanduser().resolve()) as embedded:
+    with Embedded(settings.data_folder) as embedded:
 
         def running() -> Database:
             embedded.ensure_running()

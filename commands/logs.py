@@ -2,26 +2,31 @@
 
 import logging
 import sys
-from enum import StrEnum
+from contextlib import suppress
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
+from config import LogFormat
+
 Log = FilteringBoundLogger
 
 
-class LogFormat(StrEnum):
-    """How a log line is written."""
+class _StandardError:
+    """A full disk or a terminal that is gone must not stop the loading."""
 
-    TEXT = "text"
-    JSON = "json"
+    def info(self, line: str) -> None:
+        with suppress(OSError):
+            print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+    warning = error = info
 
 
 def make_log(log_format: LogFormat) -> Log:
     """The log of the daemon."""
     renderer = structlog.processors.JSONRenderer() if log_format is LogFormat.JSON else _as_text
     log: Log = structlog.wrap_logger(
-        structlog.PrintLogger(sys.stderr),
+        _StandardError(),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -1,8 +1,10 @@
 """Connections to PostgreSQL with deadlines, and the one place where its errors become ours."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg2
 from psycopg2.extensions import connection as Connection
@@ -30,6 +32,7 @@ _SESSION = {
     "timezone": "'UTC'",
     "datestyle": "ISO, YMD",
     "synchronous_commit": "on",
+    "default_transaction_isolation": "'read committed'",
     "standard_conforming_strings": "on",
     "client_min_messages": "warning",
     "search_path": "mobileye_data, public",
@@ -55,8 +58,15 @@ _REFUSALS = (
 )
 
 
-class RowRefused(Exception):
-    """The database does not take these rows as they are: class 22 or 23, with SQLSTATE and message."""
+#: A URL whose user, password and host are where they seem to be: an "@" or "/" of a password is encoded.
+_CLEAR_URL = re.compile(r"postgres(?:ql)?://(?:[^@/]*@)?[^@?]*(?:\?.*)?")
+
+
+class RowRefused(Misconfigured):
+    """The database does not take these rows as they are: class 22 or 23, with SQLSTATE and message.
+
+    Where no row is to blame, but the ledger, say, a person must mend what was changed in the tables.
+    """
 
     def __init__(self, sqlstate: str, message: str) -> None:
         super().__init__(sqlstate, message)
@@ -79,7 +89,7 @@ class Database:
     def connect(self, *, autocommit: bool = False) -> Connection:
         """A new connection; raises DatabaseUnavailable or Misconfigured."""
         try:
-            connection: Connection = psycopg2.connect(**{**_DEFAULTS, **parse_dsn(self.url)})
+            connection: Connection = psycopg2.connect(**{**_DEFAULTS, **_parameters(self.url)})
         except psycopg2.Error as error:
             raise _refused(error) from None
         with translated():
@@ -88,6 +98,17 @@ class Database:
                 cursor.execute("; ".join(f"SET {name} = {value}" for name, value in _SESSION.items()))
             connection.autocommit = autocommit
         return connection
+
+
+def _parameters(url: str) -> dict[str, Any]:
+    """What the connection string says; libpq's own complaints about one may quote the password."""
+    if url.startswith(("postgres://", "postgresql://")) and not _CLEAR_URL.fullmatch(url):
+        raise Misconfigured('the database URL has an "@" or "/" too many: in a password they are %40 and %2F')
+    try:
+        parameters: dict[str, Any] = parse_dsn(url)
+    except psycopg2.Error:
+        raise Misconfigured("the database's connection string can't be read") from None
+    return parameters
 
 
 @contextmanager
@@ -117,10 +138,11 @@ _LOST_RACES = {"40001", "40P01"}
 
 
 def _refused(error: psycopg2.Error) -> Exception:
-    message = _first_line(error)
-    if any(refusal in message for refusal in _REFUSALS):
-        return Misconfigured(f"the database refuses the connection: {message}")
-    return DatabaseUnavailable(message)
+    """A name with several addresses gets a line for each: any of them may be the one that tells."""
+    for line in str(error).splitlines():
+        if any(refusal in line for refusal in _REFUSALS):
+            return Misconfigured(f"the database refuses the connection: {line.strip()}")
+    return DatabaseUnavailable(_first_line(error))
 
 
 def _first_line(error: psycopg2.Error) -> str:

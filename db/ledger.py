@@ -102,15 +102,15 @@ def redelivered(cursor: Cursor, delivery: Delivery) -> None:
 
 
 def fail(cursor: Cursor, delivery: Delivery, kind: str | None, reason: str) -> None:
-    """Enters a file that can't be loaded; once, however often it is tried. A loaded one stays loaded."""
+    """Enters a file that can't be loaded; once, however often it comes. A loaded one stays loaded."""
     cursor.execute(
         """
         UPDATE mobileye_data.ingested_files
-        SET deliveries = deliveries + 1, last_name = %(name)s, error = %(reason)s,
-            finished_at = clock_timestamp()
-        WHERE state = 'failed'
-          AND (sha256 = %(sha256)s
-               OR %(sha256)s IS NULL AND sha256 IS NULL AND name = %(name)s AND size = %(size)s)
+        SET deliveries = deliveries + 1, last_name = %(name)s,
+            error = CASE state WHEN 'failed' THEN %(reason)s END,
+            finished_at = CASE state WHEN 'failed' THEN clock_timestamp() ELSE finished_at END
+        WHERE sha256 = %(sha256)s
+           OR %(sha256)s IS NULL AND sha256 IS NULL AND name = %(name)s AND size = %(size)s
         """,
         _failure(delivery, kind, reason),
     )

@@ -23,5 +23,6 @@ def add(cursor: Cursor, rejected: list[tuple[Entry, Rejected]]) -> None:
 
 
 def _row(entry: Entry, record: Rejected) -> tuple[object, ...]:
+    path = record.path.replace("\0", "\\u0000")  # text can't hold what a key of the record may hold
     original = to_json(record.original)
-    return entry.file_id, record.position, record.path, record.reason, record.detail, original
+    return entry.file_id, record.position, path, record.reason, record.detail, original

@@ -71,6 +71,7 @@ class PostgresTransaction:
         self._writer = Writer(connection, partitions, sender)
         self._file_ids: list[int] = []
         self._entries: list[Entry] = []
+        self._redelivered: list[Delivery] = []
         self._kind: Kind | None = None
         self.committed = False
 
@@ -93,9 +94,8 @@ class PostgresTransaction:
         self._writer.add(entry, self._kind, parsed)
 
     def redelivered(self, delivery: Delivery) -> None:
-        self._writer.wait()
-        with translated():
-            ledger.redelivered(self._cursor, delivery)
+        """Kept until the entries are there: the same bytes may have come twice in this transaction."""
+        self._redelivered.append(delivery)
 
     def fail(self, delivery: Delivery, kind: str | None, reason: str) -> None:
         with translated():
@@ -107,6 +107,8 @@ class PostgresTransaction:
         with translated():
             if self._entries:
                 ledger.add(self._cursor, self._entries)
+            for delivery in sorted(self._redelivered, key=lambda delivery: delivery.sha256 or b""):
+                ledger.redelivered(self._cursor, delivery)
             # COMMIT of a transaction that has failed "succeeds", as a rollback.
             if self._connection.info.transaction_status != TRANSACTION_STATUS_INTRANS:
                 raise DatabaseUnavailable("the transaction was lost before COMMIT")

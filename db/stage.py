@@ -53,7 +53,12 @@ def _fill(cursor: Cursor, table: Table, rows: Sequence[tuple[Record, int]]) -> N
         TRUNCATE new_{table.name}
         """
     )
-    lines = "".join([f"{i}\t{table.line(record, file_id)}" for i, (record, file_id) in enumerate(rows)])
+    lines = "".join(
+        [
+            f"{i}\t{table.lines((record,), str(table.time(record)), file_id)}"
+            for i, (record, file_id) in enumerate(rows)
+        ]
+    )
     cursor.copy_expert(f"COPY new_{table.name} FROM STDIN", StringIO(lines))
 
 

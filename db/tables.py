@@ -1,6 +1,6 @@
 """The tables that records go to: their columns, and a record as a row of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,10 @@ Row = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Table:
-    """A table of records; its columns begin with the key, whose second part is the time."""
+    """A table of records; its columns begin with the key, whose second part is the time.
+
+    lines gives records of one time, told apart as text, in COPY's text format.
+    """
 
     name: str
     columns: tuple[str, ...]
@@ -19,7 +22,7 @@ class Table:
     key: tuple[str, ...]
     value: tuple[str, ...]
     row: Callable[[Any, int], Row]
-    line: Callable[[Any, int], str]
+    lines: Callable[[Sequence[Any], str, int], str]
     time: Callable[[Any], Any]
 
     @property
@@ -41,10 +44,13 @@ def _detection_row(record: Detection, file_id: int) -> Row:
     )
 
 
-def _detection_line(record: Detection, file_id: int) -> str:
-    return (
-        f"{_text(record.vehicle_id)}\t{record.detection_time}\t{_text(record.object_type)}"
-        f"\t{record.object_value}\t{_nullable(record.extra)}\t{file_id}\n"
+def _detection_lines(records: Sequence[Detection], time: str, file_id: int) -> str:
+    head = f"{_text(records[0].vehicle_id)}\t{time}\t"
+    return "".join(
+        [
+            f"{head}{_text(r.object_type)}\t{r.object_value}\t{_nullable(r.extra)}\t{file_id}\n"
+            for r in records
+        ]
     )
 
 
@@ -52,10 +58,12 @@ def _report_row(record: StatusReport, file_id: int) -> Row:
     return record.vehicle_id, record.report_time, record.status, record.extra, file_id
 
 
-def _report_line(record: StatusReport, file_id: int) -> str:
-    return (
-        f"{_text(record.vehicle_id)}\t{record.report_time}\t{_text(record.status)}"
-        f"\t{_nullable(record.extra)}\t{file_id}\n"
+def _report_lines(records: Sequence[StatusReport], time: str, file_id: int) -> str:
+    return "".join(
+        [
+            f"{_text(r.vehicle_id)}\t{time}\t{_text(r.status)}\t{_nullable(r.extra)}\t{file_id}\n"
+            for r in records
+        ]
     )
 
 
@@ -77,7 +85,7 @@ DETECTIONS = Table(
     key=("vehicle_id", "detection_time", "object_type"),
     value=("object_value", "extra"),
     row=_detection_row,
-    line=_detection_line,
+    lines=_detection_lines,
     time=lambda record: record.detection_time,
 )
 
@@ -88,7 +96,7 @@ STATUS_HISTORY = Table(
     key=("vehicle_id", "report_time"),
     value=("status", "extra"),
     row=_report_row,
-    line=_report_line,
+    lines=_report_lines,
     time=lambda record: record.report_time,
 )
 

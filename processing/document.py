@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from decimal import InvalidOperation
 from typing import Any, NoReturn
 
 from ijson.backends import yajl2_c
@@ -67,6 +69,8 @@ class Document:
                 count += 1
         except (JSONError, UnicodeDecodeError) as error:
             self._refuse(error, count)
+        except InvalidOperation:
+            raise BadFile(f"expected exponents of at most 18 digits, got more in element {count}") from None
 
     def _read_key(self) -> str:
         head = self._text.peek()
@@ -98,7 +102,7 @@ class Document:
             raise Incomplete(f"it ends in the middle, after {count} whole elements") from None
         if complaint.endswith("overflow") and not self._careful:
             raise Overflow from None
-        offset = find_offset(self._open_text(), self._text.chunk_start)
+        offset = find_offset(self._open_text, self._text.chunk_start)
         place = f"at byte {offset}, in element {count}"
         raise BadFile(f"expected valid JSON, got a {complaint} {place}") from None
 
@@ -146,20 +150,28 @@ class _ShortNumbers:
         self._rest = text[-1000:]
 
 
-def find_offset(text: Readable, chunk_start: int) -> int:
-    """The byte at which the parser gives up, looked for from the chunk in which it does."""
+def find_offset(open_text: OpenText, chunk_start: int) -> int:
+    """The byte at which the parser gives up, looked for from the chunk in which it does.
+
+    In two steps, since the parser looks at a long string again from its beginning for each piece of it.
+    """
+    return _last_good(open_text(), _last_good(open_text(), chunk_start, 256), 1)
+
+
+def _last_good(text: Readable, start: int, step: int) -> int:
+    """How far the parser gets: to the start, and from there in steps of so many bytes."""
     parser = yajl2_c.basic_parse_coro(_Nowhere(), use_float=True)
     offset = 0
-    try:
-        while offset < chunk_start:
-            chunk = text.read(min(CHUNK_BYTES, chunk_start - offset))
+    with suppress(JSONError, UnicodeDecodeError):
+        while offset < start:
+            chunk = text.read(min(CHUNK_BYTES, start - offset))
             parser.send(chunk)
             offset += len(chunk)
-        for byte in text.read(CHUNK_BYTES):
-            parser.send(bytes((byte,)))
-            offset += 1
-    except (JSONError, UnicodeDecodeError):
-        pass
+        chunk = text.read(CHUNK_BYTES)
+        for begin in range(0, len(chunk), step):
+            piece = chunk[begin : begin + step]
+            parser.send(piece)
+            offset += len(piece)
     return offset
 
 
@@ -173,14 +185,9 @@ def _first_events(head: bytes) -> list[tuple[str, Any]]:
     """Up to three events of a text's beginning, as far as it parses."""
     events = sendable_list()
     parser = yajl2_c.basic_parse_coro(events, use_float=True)
-    try:
-        for byte in head:
-            parser.send(bytes((byte,)))
-            if len(events) >= 3:
-                break
-    except (JSONError, UnicodeDecodeError):
-        pass
-    return list(events)
+    with suppress(JSONError, UnicodeDecodeError):
+        parser.send(head)
+    return list(events[:3])
 
 
 _FOUND = {

@@ -1,11 +1,13 @@
 """Worker processes that load batches; a dead one costs its batch one more try."""
 
 import ctypes
+import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future
-from multiprocessing import get_context
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, CancelledError, Future
+from contextlib import contextmanager
+from multiprocessing import get_context, parent_process, resource_tracker
 from typing import cast
 
 from pebble import ProcessExpired, ProcessPool
@@ -31,15 +33,14 @@ class Pool:
         self._start = start
         self._pool = self._make()
 
-    def warm_up(self) -> None:
-        """Starts the processes before there is work."""
-        self._pool.schedule(int)
-
     def load(self, batch: Sequence[Work]) -> Results:
         """The outcomes to come; the future raises WorkerDied, or what Processor.load() raises."""
-        if not self._pool.active:
+        try:
+            return self._schedule(batch)
+        except RuntimeError:  # pebble gives up when a process ends that was idle
+            self.stop(0)
             self._pool = self._make()
-        return cast(Results, self._pool.schedule(_load, args=(list(batch),)))
+            return self._schedule(batch)
 
     def stop(self, seconds: float) -> None:
         """Lets the workers finish what they have in hand, for so long; what is not done rolls back."""
@@ -50,14 +51,20 @@ class Pool:
             self._pool.stop()  # type: ignore[no-untyped-call]
             self._pool.join()
 
+    def _schedule(self, batch: Sequence[Work]) -> Results:
+        return cast(Results, self._pool.schedule(_load, args=(list(batch),)))
+
     def _make(self) -> ProcessPool:
         # spawn: a fork would copy the locks of the observer's threads in whatever state they are.
-        return ProcessPool(
+        pool = ProcessPool(
             max_workers=self.size,
             initializer=_begin,
             initargs=(self._start,),
             context=get_context("spawn"),
         )
+        with _deaf_to_ctrl_c():
+            pool.schedule(int)  # starts the processes before there is work
+        return pool
 
 
 def outcomes(results: Results) -> list[Outcome]:
@@ -66,7 +73,7 @@ def outcomes(results: Results) -> list[Outcome]:
         return results.result(timeout=0)
     except (DatabaseUnavailable, Misconfigured):
         raise
-    except (ProcessExpired, CancelledError) as error:
+    except (ProcessExpired, BrokenExecutor, CancelledError) as error:
         raise WorkerDied(f"the worker process ended: {error}") from None
     except Exception as error:  # noqa: BLE001
         # A fault of ours: the batch must not take the daemon with it. Its text may quote the file.
@@ -86,8 +93,19 @@ class _Worker:
     processor: Processor | None = None
 
 
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes and threads that are started meanwhile are so for ever: the daemon decides when to stop."""
+    resource_tracker.ensure_running()  # started later, it would undo this
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
 def _begin(start: Start) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches all; the daemon decides when to stop
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ends it at once, wherever it is: all rolls back
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # a lease that is broken in the instant it is tried
     _end_with_parent()
     _Worker.start = staticmethod(start)
@@ -104,3 +122,6 @@ def _end_with_parent() -> None:
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    parent = parent_process()
+    if parent is not None and os.getppid() != parent.pid:  # it died before the kernel was asked
+        os._exit(1)

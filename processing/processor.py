@@ -76,6 +76,7 @@ class Processor:
                 with file.judged():
                     self._open(file, stack)
             self._write([file for file in files if file.error is None])
+            self._record_failures(files)
             outcomes = [self._settle(file) for file in files]
         seconds = (time.monotonic() - started) / len(batch)
         return [replace(outcome, seconds=seconds) for outcome in outcomes]
@@ -104,7 +105,7 @@ class Processor:
             loaded = transaction.loaded([file.sha256 for file in files])
             written = []
             for file in files:
-                file.counts, file.is_duplicate = Counts(), file.sha256 in loaded
+                file.error, file.counts, file.is_duplicate = None, Counts(), file.sha256 in loaded
                 if file.is_duplicate:
                     transaction.redelivered(file.delivery)
                     continue
@@ -140,6 +141,13 @@ class Processor:
             file.opened.check_unchanged()
             (file.counts,) = transaction.commit()
 
+    def _record_failures(self, files: Sequence["_File"]) -> None:
+        """Before any file is touched: from here on the database is not asked any more."""
+        for file in files:
+            if isinstance(file.error, BadFile):
+                kind = file.kind.name if file.kind else None
+                self._sink.record_failure(file.delivery, kind, str(file.error))
+
     def _settle(self, file: "_File") -> Outcome:
         match file.error:
             case None:
@@ -163,7 +171,6 @@ class Processor:
         return file.outcome(state)
 
     def _settle_failed(self, file: "_File", reason: str) -> Outcome:
-        self._sink.record_failure(file.delivery, file.kind.name if file.kind else None, reason)
         try:
             if file.source is None:
                 target = self._settler.failed_unread(file.work.name, reason)

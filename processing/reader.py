@@ -25,6 +25,8 @@ MAX_SHARED_BYTES = 2 * 1024 * 1024
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _BOM = b"\xef\xbb\xbf"
+#: A skippable frame of nothing, which every zstd decoder passes over.
+_EMPTY_FRAME = b"\x50\x2a\x4d\x18" + bytes(4)
 _UTF_16_OR_32 = (b"\xff\xfe", b"\xfe\xff", b"\0")
 _MAX_WINDOW = 128 * 1024 * 1024
 _OPEN_SAFELY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -190,9 +192,45 @@ def _decompressed(raw: "io.BufferedReader[io.BytesIO | _Raw]") -> Readable:
     if head.startswith(_GZIP):
         return gzip.GzipFile(fileobj=raw, mode="rb")
     if head.startswith(_ZSTD):
-        decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
-        return decompressor.stream_reader(raw, read_across_frames=True)
+        return _Zstd(raw)
+    if head and any(len(head) < len(mark) and mark.startswith(head) for mark in (_GZIP, _ZSTD, _BOM)):
+        raise Incomplete("its first bytes are not complete")
     return raw
+
+
+class _Zstd:
+    """Decompresses zstd data; raises EOFError where it ends too early, which the library takes for an end."""
+
+    def __init__(self, raw: Readable) -> None:
+        self._frames = _Frames(raw)
+        decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
+        self._text = decompressor.stream_reader(
+            self._frames,  # type: ignore[arg-type]  # read() is all that it asks for
+            read_across_frames=True,
+        )
+
+    def read(self, size: int = -1, /) -> bytes:
+        try:
+            return self._text.read(size)
+        except zstandard.ZstdError:
+            if self._frames.ended:
+                raise EOFError from None
+            raise
+
+
+class _Frames:
+    """zstd data and an empty frame behind it, over which one that still lacks something stumbles."""
+
+    def __init__(self, raw: Readable) -> None:
+        self.ended = False
+        self._raw = raw
+
+    def read(self, size: int = -1, /) -> bytes:
+        chunk = self._raw.read(size)
+        if chunk or self.ended:
+            return chunk
+        self.ended = True
+        return _EMPTY_FRAME
 
 
 class _Text:

@@ -17,8 +17,16 @@ def rename_new(path: str, target: str) -> None:
     without it, the name is first taken by an empty file, which a kill in between leaves behind.
     """
     if sys.platform != "linux" or not _renamed_atomically(path, target):
-        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        _rename_reserved(path, target)
+
+
+def _rename_reserved(path: str, target: str) -> None:
+    os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    try:
         os.rename(path, target)
+    except OSError:
+        os.unlink(target)
+        raise
 
 
 def _renamed_atomically(path: str, target: str) -> bool:

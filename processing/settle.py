@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from enum import StrEnum
@@ -14,6 +15,11 @@ from processing.rename import rename_new
 
 #: Folder in the watch folder with one private folder for each process that settles files.
 CLAIMS = ".claimed"
+
+_NOTE_ENDING = ".reason.txt"
+
+#: Longest name that leaves room for the ending of the note beside it.
+_MAX_NAME = 255 - len(_NOTE_ENDING)
 
 
 class OnLoaded(StrEnum):
@@ -56,12 +62,15 @@ class Settler:
 
     def failed_unread(self, name: str, reason: str) -> str:
         """Sets aside what is no regular file, without ever opening it."""
-        with _not_ready():
-            return self._set_aside(os.path.join(self._folder, name), name, reason)
+        with self._take(name) as taken:
+            if stat.S_ISREG(os.lstat(taken).st_mode):
+                raise NotReady("another file took its name")
+            return self._set_aside(taken, name, reason)
 
     def _set_aside(self, path: str, name: str, reason: str) -> str:
         os.makedirs(self._failed, exist_ok=True)
-        target = _move(path, self._failed, name)
+        fits = len(os.fsencode(name)) <= _MAX_NAME
+        target = _move(path, self._failed, name if fits else next(_names_like(name)))
         _write_note(target, reason)
         _sync_folder(self._failed)
         _sync_folder(self._folder)
@@ -69,18 +78,24 @@ class Settler:
 
     @contextmanager
     def _claim(self, source: Source) -> Iterator[str]:
-        """Renames the file into the private folder; puts it back if it is not the one that was read."""
+        """Takes the file that was read, and no other."""
         source.check_unchanged()
+        with self._take(source.name) as claimed:
+            _check_same(claimed, source)
+            yield claimed
+
+    @contextmanager
+    def _take(self, name: str) -> Iterator[str]:
+        """Renames what has the name into the private folder, and back if something goes wrong."""
         with _not_ready():
             if self._private is None or not os.path.isdir(self._private[0]):
                 self._private = _private_folder(self._folder)
-            claimed = os.path.join(self._private[0], source.name)
-            os.rename(source.path, claimed)
+            taken = os.path.join(self._private[0], name)
+            os.rename(os.path.join(self._folder, name), taken)
             try:
-                _check_same(claimed, source)
-                yield claimed
+                yield taken
             except BaseException:
-                put_back(claimed, self._folder, source.name)
+                put_back(taken, self._folder, name)
                 raise
 
 
@@ -144,20 +159,23 @@ def _move(path: str, folder: str, name: str) -> str:
 
 
 def _candidates(name: str) -> Iterator[str]:
-    """The name itself, then names like it, no longer than a file system takes."""
+    """The name itself, then names like it."""
     yield name
+    yield from _names_like(name)
+
+
+def _names_like(name: str) -> Iterator[str]:
+    """Never the same twice, and no longer than a file system takes with the ending of a note."""
     stem, dot, ending = name.partition(".")
     while True:
         suffix = f"-{secrets.token_hex(4)}{dot}{ending}"
-        room = 255 - len(os.fsencode(suffix))
+        room = _MAX_NAME - len(os.fsencode(suffix))
         yield os.fsdecode(os.fsencode(stem)[:room]) + suffix if room > 0 else secrets.token_hex(8) + ".json"
 
 
 def _write_note(target: str, reason: str) -> None:
     """The reason, beside the file: what the ledger says, for who has only the folder."""
-    folder, name = os.path.split(target)
-    note = os.path.join(folder, os.fsdecode(os.fsencode(name)[:240]) + ".reason.txt")
-    with open(note, "w", encoding="utf-8", errors="backslashreplace") as file:
+    with open(target + _NOTE_ENDING, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(reason + "\n")
         file.flush()
         os.fsync(file.fileno())

@@ -15,12 +15,14 @@ MAX_DEPTH = 64
 #: How many bytes one element of the array may take.
 MAX_ELEMENT_BYTES = 4 * 1024 * 1024
 
-_ALL_BUT_MARKS = bytes(set(range(256)) - set(b'[]{}:"\\'))
+_ALL_BUT_MARKS = bytes(set(range(256)) - set(b'[]{}:"'))
 _ARRAY_DEPTH = 2
 _HEAD, _TAIL = b"{:[", b"}"
-_STRING = re.compile(rb'"(?:[^"\\]+|\\.)*"', re.DOTALL)
-#: Strings of nothing, or of a time of day, or of one with an offset, as translate() leaves them.
-_COMMON_STRINGS = (b'":::"', b'"::"', b'""')
+_STRING = re.compile(rb'"[^"]*"')
+#: Strings of a time of day, or of one with an offset, as translate() leaves them.
+_COMMON_STRINGS = (b'":::"', b'"::"')
+_EMPTY_STRING = b'""'
+_AS_SQUARE = bytes.maketrans(b"{}", b"[]")
 
 
 class Structure:
@@ -48,9 +50,8 @@ class Structure:
         if len(self._head) < len(_HEAD):
             self._head = (self._head + marks[: len(_HEAD)])[: len(_HEAD)]
         if self._closed:
-            self._tail += marks[:10]
-        else:
-            self._descend(marks, len(chunk))
+            self._tail = (self._tail + marks)[: len(_TAIL) + 1]
+        self._descend(marks, len(chunk))
 
     def finish(self) -> None:
         """Raises BadFile if the document, valid JSON as it is, was not one array under one key."""
@@ -61,7 +62,7 @@ class Structure:
     def _outside_strings(self, chunk: bytes) -> bytes:
         """The brackets and colons of a chunk that stand outside of strings."""
         if b"\\" in chunk or self._escape:
-            return self._outside_escaped(chunk)
+            chunk = self._without_escapes(chunk)
         marks = chunk.translate(None, _ALL_BUT_MARKS)
         if self._in_string:
             end = marks.find(b'"')
@@ -72,30 +73,39 @@ class Structure:
         if self._in_string:
             marks = marks[: marks.rindex(b'"')]
         for common in _COMMON_STRINGS:
-            marks = marks.replace(common, b"")
+            # Not by nothing: the colons around two strings that are gone would look like a third.
+            marks = marks.replace(common, _EMPTY_STRING)
+        marks = marks.replace(_EMPTY_STRING, b"")
         return _STRING.sub(b"", marks) if b'"' in marks else marks
 
-    def _outside_escaped(self, chunk: bytes) -> bytes:
-        """The same for a chunk with backslashes, one of which may stand at its very end."""
-        text = b'"' + self._escape + chunk if self._in_string else chunk
-        outside, quote, rest = _STRING.sub(b"", text).partition(b'"')
-        self._in_string = quote != b""
-        odd = (len(rest) - len(rest.rstrip(b"\\"))) % 2
-        self._escape = b"\\" * odd if self._in_string else b""
-        return outside.translate(None, _ALL_BUT_MARKS)
+    def _without_escapes(self, chunk: bytes) -> bytes:
+        """The chunk without escaped quotes; a backslash at its very end waits for what it escapes."""
+        text = (self._escape + chunk).replace(b"\\\\", b"").replace(b'\\"', b"")
+        self._escape = b"\\" if text.endswith(b"\\") else b""
+        return text
 
     def _descend(self, marks: bytes, size: int) -> None:
-        brackets = _without_pairs(marks.translate(None, b":"))
-        closing = brackets.count(b"]") + brackets.count(b"}")
+        brackets = marks.translate(_AS_SQUARE, b":")
+        unpaired, height = _without_pairs(brackets)
+        closing = unpaired.count(b"]")
         lowest = self._depth - closing
-        if min(self._depth, lowest) < _ARRAY_DEPTH:
+        if not self._closed and min(self._depth, lowest) < _ARRAY_DEPTH:
             self._look_for_end(marks)
-        self._depth = lowest + len(brackets) - closing
-        if self._depth > MAX_DEPTH:
-            raise BadFile(f"expected at most {MAX_DEPTH} levels of nesting, got more")
+        depth = lowest + len(unpaired) - closing
+        if max(self._depth, depth) + height > MAX_DEPTH:
+            self._check_depth(brackets)
+        self._depth = depth
         self._element_bytes = 0 if marks and lowest <= _ARRAY_DEPTH else self._element_bytes + size
         if self._element_bytes > MAX_ELEMENT_BYTES:
             raise BadFile(f"expected records of at most {MAX_ELEMENT_BYTES} bytes, got a longer one")
+
+    def _check_depth(self, brackets: bytes) -> None:
+        """Follows each step down and up; pairs alone only tell how deep the chunk may lead."""
+        depth = self._depth
+        for bracket in brackets:
+            depth += 1 if bracket in b"[" else -1
+            if depth > MAX_DEPTH:
+                raise BadFile(f"expected at most {MAX_DEPTH} levels of nesting, got more")
 
     def _look_for_end(self, marks: bytes) -> None:
         """Keeps what stands behind the array's closing bracket."""
@@ -104,7 +114,7 @@ class Structure:
             depth += (mark in b"[{") - (mark in b"]}")
             if depth == _ARRAY_DEPTH - 1 and mark in b"]}":
                 self._closed = True
-                self._tail = marks[index + 1 :][:10]
+                self._tail = marks[index + 1 :][: len(_TAIL) + 1]
                 return
 
 
@@ -146,11 +156,11 @@ class Surrogates:
         return len(text) if start < 0 else start
 
 
-def _without_pairs(brackets: bytes) -> bytes:
-    """Takes out matching brackets, the innermost first: a round for each level of nesting."""
-    for _ in range(MAX_DEPTH):
-        shorter = brackets.replace(b"{}", b"").replace(b"[]", b"")
+def _without_pairs(brackets: bytes) -> tuple[bytes, int]:
+    """Takes out matching brackets, the innermost first, and counts the rounds: one for each level."""
+    for height in range(MAX_DEPTH + 1):
+        shorter = brackets.replace(b"[]", b"")
         if len(shorter) == len(brackets):
-            return brackets
+            return brackets, height
         brackets = shorter
-    raise BadFile(f"expected at most {MAX_DEPTH} levels of nesting, got more")
+    return brackets, MAX_DEPTH + 1

@@ -9,7 +9,7 @@ import sys
 from contextlib import suppress
 
 import watcher.scan
-from commands.run import StartWorker
+from commands.workers import StartWorker
 from db.connection import Database
 from processing.processor import Work
 from processing.reader import MAX_SHARED_BYTES

@@ -1,0 +1,42 @@
+"""python -m benchmarks: ours, the limit and the alternatives, on the same files, server and tables."""
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks import report
+from benchmarks.server import running_server
+from benchmarks.works import WORKS, Bench
+
+
+def main(
+    only: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(WORKS)}.")] = None,
+    turns: Annotated[int, typer.Option(min=1, help="Turns of each contender.")] = 5,
+    json: Annotated[Path | None, typer.Option(help="Keep the figures in this file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the figures into this file.")] = None,
+) -> None:
+    """Prints medians, and each ratio beside its target."""
+    figures: list[report.Figures] = []
+    ratios: list[report.Ratio] = []
+    facts = report.environment()
+    with running_server() as server, tempfile.TemporaryDirectory(prefix="benchmark-files-") as folder:
+        facts["server"] = server.version()
+        for name in only or WORKS:
+            print(name, file=sys.stderr)
+            more_figures, more_ratios = WORKS[name](Bench(server, Path(folder), turns))
+            figures += more_figures
+            ratios += more_ratios
+    report.show(figures, ratios, facts)
+    if json:
+        report.keep(json, figures, ratios, facts)
+    if plot:
+        report.plot(plot, figures, facts)
+
+
+if __name__ == "__main__":
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command()(main)
+    app()

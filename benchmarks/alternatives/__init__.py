@@ -1,0 +1,1 @@
+"""What a user might pick instead, each used as its own documentation would have it."""

@@ -1,0 +1,107 @@
+"""Ours: python main.py as a process, with all that it does switched on, warm before files come."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import psutil
+import psycopg2
+
+ROOT = Path(__file__).parent.parent
+
+
+class Daemon:
+    """The daemon on a folder of its own."""
+
+    def __init__(self, folder: Path, url: str | None, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.folder = folder
+        self.url = url
+        self.process = process
+        self.log = log
+
+    def load(self, files: Path, count: int) -> float:
+        """Moves the files in; the seconds until the last one is committed and gone."""
+        names = sorted(os.listdir(files))
+        with closing(psycopg2.connect(self.url)) as connection:
+            connection.autocommit = True
+            started = time.perf_counter()
+            for name in names:
+                os.rename(files / name, self.folder / name)
+            wait_for(lambda: _ended_files(connection) >= count)
+            wait_for(lambda: not any(entry.is_file() for entry in os.scandir(self.folder)))
+            return time.perf_counter() - started
+
+
+@contextmanager
+def running(url: str | None, cwd: Path | None = None, **settings: object) -> Iterator[Daemon]:
+    """Starts the daemon, waits until it watches and its workers are up, stops it at the end."""
+    with tempfile.TemporaryDirectory(prefix="benchmark-ours-") as temporary:
+        place = cwd or Path(temporary)
+        log = place / "log"
+        environment = {**os.environ, **{name: str(value) for name, value in settings.items()}}
+        if url is not None:
+            environment["DATABASE_URL"] = url
+        with open(log, "wb") as output:
+            command = [sys.executable, str(ROOT / "main.py")]
+            process = subprocess.Popen(command, cwd=place, env=environment, stderr=output)
+        try:
+            wait_for(lambda: b" watching " in log.read_bytes(), process)
+            yield Daemon(place / "incoming", url, process, log)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:
+    """Looks every 5 ms; gives up after half an hour, or when the process has ended."""
+    deadline = time.monotonic() + 1800
+    while not condition():
+        if time.monotonic() > deadline or (process and process.poll() is not None):
+            raise TimeoutError("the daemon did not get there")
+        time.sleep(0.005)
+
+
+class PeakMemory:
+    """The largest sum of resident bytes of a process and its descendants, looked at every 50 ms."""
+
+    def __init__(self, pid: int) -> None:
+        self.bytes = 0
+        self._process = psutil.Process(pid)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> "PeakMemory":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.05):
+            self.bytes = max(self.bytes, sum(map(_resident, self._family())))
+
+    def _family(self) -> list[psutil.Process]:
+        return [self._process, *self._process.children(recursive=True)]
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        resident: int = process.memory_info().rss
+        return resident
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def _ended_files(connection: psycopg2.extensions.connection) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM mobileye_data.ingested_files")
+        (count,) = cursor.fetchone() or (0,)
+        return int(count)

@@ -1,0 +1,115 @@
+"""The figures of a run as a table, JSON and a picture."""
+
+import json
+import platform
+import statistics
+import subprocess
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass
+class Figures:
+    """What one contender reached at one work, a figure a turn; more is better, or less where unit is a time."""
+
+    work: str
+    contender: str
+    unit: str
+    values: list[float] = field(default_factory=list)
+    remark: str = ""
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Ours against another contender, turn by turn, beside its target."""
+
+    name: str
+    value: float
+    target: str
+
+
+def environment() -> dict[str, Any]:
+    """Machine, versions and date."""
+    packages = ("psycopg2-binary", "ijson", "msgspec", "pandas", "polars", "duckdb", "dlt")
+    return {
+        "date": subprocess.run(["date", "-u", "+%Y-%m-%d"], capture_output=True, text=True).stdout.strip(),
+        "machine": f"{_processor()}, {platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }
+
+
+def show(figures: list[Figures], ratios: list[Ratio], facts: dict[str, Any]) -> None:
+    console = Console(width=150, highlight=False)
+    console.print(", ".join(f"{name} {value}" for name, value in facts.items()))
+    table = Table("work", "contender", "median", "min", "max", "unit", "turns", "remark", show_edge=False)
+    for row in figures:
+        spread = [f"{value:,.4g}" if value < 1000 else f"{value:,.0f}" for value in _spread(row)]
+        table.add_row(row.work, row.contender, *spread, row.unit, str(len(row.values)), row.remark)
+    console.print(table)
+    table = Table("ratio", "reached", "target", show_edge=False)
+    for ratio in ratios:
+        table.add_row(ratio.name, f"{ratio.value:.2f}", ratio.target)
+    console.print(table)
+
+
+def keep(path: Path, figures: list[Figures], ratios: list[Ratio], facts: dict[str, Any]) -> None:
+    content = {
+        "environment": facts,
+        "figures": [vars(row) for row in figures],
+        "ratios": [vars(ratio) for ratio in ratios],
+    }
+    path.write_text(json.dumps(content, indent=1))
+
+
+def plot(path: Path, figures: list[Figures], facts: dict[str, Any]) -> None:
+    """A panel for each work with several contenders: bars of the medians, whiskers from min to max."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    works = [work for work in dict.fromkeys(row.work for row in figures) if _has_bars(work, figures)]
+    canvas, axes = pyplot.subplots(len(works), 1, figsize=(8, 1.9 * len(works)), squeeze=False)
+    for axis, work in zip(axes[:, 0], works, strict=True):
+        rows = sorted((row for row in figures if row.work == work), key=lambda row: row.median)
+        colours = ["tab:green" if row.contender == "ours" else "tab:gray" for row in rows]
+        spreads = [[row.median - min(row.values), max(row.values) - row.median] for row in rows]
+        bars = axis.barh(
+            [row.contender for row in rows],
+            [row.median for row in rows],
+            xerr=list(zip(*spreads, strict=True)),
+            color=colours,
+        )
+        axis.bar_label(bars, [f" {row.median:,.0f}" for row in rows], padding=6)
+        axis.set_title(f"{work}, {rows[0].unit}", loc="left", fontsize=10)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.margins(x=0.15)
+    canvas.text(0.01, 0.005, f"{facts['date']}, {facts['machine']}", fontsize=7)
+    canvas.tight_layout(rect=(0, 0.02, 1, 1))
+    canvas.savefig(path, dpi=120)
+
+
+def _spread(row: Figures) -> tuple[float, float, float]:
+    return row.median, min(row.values), max(row.values)
+
+
+def _has_bars(work: str, figures: list[Figures]) -> bool:
+    rows = [row for row in figures if row.work == work]
+    return len(rows) > 1 and rows[0].unit.endswith("/s")
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()

@@ -1,0 +1,113 @@
+"""The server that all contenders load into: with the settings of the embedded one, and a database a run."""
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+
+from benchmarks.files import FIRST_DAY, TABLES
+from db import schema
+from db.connection import Database
+from db.embedded import find_binaries
+from db.keeper import SETTINGS
+
+#: Days that have their partition before a run starts, for every contender.
+DAYS = 3
+
+
+class Server:
+    """One PostgreSQL on loopback, in a temporary folder."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    def url(self, name: str = "postgres") -> str:
+        return f"postgresql://bench:bench@127.0.0.1:{self._port}/{name}"
+
+    def version(self) -> str:
+        return f"PostgreSQL {execute(self.url(), 'SHOW server_version')[0][0]}"
+
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        """The URL of a new database with our tables and the partitions of the days to come."""
+        name = f"run_{secrets.token_hex(6)}"
+        execute(self.url(), f"CREATE DATABASE {name}")
+        try:
+            with closing(Database(self.url(name)).connect()) as connection:
+                schema.apply(connection)
+            for table in TABLES.values():
+                for day in range(DAYS):
+                    date = FIRST_DAY.date() + timedelta(days=day)
+                    execute(self.url(name), f"SELECT mobileye_data.add_partition('{table}', '{date}')")
+            execute(self.url(name), "CHECKPOINT")
+            yield self.url(name)
+        finally:
+            execute(self.url(), f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextmanager
+def running_server() -> Iterator[Server]:
+    """Starts one, stops and removes it at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="benchmark-"))
+    folder.chmod(0o755)
+    binaries = find_binaries()
+    owner: dict[str, Any] = {"cwd": "/"}
+    (folder / "data").mkdir()
+    if os.geteuid() == 0:
+        shutil.chown(folder / "data", "nobody")
+        owner |= {"user": "nobody", "group": "nogroup", "extra_groups": []}
+    data = str(folder / "data")
+    options = ["-D", data, "-U", "bench", "-A", "trust", "-E", "UTF8", "--locale=C"]
+    subprocess.run([binaries / "initdb", *options], check=True, capture_output=True, **owner)
+    with closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    chosen = {**SETTINGS, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "port": str(port)}
+    flags = [word for name, value in chosen.items() for word in ("-c", f"{name}={value}")]
+    with open(folder / "log", "ab") as log:
+        process = subprocess.Popen([binaries / "postgres", "-D", data, *flags], stdout=log, stderr=log, **owner)
+    try:
+        server = Server(port)
+        _wait_for(server)
+        yield server
+    finally:
+        process.send_signal(2)
+        process.wait()
+        shutil.rmtree(folder)
+
+
+def execute(url: str, statement: str) -> list[tuple[Any, ...]]:
+    """The rows of a statement, outside of a transaction."""
+    with closing(psycopg2.connect(url)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+
+def count_rows(url: str) -> int:
+    """Detections and reports that are there."""
+    counts = [execute(url, f"SELECT count(*) FROM mobileye_data.{table}")[0][0] for table in TABLES.values()]
+    return sum(counts)
+
+
+def _wait_for(server: Server) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            execute(server.url(), "SELECT 1")
+            return
+        except psycopg2.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)

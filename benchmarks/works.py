@@ -1,0 +1,340 @@
+"""The works: each makes its files, lets the contenders take turns, and gives back figures and ratios."""
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import timedelta
+from io import StringIO
+from pathlib import Path
+
+import psycopg2
+
+from benchmarks import ours
+from benchmarks.files import COLUMNS, FIRST_DAY, KINDS, TABLES, Fleet, Made, make_files
+from benchmarks.report import Figures, Ratio
+from benchmarks.server import Server, count_rows, execute
+
+ROOT = Path(__file__).parent.parent
+
+#: Alternatives that load a row at a time get a part of the work: it is the rate that is compared.
+SLOW = {"naive": 0.05, "pandas_sql": 0.1, "dlt_pipeline": 0.1}
+
+Result = tuple[list[Figures], list[Ratio]]
+
+
+class Bench:
+    """A server, a folder for files, and how many turns each contender has."""
+
+    def __init__(self, server: Server, folder: Path, turns: int) -> None:
+        self.server = server
+        self.folder = folder
+        self.turns = turns
+
+    @contextmanager
+    def copied(self, files: list[Made], part: float = 1.0) -> Iterator[tuple[Path, list[Made]]]:
+        """A folder with copies of the files, or of a part of them, which a contender may delete."""
+        chosen = files[: max(2, round(len(files) * part))] if part < 1 else files
+        with tempfile.TemporaryDirectory(dir=self.folder) as place:
+            for made in chosen:
+                shutil.copy(made.path, place)
+            yield Path(place), chosen
+
+    def limit(self, files: list[Made]) -> float:
+        """Rows a second of COPY from memory, one connection, one COPY a file."""
+        texts = [(made.kind, made.copy_text()) for made in files]
+        with self.server.database() as url, closing(psycopg2.connect(url)) as connection:
+            started = time.perf_counter()
+            with connection.cursor() as cursor:
+                for kind, text in texts:
+                    statement = f"COPY mobileye_data.{TABLES[kind]} ({COLUMNS[kind]}) FROM STDIN"
+                    cursor.copy_expert(statement, StringIO(text), size=1 << 18)
+                    connection.commit()
+            seconds = time.perf_counter() - started
+            _check(url, files)
+        return _rows(files) / seconds
+
+    def ours(self, files: list[Made]) -> float:
+        """Rows a second of the daemon."""
+        with (
+            self.server.database() as url,
+            self.copied(files) as (place, _),
+            ours.running(url) as daemon,
+        ):
+            seconds = daemon.load(place, len(files))
+            _check(url, files)
+        return _rows(files) / seconds
+
+    def alternative(self, name: str, files: list[Made], part: float | None = None) -> float:
+        """Rows a second of an alternative, in a process of its own."""
+        share = SLOW.get(name, 1.0) if part is None else part
+        with self.server.database() as url, self.copied(files, share) as (place, chosen):
+            command = [sys.executable, "-m", "benchmarks.alternatives", name, str(place), url]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+            if done.returncode:
+                raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
+            if name != "dlt_pipeline":
+                _check(url, chosen)
+        return _rows(chosen) / float(done.stdout.split()[-1])
+
+    def take_turns(self, work: str, unit: str, contenders: dict[str, Callable[[], float]]) -> dict[str, Figures]:
+        """Each contender once a turn, the next one first each time, so that drift hits all alike."""
+        figures = {name: Figures(work, name, unit) for name in contenders}
+        names = list(contenders)
+        for turn in range(self.turns):
+            for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                figures[name].values.append(contenders[name]())
+                print(f"  {work} {name} {figures[name].values[-1]:,.1f} {unit}", file=sys.stderr)
+        return figures
+
+
+def bulk(bench: Bench) -> Result:
+    """10 files of 100,000 rows of both kinds."""
+    files = make_files(bench.folder / "bulk", [100_000] * 10, seed=1)
+    names = ("duckdb_attach", "polars_adbc", "pandas_sql", "dlt_pipeline", "naive")
+    small = make_files(bench.folder / "bulk-part", [20_000] * 10, seed=2)
+    figures = bench.take_turns(
+        "bulk",
+        "rows/s",
+        {
+            "limit": lambda: bench.limit(files),
+            "ours": lambda: bench.ours(files),
+            **{name: _alternative(bench, name, small if name in SLOW else files) for name in names},
+        },
+    )
+    _remark(figures)
+    ratios = [
+        _ratio(figures, "bulk: ours / limit", "limit", "≥ 1.0"),
+        _ratio(figures, "bulk: ours / DuckDB", "duckdb_attach", "≥ 1.4"),
+        _ratio(figures, "bulk: ours / polars+ADBC", "polars_adbc", "≥ 1.6"),
+        _ratio(figures, "bulk: ours / naive", "naive", "≥ 12"),
+    ]
+    return list(figures.values()), ratios
+
+
+def large(bench: Bench) -> Result:
+    """One file of 2,000,000 rows."""
+    files = make_files(bench.folder / "large", [2_000_000], seed=3)
+    figures = bench.take_turns(
+        "one large file",
+        "rows/s",
+        {
+            "limit": lambda: bench.limit(files),
+            "ours": lambda: bench.ours(files),
+            "duckdb_attach": _alternative(bench, "duckdb_attach", files),
+            "polars_adbc": _alternative(bench, "polars_adbc", files),
+        },
+    )
+    _remark(figures)
+    return list(figures.values()), [_ratio(figures, "one large file: ours / limit", "limit", "≥ 0.9")]
+
+
+def small(bench: Bench) -> Result:
+    """20,000 files of 12 rows."""
+    files = make_files(bench.folder / "small", [12] * 20_000, seed=4)
+    figures = bench.take_turns(
+        "small files",
+        "files/s",
+        {
+            "ours": lambda: bench.ours(files) / 12,
+            "duckdb_attach": lambda: bench.alternative("duckdb_attach", files) / 12,
+            "polars_adbc": lambda: bench.alternative("polars_adbc", files, 0.05) / 12,
+            "naive": lambda: bench.alternative("naive", files, 0.05) / 12,
+        },
+    )
+    _remark(figures)
+    ratios = [
+        Ratio("small files: ours, files/s", figures["ours"].median, "≥ 5,000"),
+        _ratio(figures, "small files: ours / naive", "naive", "≥ 20"),
+    ]
+    return list(figures.values()), ratios
+
+
+def trickle(bench: Bench, seconds: int = 60) -> Result:
+    """100 files a second for a minute: from the writer's close to the row being visible elsewhere."""
+    delays: list[float] = []
+    count = 100 * seconds
+    with bench.server.database() as url, ours.running(url) as daemon, tempfile.TemporaryDirectory() as place:
+        texts = [made.path.read_bytes() for made in make_files(Path(place), [12] * count, seed=5)]
+        time.sleep(1)
+        closed: dict[str, float] = {}
+        with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+            connection.autocommit = True
+            started, last, written = time.perf_counter(), -1, 0
+            while len(delays) < count:
+                if written < count and time.perf_counter() >= started + written / 100:
+                    name = f"{KINDS[written % 2]}_{written:06}.json"
+                    (daemon.folder / name).write_bytes(texts[written])
+                    closed[name] = time.perf_counter()
+                    written += 1
+                cursor.execute(
+                    "SELECT file_id, name FROM mobileye_data.ingested_files WHERE file_id > %s", (last - 200,)
+                )
+                seen = time.perf_counter()
+                for file_id, name in cursor.fetchall():
+                    last = max(last, file_id)
+                    if name in closed:
+                        delays.append(seen - closed.pop(name))
+                time.sleep(0.001)
+    quantiles = statistics.quantiles(delays, n=100)
+    p50, p99 = 1000 * quantiles[49], 1000 * quantiles[98]
+    figures = [Figures("trickle", "ours", f"ms p{p}", [value]) for p, value in ((50, p50), (99, p99))]
+    return figures, [Ratio("trickle: p50, ms", p50, "≤ 10"), Ratio("trickle: p99, ms", p99, "≤ 50")]
+
+
+def growth(bench: Bench) -> Result:
+    """Rows a second of bulk loads at 1, 10 and 50 million rows that are there."""
+    figures: list[Figures] = []
+    with bench.server.database() as url:
+        for number, millions in enumerate((1, 10, 50)):
+            _fill(url, millions * 1_000_000)
+            row = Figures("growth", f"at {millions} M rows", "rows/s")
+            for turn in range(bench.turns):
+                seed = 100 + 10 * number + turn
+                files = make_files(bench.folder / f"growth-{seed}", [100_000] * 4, seed)
+                ended = execute(url, "SELECT count(*) FROM mobileye_data.ingested_files")[0][0]
+                with bench.copied(files) as (place, _), ours.running(url) as daemon:
+                    row.values.append(_rows(files) / daemon.load(place, ended + len(files)))
+                shutil.rmtree(bench.folder / f"growth-{seed}")
+            figures.append(row)
+    ratio = figures[-1].median / figures[0].median
+    return figures, [Ratio("growth: at 50 M / at 1 M", ratio, "≥ 0.85")]
+
+
+def memory(bench: Bench) -> Result:
+    """Peak resident bytes of daemon and workers against the size of the file."""
+    figures = []
+    for megabytes in (10, 100, 2000):
+        with bench.server.database() as url, ours.running(url) as daemon:
+            place = bench.folder / f"memory-{megabytes}"
+            _make_bytes(place, megabytes * 1_000_000)
+            with ours.PeakMemory(daemon.process.pid) as peak:
+                daemon.load(place, 1)
+            figures.append(Figures("memory", f"file of {megabytes} MB", "MB", [peak.bytes / 1e6]))
+            shutil.rmtree(place)
+    ratio = figures[2].median / figures[1].median
+    most = max(row.median for row in figures)
+    return figures, [
+        Ratio("memory: at 2 GB / at 100 MB", ratio, "≤ 1.1"),
+        Ratio("memory: daemon and workers, MB", most, "≤ 250"),
+    ]
+
+
+def repeat(bench: Bench) -> Result:
+    """The same rows again in other bytes; and files of which 1 % of the rows are there."""
+    names = ("first load", "1 % duplicates", "all duplicates")
+    figures = {name: Figures("repeat", name, "rows/s") for name in names}
+    first = make_files(bench.folder / "repeat", [100_000] * 4, seed=6)
+    again = make_files(bench.folder / "repeat-again", [100_000] * 4, seed=6, indent=" ")
+    mixed = make_files(bench.folder / "repeat-mixed", [100_000] * 4, seed=7)
+    for _ in range(bench.turns):
+        with bench.server.database() as url, ours.running(url) as daemon:
+            for number, (name, files) in enumerate(zip(names, (first, mixed, again), strict=True)):
+                if files is mixed:
+                    _insert_hundredth(url, mixed)
+                with bench.copied(files) as (place, _):
+                    seconds = daemon.load(place, 4 * (number + 1))
+                figures[name].values.append(_rows(files) / seconds)
+            assert count_rows(url) == _rows(first) + _rows(mixed)
+    base = figures["first load"].median
+    return list(figures.values()), [
+        Ratio("repeat: all duplicates / first load", figures["all duplicates"].median / base, "≥ 0.5"),
+        Ratio("repeat: 1 % duplicates / first load", figures["1 % duplicates"].median / base, "≥ 0.8"),
+    ]
+
+
+def start(bench: Bench) -> Result:
+    """From python main.py to watching, the embedded database initialised already."""
+    figures = Figures("start", "ours", "s")
+    with tempfile.TemporaryDirectory() as place:
+        with ours.running(None, Path(place)):
+            pass
+        for _ in range(bench.turns):
+            started = time.perf_counter()
+            with ours.running(None, Path(place)):
+                figures.values.append(time.perf_counter() - started)
+    return [figures], [Ratio("start: seconds", figures.median, "≤ 3")]
+
+
+WORKS: dict[str, Callable[[Bench], Result]] = {
+    work.__name__: work for work in (bulk, large, small, repeat, trickle, memory, growth, start)
+}
+
+
+def _alternative(bench: Bench, name: str, files: list[Made]) -> Callable[[], float]:
+    return lambda: bench.alternative(name, files)
+
+
+def _rows(files: list[Made]) -> int:
+    return sum(len(made.rows) for made in files)
+
+
+def _check(url: str, files: list[Made]) -> None:
+    """What was not loaded was not fast."""
+    found = count_rows(url)
+    assert found == _rows(files), f"{found} rows instead of {_rows(files)}"
+
+
+def _ratio(figures: dict[str, Figures], name: str, other: str, target: str) -> Ratio:
+    pairs = zip(figures["ours"].values, figures[other].values, strict=True)
+    return Ratio(name, statistics.median(mine / theirs for mine, theirs in pairs), target)
+
+
+def _remark(figures: dict[str, Figures]) -> None:
+    for name, row in figures.items():
+        source = ROOT / "benchmarks" / "alternatives" / f"{name}.py"
+        if source.exists():
+            line = next(line for line in source.read_text().splitlines() if line.startswith("LACKS"))
+            row.remark = line.partition('"')[2].rstrip('"')
+
+
+def _fill(url: str, rows: int) -> None:
+    """Brings the table of detections to so many rows, a million a day before the days that are loaded."""
+    there = execute(url, "SELECT count(*) FROM mobileye_data.objects_detection_events")[0][0]
+    filled = execute(
+        url,
+        f"SELECT count(DISTINCT detection_time::date) FROM mobileye_data.objects_detection_events"
+        f" WHERE detection_time < '{FIRST_DAY.date()}'",
+    )[0][0]
+    for number in range(max(0, (rows - there) // 1_000_000)):
+        day = (FIRST_DAY - timedelta(days=filled + number + 1)).date()
+        execute(url, f"SELECT mobileye_data.add_partition('objects_detection_events', '{day}')")
+        execute(
+            url,
+            f"""
+            INSERT INTO mobileye_data.objects_detection_events
+            SELECT md5((i % 3000)::text), '{day}'::timestamptz + i / 5 * interval '400 ms',
+                   (ARRAY['pedestrians', 'cars', 'trucks', 'signs', 'obstacles'])[i % 5 + 1], i % 9, NULL, 0
+            FROM generate_series(0, 999999) i
+            """,
+        )
+    execute(url, "CHECKPOINT")
+
+
+def _insert_hundredth(url: str, files: list[Made]) -> None:
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        for made in files:
+            text = "".join("\t".join(map(str, row)) + "\t0\n" for row in made.rows[::100])
+            statement = f"COPY mobileye_data.{TABLES[made.kind]} ({COLUMNS[made.kind]}) FROM STDIN"
+            cursor.copy_expert(statement, StringIO(text))
+        connection.commit()
+
+
+def _make_bytes(place: Path, size: int) -> None:
+    """One file of about that size: the text of one of 10 MB again and again, each time a day later."""
+    made = Fleet(8).make(place, KINDS[0], 143_000, 0)
+    text = made.path.read_text()
+    body = text[text.index("[") + 1 : text.rindex("]")]
+    made.path.unlink()
+    with open(place / f"{KINDS[0]}_{size}.json", "w") as file:
+        file.write('{"objects_detection_events": [')
+        for turn in range(max(1, size // len(text))):
+            day = (FIRST_DAY + timedelta(days=turn)).date().isoformat()
+            file.write((", " if turn else "") + body.replace(FIRST_DAY.date().isoformat(), day))
+        file.write("]}")
+    os.sync()

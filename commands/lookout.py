@@ -1,0 +1,54 @@
+"""What is in the watch folder: its observer kept alive, its names listed, its troubles told once."""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import watcher.scan
+from commands.logs import Log
+from processing.names import printable
+from processing.settle import recover_claims
+from watcher.observer import FolderObserver, ObserverKind
+
+
+class Lookout:
+    """Wakes with the name of a new file; tells all names when asked."""
+
+    def __init__(self, folder: str, kind: ObserverKind, wake: Callable[[str], None], log: Log) -> None:
+        self._folder = folder
+        self._observer = FolderObserver(folder, kind, wake)
+        self._log = log
+        self._troubles: dict[str, str] = {}
+
+    def observe(self) -> None:
+        """Arms the observer if it is not, or no longer; before a scan, so that nothing is missed."""
+        with self._told_once("not observing, only scanning", "observing again"):
+            if not self._observer.is_sound():
+                self._observer.stop()
+                self._observer.start()
+
+    def scan(self) -> list[str] | None:
+        """The names of the files to load; None if the folder can't be read now."""
+        with self._told_once("cannot read the watch folder", "reading the watch folder again"):
+            for name in recover_claims(self._folder):
+                self._log.warning("recovered", file=printable(name), reason="a worker died with it in hand")
+            return watcher.scan.waiting(self._folder)
+        return None
+
+    def stop(self) -> None:
+        self._observer.stop()
+
+    @contextmanager
+    def _told_once(self, trouble: str, relief: str) -> Iterator[None]:
+        """An OSError is told when it begins and when it is over, not at every scan."""
+        try:
+            yield
+        except OSError as error:
+            reason = os.strerror(error.errno or errno.EIO)
+            if self._troubles.get(trouble) != reason:
+                self._log.error(trouble, folder=printable(self._folder), reason=reason)
+            self._troubles[trouble] = reason
+        else:
+            if self._troubles.pop(trouble, None):
+                self._log.info(relief, folder=printable(self._folder))

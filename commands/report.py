@@ -1,0 +1,54 @@
+"""What the daemon says in its log: what it watches, what became of each file, what it has done."""
+
+import os
+from collections import Counter
+
+from psycopg2.extensions import parse_dsn
+
+from commands.logs import Log
+from config import Settings
+from processing.names import printable
+from processing.processor import Outcome
+
+#: What of a connection string may be shown.
+_SHOWN = ("host", "port", "dbname", "user", "service")
+
+
+def announce(log: Log, settings: Settings) -> None:
+    """What is watched, where the database is, how to query it."""
+    folder = printable(str(settings.folder))
+    log.info("watching", folder=folder, observer=settings.observer, workers=settings.workers)
+    outside = settings.outside_database
+    if outside is None:
+        log.info("database", embedded_in=printable(str(settings.data_folder)))
+    else:
+        shown = {name: value for name, value in parse_dsn(outside).items() if name in _SHOWN}
+        log.info("database", **shown)
+    log.info("query it", with_command="python main.py sql 'select * from vehicle_status'")
+
+
+def log_outcome(log: Log, outcome: Outcome) -> None:
+    """One line for a file that has come to its end."""
+    pairs: dict[str, object] = {"file": printable(outcome.name)}
+    if outcome.kind:
+        counts = outcome.counts
+        pairs |= {"kind": outcome.kind, "rows": counts.read, "inserted": counts.inserted}
+        pairs |= {"duplicate": counts.duplicate, "rejected": counts.rejected}
+    pairs["seconds"] = round(outcome.seconds, 4)
+    if outcome.target:
+        pairs["moved_to"] = printable(os.path.relpath(outcome.target))
+    if outcome.reason:
+        pairs["reason"] = outcome.reason
+    write = log.info if outcome.state != "failed" and not outcome.reason else log.warning
+    write(outcome.state, **pairs)
+
+
+def log_waiting(log: Log, outcome: Outcome) -> None:
+    """A file that has been tried several times, and why."""
+    log.info("waiting", file=printable(outcome.name), reason=outcome.reason)
+
+
+def say_goodbye(log: Log, totals: Counter[str]) -> None:
+    """What was done."""
+    counted = ("loaded", "duplicate", "failed", "waiting", "rows", "rejected")
+    log.info("stopped", **{name: totals[name] for name in counted})

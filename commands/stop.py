@@ -1,0 +1,39 @@
+"""Ctrl+C and SIGTERM: the first asks for an end, the second makes one."""
+
+import os
+import signal
+import threading
+from _thread import start_new_thread
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Stop:
+    """Set by a signal; wake is then called, in another thread."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self.wake: Callable[[], None] = lambda: None
+        self._asked = False
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        signals = (signal.SIGINT, signal.SIGTERM)
+        old = [signal.signal(number, self._ask) for number in signals]
+        try:
+            yield
+        finally:
+            for number, handler in zip(signals, old, strict=True):
+                signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self._asked:
+            os._exit(128 + number)  # whatever is open rolls back, its file stays
+        self._asked = True
+        # Not here: the code that this signal interrupts may be holding the event's lock.
+        start_new_thread(self._tell, ())
+
+    def _tell(self) -> None:
+        self.event.set()
+        self.wake()

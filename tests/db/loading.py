@@ -1,0 +1,62 @@
+"""What the tests of db share: documents written through a sink, without a folder."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from msgspec import json
+
+from db.connection import Database
+from db.sink import PostgresSink, PostgresTransaction
+from processing.kinds import kind_of_key
+from processing.records import Kind
+from processing.sink import Counts, Delivery
+from tests.support import query
+
+
+def delivery(content: bytes, name: str = "x.json") -> Delivery:
+    return Delivery(hashlib.sha256(content).digest(), name, len(content), datetime.now(UTC))
+
+
+def parsed_document(content: bytes) -> tuple[Kind, list[Any]]:
+    ((key, elements),) = json.decode(content).items()
+    kind = kind_of_key(key)
+    assert kind is not None
+    return kind, list(kind.parse(elements))
+
+
+def write(transaction: PostgresTransaction, *contents: bytes) -> None:
+    """All but the COMMIT."""
+    transaction.loaded([delivery(content).sha256 or b"" for content in contents])
+    for content in contents:
+        kind, elements = parsed_document(content)
+        transaction.begin_file(delivery(content), kind)
+        for parsed in elements:
+            transaction.write(parsed)
+
+
+def load(sink: PostgresSink, *contents: bytes) -> list[Counts]:
+    with sink.transaction() as transaction:
+        write(transaction, *contents)
+        return transaction.commit()
+
+
+@contextmanager
+def sink_to(database: Database) -> Iterator[PostgresSink]:
+    sink = PostgresSink(database)
+    try:
+        yield sink
+    finally:
+        sink.close()
+
+
+def count(database: Database, table: str) -> int:
+    return int(query(database.url, f"SELECT count(*) FROM mobileye_data.{table}")[0][0])
+
+
+def counts(database: Database) -> dict[str, int]:
+    """The rows of each table."""
+    tables = ("objects_detection_events", "vehicle_status_history", "vehicle_status", "ingested_files")
+    return {table: count(database, table) for table in (*tables, "rejected_records")}

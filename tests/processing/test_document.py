@@ -1,0 +1,359 @@
+"""Documents of every shape, and what is said of those that are wrong."""
+
+import gzip
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+from processing.document import Document, Overflow, RepeatedKey
+from processing.errors import BadFile, Incomplete
+from processing.reader import open_source
+from processing.records import Detection
+from tests.processing.bombs import BOMBS
+from tests.processing.support import peak, read, read_source
+from tests.support import detections, event, report, statuses
+
+KEYS = "objects_detection_events, vehicle_status"
+SECRET = b"hunter2"
+START = b'{"vehicle_status":['
+REPORT = statuses(report()).removeprefix(START).removesuffix(b"]}")
+
+
+def statuses_with(field: bytes) -> bytes:
+    """A report with a field x of that JSON between two without."""
+    odd = REPORT[:-1] + b',"x":' + field + b"}"
+    return START + b",".join((REPORT, odd, REPORT)) + b"]}"
+
+
+def refusal(content: bytes, name: str = "dropped.json") -> str:
+    with pytest.raises(BadFile) as caught:
+        read(content, name)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"[]", "an array"),
+        (b'[{"vehicle_status":[]}]', "an array"),
+        (b"null", "null"),
+        (b"true ", "a boolean"),
+        (b"5 ", "a number"),
+        (b'"vehicle_status"', "text"),
+        (b"{}", "an empty object"),
+        (b' { } [{"vehicle_status":[]}]', "an empty object"),
+        (b'{"vehicle_status":{}}', "an object under the key 'vehicle_status'"),
+        (b'{"vehicle_status":{"item":[{}]}}', "an object under the key 'vehicle_status'"),
+        (b'{"vehicle_status":null}', "null under the key 'vehicle_status'"),
+        (b'{"vehicle_status":7,"vehicle_status":[]}', "a number under the key 'vehicle_status'"),
+        (b'{"vehicle_status":"[]"}', "text under the key 'vehicle_status'"),
+        (b'{"vehicle_status":false}', "a boolean under the key 'vehicle_status'"),
+        (b'{"a\\u001b\\n' + b"x" * 50 + b'":1}', r"a number under the key 'a\x1b\n" + "x" * 37 + "'"),
+    ],
+)
+def test_what_stands_in_place_of_the_array_is_named(content: bytes, found: str) -> None:
+    assert refusal(content) == f"expected one array under one of the keys {KEYS}, got {found}"
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        ('"vehicles"', "'vehicles'"),
+        ('"vehicle_status.item"', "'vehicle_status.item'"),
+        ('""', "''"),
+        ('"Vehicle_status"', "'Vehicle_status'"),
+        (r'"vehicle\u005fstatu\u00e9"', r"'vehicle_statu\xe9'"),
+        ('"' + "x" * 100 + '"', "'" + "x" * 40 + "'"),
+    ],
+)
+def test_another_top_level_key_is_named(key: str, shown: str) -> None:
+    content = f"{{{key}:[{{}}]}}".encode()
+    assert refusal(content) == f"expected one of the top-level keys {KEYS}, got {shown}"
+
+
+def test_the_key_must_be_the_one_that_the_name_promises() -> None:
+    told = "expected the top-level key vehicle_status of the file's name, got 'objects_detection_events'"
+    assert refusal(detections(event()), "vehicles_status_1.json") == told
+    assert read(detections(event()), "objects_detection_1.json").kind == "objects_detection"
+
+
+@pytest.mark.parametrize("name", ["other.json", "vehicles_status_1.json", "objects_detections.json"])
+def test_a_file_of_another_name_is_known_by_its_key(name: str) -> None:
+    assert read(statuses(report()), name).kind == "vehicles_status"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        rb'{"vehicle\u005fstatus":[%b]}' % REPORT,
+        rb'{"vehicle_\u0073tatus" : [ %b ] }' % REPORT,
+        b' \t\r\n{\n"vehicle_status"\t:\r[\n%b\n]\n}\n ' % REPORT,
+        b" " * 60_000 + START + REPORT + b"]}",
+    ],
+)
+def test_a_key_may_be_written_in_every_way_that_json_allows(content: bytes) -> None:
+    assert len(read(content).records) == 1
+
+
+def test_a_key_must_stand_in_the_first_chunk() -> None:
+    told = f"expected one of the keys {KEYS} in the first 65536 bytes"
+    assert refusal(b" " * 70_000 + START + b"]}") == told
+
+
+@pytest.mark.parametrize("content", [b'{"vehicle_status":[]}', b'{"objects_detection_events": [ ] }'])
+def test_an_empty_array_is_a_document_without_records(content: bytes) -> None:
+    assert read(content).records == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        statuses(report(), report(1)),
+        detections(event(), event(1, note="\u00e9\U0001f600")),
+        rb'{ "vehicle_status" : [ {"a":"\ud83d\ude00\\", "b":[-1.5e3,true,null]}, 12, [] ] }',
+        b'{"vehicle\\u005fstatus":[' + REPORT + b"]}",
+    ],
+)
+def test_every_beginning_of_a_document_is_incomplete(content: bytes) -> None:
+    read(content)
+    for end in range(len(content)):
+        with pytest.raises(Incomplete):
+            read(content[:end])
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"{", b"tru", b'"abc', b"[", b'{"other'])
+def test_the_beginning_of_anything_is_incomplete(content: bytes) -> None:
+    with pytest.raises(Incomplete, match="it ends in the middle, after 0 whole elements"):
+        read(content)
+
+
+def test_whole_elements_of_an_incomplete_document_are_counted() -> None:
+    with pytest.raises(Incomplete, match="it ends in the middle, after 2 whole elements"):
+        read(statuses(report(), report(1))[:-2])
+
+
+@pytest.mark.parametrize(
+    "tail", [b"x", b"\0" * 16, b"\0" * 100_000, b"]", b"}", b"{}", b"[]", statuses(report())]
+)
+def test_what_follows_the_document_spoils_it(tail: bytes) -> None:
+    content = statuses(report())
+    assert f"trailing garbage at byte {len(content)}, in element 1" in refusal(content + tail)
+
+
+@pytest.mark.parametrize("tail", [b',"vehicle_status":[]}', b',"a":1}', b',"item":{}}', b',"a":[{}]}'])
+@pytest.mark.parametrize("records", [0, 1, 1000])
+def test_a_second_key_spoils_the_document(tail: bytes, records: int) -> None:
+    content = statuses(*map(report, range(records)))
+    assert (
+        refusal(content[:-1] + tail)
+        == "expected one top-level key with an array under it, got something else"
+    )
+
+
+SYNTAX = [
+    (b"", b"NaN"),
+    (b"", b"Infinity"),
+    (b"-", b"Infinity"),
+    (b"", b"'a'"),
+    (b"", b"// x"),
+    (b"", b"+1"),
+    (b"", b".5"),
+    (b"", b","),
+    (b"", b":"),
+    (b"{} ", b"{}"),
+    (b"{},", b"]"),
+    (b"[1", b"}"),
+    (b"{", b"]"),
+    (b'{"a"', b"]"),
+    (b'{"a":1,', b"}"),
+    (b"nul", b",1"),
+    (b"t", b"True"),
+    (b"1.", b"]"),
+    (b"1e", b"]"),
+    (b"-", b"x"),
+    (b'"', b'\x01"'),
+    (b'"', b'\n"'),
+    (b'"\\', b'x"'),
+    (b'"\\u00', b'gg"'),
+    (b'"', b'\xff"'),
+    (b'"', b'\x80"'),
+    (b'"\xc3', b'"'),
+    (b'"\xe2\x82', b'"'),
+    (b'"' + b"x" * 100_000, b'\x01"'),
+]
+
+
+@pytest.mark.parametrize(("good", "bad"), SYNTAX)
+@pytest.mark.parametrize("before", [0, 100, 437, 2_000])
+def test_a_syntax_error_is_told_with_its_byte_and_its_element(before: int, good: bytes, bad: bytes) -> None:
+    start = START + (REPORT + b",") * before + good
+    element = before + good.startswith(b"{}")
+    assert refusal(start + bad + b"]}").endswith(f"at byte {len(start)}, in element {element}")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_the_byte_of_a_syntax_error_is_that_of_the_text(tmp_path: Path, compressed: bool) -> None:
+    start = START + (REPORT + b",") * 2_000
+    content = start + b"NaN]}"
+    (tmp_path / "a.json").write_bytes(gzip.compress(content) if compressed else content)
+    with open_source(str(tmp_path), "a.json") as source, pytest.raises(BadFile) as caught:
+        read_source(source)
+    assert str(caught.value).endswith(f"at byte {len(start)}, in element 2000")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xc0\xaf",
+        b"\xe0\x80\xaf",
+        b"\xed\xa0\x80",
+        b"\xed\xb0\x80",
+        b"\xf4\x90\x80\x80",
+        b"\xf8\x88\x80\x80\x80",
+        b"caf\xe9",
+    ],
+)
+@pytest.mark.parametrize("where", [b'{"a":"%b"}', b'{"%b":1}', b'"%b"'])
+def test_text_that_is_not_utf_8_spoils_the_document(where: bytes, text: bytes) -> None:
+    assert "invalid bytes in UTF8 string" in refusal(START + where % text + b"]}")
+
+
+@pytest.mark.parametrize(("good", "bad"), [*SYNTAX, (b"", b"1e99999999999999999999"), (b"", b"1" * 5000)])
+def test_no_error_quotes_the_file(good: bytes, bad: bytes) -> None:
+    secret = b'{"%b":"%b"}' % (SECRET, SECRET)
+    content = START + secret + b"," + good + bad + SECRET + b"," + secret + b"]}"
+    assert SECRET.decode() not in refusal(content)
+    for end in range(len(START), len(content)):
+        with pytest.raises((BadFile, Incomplete)) as caught:
+            read(content[:end])
+        assert SECRET.decode() not in str(caught.value)
+
+
+def test_no_reject_quotes_the_file_in_its_reason() -> None:
+    secret = SECRET.decode()
+    odd = [
+        report(vehicle=secret * 99),
+        report(status=secret + "\0"),
+        {**report(), "report_time": secret},
+        secret,
+    ]
+    rejected = read(statuses(*odd)).rejected  # type: ignore[arg-type]
+    assert len(rejected) == 4
+    assert not any(secret in reject.detail + reject.path for reject in rejected)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        2**31,
+        2**53 + 1,
+        2**63 - 1,
+        -(2**63),
+        2**63,
+        2**64,
+        -(2**64),
+        10**300,
+        int("1" * 999),
+    ],
+)
+def test_extra_keeps_an_integer_of_any_size(number: int) -> None:
+    records = read(statuses_with(str(number).encode())).records
+    assert [record.extra for record in records] == [None, f'{{"x":{number}}}', None]
+
+
+@pytest.mark.parametrize("number", ["1e400", "1E+400", "-1.5e999999999", "1e999999999"])
+def test_extra_keeps_a_number_beyond_every_float(number: str) -> None:
+    extra = read(statuses_with(number.encode())).records[1].extra
+    assert extra is not None
+    assert extra.upper().replace("+", "") == f'{{"X":{number.upper().replace("+", "")}}}'
+
+
+@pytest.mark.parametrize("value", [2**31, -(2**31) - 1, 2**63, 2**64, 10**500])
+def test_a_value_beyond_its_column_rejects_that_record_alone(value: int) -> None:
+    reading = read(
+        detections(event(0, ("a", 1), ("b", 2)), event(1), event(2, ("c", 3))).replace(
+            b":2}", b":%d}" % value, 1
+        )
+    )
+    assert [record.object_type for record in reading.records if isinstance(record, Detection)] == [
+        "a",
+        "pedestrians",
+        "cars",
+        "c",
+    ]
+    (reject,) = reading.rejected
+    assert reject.path == "$.objects_detection_events[0].detections[1].object_value"
+    assert reject.original["detections"] == [{"object_type": "b", "object_value": value}]
+
+
+@pytest.mark.parametrize("digits", [1_000, 4_300, 4_301, 5_000])
+def test_a_number_of_a_thousand_digits_spoils_the_document(digits: int) -> None:
+    told = "expected numbers of at most 1000 digits, got a longer one"
+    assert refusal(statuses_with(b"1" * digits)) == told
+    assert refusal(statuses_with(b"-" + b"9" * digits)) == told
+
+
+@pytest.mark.parametrize("number", [b"1e9999999999999999999", b"-1E+9999999999999999999", b"1e" + b"9" * 900])
+def test_an_exponent_beyond_all_numbers_spoils_the_document(number: bytes) -> None:
+    assert refusal(statuses_with(number)) == "expected exponents of at most 18 digits, got more in element 1"
+
+
+@pytest.mark.parametrize("half", [rb"\ud83d", rb"\ude00", rb"\ud83d\n"])
+def test_half_of_a_surrogate_pair_spoils_the_document(half: bytes) -> None:
+    assert "half of a surrogate pair" in refusal(statuses_with(b'"' + half + b'"'))
+
+
+def repeated(field: str) -> bytes:
+    """Three reports, that in the middle with a field more."""
+    return START + REPORT + b"," + REPORT[:-1] + b"," + field.encode() + b"}," + REPORT + b"]}"
+
+
+@pytest.mark.parametrize(
+    ("field", "path"),
+    [
+        ('"status":"parking"', ".status"),
+        ('"status":"driving"', ".status"),
+        (r'"st\u0061tus":"parking"', ".status"),
+        ('"x":1,"x":1', ".x"),
+        ('"x":{"y":1,"z":{},"y":2}', ".x.y"),
+        ('"x":[0,{"y":1,"y":1}]', ".x[1].y"),
+        ('"a":9223372036854775808,"x":1,"x":2', ".x"),
+    ],
+)
+def test_a_repeated_key_rejects_that_record_alone(field: str, path: str) -> None:
+    reading = read(repeated(field))
+    assert len(reading.records) == 2
+    (reject,) = reading.rejected
+    assert (reject.position, reject.path) == (1, "$.vehicle_status[1]" + path)
+    assert reject.detail == "Expected each key once, got it twice"
+
+
+def test_a_document_is_read_carefully_only_where_it_must_be() -> None:
+    def first_pass(content: bytes) -> None:
+        list(Document("a.json", lambda: io.BytesIO(content), careful=False).parsed())
+
+    first_pass(statuses(report(), report(1, x={"a": [1, {"b": ":"}]})))
+    with pytest.raises(RepeatedKey):
+        first_pass(repeated('"x":1,"x":1'))
+    with pytest.raises(Overflow):
+        first_pass(statuses_with(b"9223372036854775808"))
+
+
+@pytest.mark.parametrize("careful", [False, True])
+def test_both_passes_read_the_same(careful: bool) -> None:
+    odd = [report(2, x=[1, 2.5, {"": None}]), report(3, vehicle=""), {"vehicle_id": 5}, [], None, "x"]
+    content = statuses(report(), *odd)  # type: ignore[arg-type]
+    document = Document("a.json", lambda: io.BytesIO(content), careful=careful)
+    elements = list(document.parsed())
+    assert [parsed.index for parsed in elements] == list(range(7))
+    assert [parsed.keys for parsed in elements] == [3, 5, 3, 1, 0, 0, 0]
+    assert [len(parsed.records) for parsed in elements] == [1, 1, 0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_no_document_takes_the_memory_or_the_process(name: str) -> None:
+    verdict, megabytes = peak("tests.processing.bombs", name)
+    assert re.match("expected .* got", verdict)
+    assert megabytes < 128

@@ -1,0 +1,185 @@
+"""The observer with real folders and real events: what it tells, and when it knows that it no longer does."""
+
+import os
+import queue
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from tests.support import drop, until
+from watcher.observer import FolderObserver, ObserverKind
+
+OBSERVING = [ObserverKind.NATIVE, ObserverKind.POLLING]
+
+
+class Heard:
+    """The names that an observer has told."""
+
+    def __init__(self) -> None:
+        self.names: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def next(self) -> str:
+        return self.names.get(timeout=20)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "in").mkdir()
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+@pytest.fixture(params=OBSERVING)
+def observer(request: pytest.FixtureRequest, folder: Path, heard: Heard) -> Iterator[FolderObserver]:
+    observer = FolderObserver(str(folder), request.param, heard.names.put)
+    observer.start()
+    yield observer
+    observer.stop()
+
+
+def write(folder: Path) -> None:
+    (folder / "a.json").write_bytes(b"{}")
+
+
+def rename(folder: Path) -> None:
+    drop(folder, "a.json", b"{}")
+
+
+def move_in(folder: Path) -> None:
+    (folder.parent / "elsewhere").write_bytes(b"{}")
+    (folder.parent / "elsewhere").rename(folder / "a.json")
+
+
+def link(folder: Path) -> None:
+    (folder.parent / "elsewhere").write_bytes(b"{}")
+    (folder / "a.json").hardlink_to(folder.parent / "elsewhere")
+
+
+@pytest.mark.parametrize("arrive", [write, rename, move_in, link])
+def test_a_file_is_told_however_it_arrives(
+    observer: FolderObserver, folder: Path, heard: Heard, arrive: Callable[[Path], None]
+) -> None:
+    arrive(folder)
+    assert heard.next() == "a.json"
+    assert observer.is_sound()
+
+
+def test_a_close_is_told_again_so_that_a_slow_writer_is_not_waited_for(folder: Path, heard: Heard) -> None:
+    observer = FolderObserver(str(folder), ObserverKind.NATIVE, heard.names.put)
+    observer.start()
+    with open(folder / "a.json", "wb") as file:
+        assert heard.next() == "a.json"
+        file.write(b"{}")
+    assert heard.next() == "a.json"
+    observer.stop()
+
+
+def test_files_in_the_making_and_files_in_folders_are_not_told(
+    observer: FolderObserver, folder: Path, heard: Heard
+) -> None:
+    (folder / "a.json.part").write_bytes(b"{}")
+    (folder / ".b.json").write_bytes(b"{}")
+    (folder / "sub").mkdir()
+    (folder / "sub" / "c.json").write_bytes(b"{}")
+    drop(folder, "last.json", b"{}")
+    assert heard.next() == "last.json"
+
+
+def delete(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def recreate(folder: Path) -> None:
+    shutil.rmtree(folder)
+    (folder.parent / "takes its inode").mkdir()
+    folder.mkdir()
+
+
+def rename_away(folder: Path) -> None:
+    folder.rename(folder.parent / "away")
+
+
+def replace(folder: Path) -> None:
+    folder.rename(folder.parent / "away")
+    folder.mkdir()
+
+
+@pytest.mark.parametrize("lose", [delete, recreate, rename_away, replace])
+def test_an_observer_that_has_lost_its_folder_knows_it(
+    observer: FolderObserver, folder: Path, lose: Callable[[Path], None]
+) -> None:
+    lose(folder)
+    until(lambda: not observer.is_sound())
+
+
+def test_it_can_be_armed_again_on_the_new_folder(
+    observer: FolderObserver, folder: Path, heard: Heard
+) -> None:
+    replace(folder)
+    until(lambda: not observer.is_sound())
+    observer.stop()
+    observer.start()
+    drop(folder, "a.json", b"{}")
+    assert heard.next() == "a.json"
+    assert observer.is_sound()
+
+
+@pytest.mark.parametrize("kind", OBSERVING)
+def test_a_missing_folder_is_told_and_nothing_observes(tmp_path: Path, kind: ObserverKind) -> None:
+    observer = FolderObserver(str(tmp_path / "nowhere"), kind, lambda name: None)
+    with pytest.raises(FileNotFoundError):
+        observer.start()
+    assert not observer.is_sound()
+    observer.stop()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("kind", OBSERVING)
+def test_a_dead_thread_is_noticed(folder: Path, kind: ObserverKind) -> None:
+    def die(name: str) -> NoReturn:
+        raise SystemExit
+
+    observer = FolderObserver(str(folder), kind, die)
+    observer.start()
+    assert observer.is_sound()
+    drop(folder, "a.json", b"{}")
+    until(lambda: not observer.is_sound())
+    observer.stop()
+
+
+@pytest.mark.parametrize("kind", OBSERVING)
+def test_a_stopped_observer_is_not_sound_and_can_be_stopped_twice(folder: Path, kind: ObserverKind) -> None:
+    observer = FolderObserver(str(folder), kind, lambda name: None)
+    assert not observer.is_sound()
+    observer.start()
+    observer.stop()
+    assert not observer.is_sound()
+    observer.stop()
+
+
+def test_off_is_always_sound_and_starts_no_thread(tmp_path: Path) -> None:
+    observer = FolderObserver(str(tmp_path / "nowhere"), ObserverKind.OFF, lambda name: None)
+    observer.start()
+    assert observer.is_sound()
+    observer.stop()
+
+
+def test_arming_again_and_again_leaves_no_descriptors_and_threads(folder: Path) -> None:
+    def used() -> tuple[int, int]:
+        return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+
+    observer = FolderObserver(str(folder), ObserverKind.NATIVE, lambda name: None)
+    observer.start()
+    observer.stop()
+    before = used()
+    for _ in range(20):
+        observer.start()
+        observer.stop()
+    until(lambda: used() <= before)
