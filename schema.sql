@@ -140,7 +140,7 @@ BEGIN
     END IF;
     SET LOCAL lock_timeout = '500ms';
     -- Made apart and then attached: attaching lets writers of the parent go on (PARTITION OF would not).
-    EXECUTE format('CREATE TABLE mobileye_data.%I (LIKE mobileye_data.%I INCLUDING DEFAULTS)',
+    EXECUTE format('CREATE TABLE mobileye_data.%I (LIKE mobileye_data.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS)',
                    partition_name, parent);
     EXECUTE format('ALTER TABLE mobileye_data.%I ATTACH PARTITION mobileye_data.%I FOR VALUES FROM (%L) TO (%L)',
                    parent, partition_name, format('%s 00:00:00+00', day), format('%s 00:00:00+00', day + 1));

@@ -75,7 +75,9 @@ def running_server() -> Iterator[Server]:
     chosen = {**SETTINGS, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "port": str(port)}
     flags = [word for name, value in chosen.items() for word in ("-c", f"{name}={value}")]
     with open(folder / "log", "ab") as log:
-        process = subprocess.Popen([binaries / "postgres", "-D", data, *flags], stdout=log, stderr=log, **owner)
+        process = subprocess.Popen(
+            [binaries / "postgres", "-D", data, *flags], stdout=log, stderr=log, **owner
+        )
     try:
         server = Server(port)
         _wait_for(server)

@@ -82,7 +82,9 @@ class Bench:
                 _check(url, chosen)
         return _rows(chosen) / float(done.stdout.split()[-1])
 
-    def take_turns(self, work: str, unit: str, contenders: dict[str, Callable[[], float]]) -> dict[str, Figures]:
+    def take_turns(
+        self, work: str, unit: str, contenders: dict[str, Callable[[], float]]
+    ) -> dict[str, Figures]:
         """Each contender once a turn, the next one first each time, so that drift hits all alike."""
         figures = {name: Figures(work, name, unit) for name in contenders}
         names = list(contenders)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from processing.records import Detection, Record, StatusReport
@@ -59,12 +60,9 @@ def _report_row(record: StatusReport, file_id: int) -> Row:
 
 
 def _report_lines(records: Sequence[StatusReport], time: str, file_id: int) -> str:
-    return "".join(
-        [
-            f"{_text(r.vehicle_id)}\t{time}\t{_text(r.status)}\t{_nullable(r.extra)}\t{file_id}\n"
-            for r in records
-        ]
-    )
+    (report,) = records
+    head = f"{_text(report.vehicle_id)}\t{time}\t{_text(report.status)}"
+    return f"{head}\t{_nullable(report.extra)}\t{file_id}\n"
 
 
 def _text(value: str) -> str:
@@ -86,7 +84,7 @@ DETECTIONS = Table(
     value=("object_value", "extra"),
     row=_detection_row,
     lines=_detection_lines,
-    time=lambda record: record.detection_time,
+    time=attrgetter("detection_time"),
 )
 
 STATUS_HISTORY = Table(
@@ -97,7 +95,7 @@ STATUS_HISTORY = Table(
     value=("status", "extra"),
     row=_report_row,
     lines=_report_lines,
-    time=lambda record: record.report_time,
+    time=attrgetter("report_time"),
 )
 
 TABLE_OF: dict[type[Record], Table] = {Detection: DETECTIONS, StatusReport: STATUS_HISTORY}

@@ -1,9 +1,8 @@
 """Rows into tables, a chunk at a time: by execute_values, by COPY, or around those that exist already."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from datetime import UTC, date, datetime
 from io import BytesIO
 
 import psycopg2
@@ -11,20 +10,14 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extras import execute_values
 
 from db import rejects, stage
+from db.chunk import Chunk
 from db.connection import RowRefused, translated
 from db.latest import Latest
 from db.ledger import Entry
 from db.partitions import Partitions
 from db.stage import Placed
-from db.tables import TABLE_OF, Table
-from processing.fields import to_json
+from db.tables import Table
 from processing.records import Kind, Parsed, Rejected, StatusReport
-
-#: Rows sent at a time: what is in memory, and what is done again if one of their keys exists.
-CHUNK_ROWS = 10_000
-
-#: Bytes of what has no bound of its own, unknown fields and rejects, at which a chunk is full too.
-CHUNK_BYTES = 16 * 1024 * 1024
 
 #: From so many rows on COPY is faster than execute_values (measured).
 COPY_ROWS = 100
@@ -32,60 +25,7 @@ COPY_ROWS = 100
 #: Bytes handed to libpq at a time.
 COPY_BYTES = 256 * 1024
 
-LONGEST_EXACT_TIME = len("2022-06-05T21:02:34.123456Z")
-
-
-class Chunk:
-    """Elements whose rows go to one table together."""
-
-    def __init__(self, kind: Kind) -> None:
-        self.kind = kind
-        self.table: Table = TABLE_OF[kind.record]
-        self.size = 0
-        self.bytes = 0
-        self.elements: list[tuple[Entry, Parsed]] = []
-        self.rejected: list[tuple[Entry, Rejected]] = []
-
-    def add(self, entry: Entry, parsed: Parsed) -> None:
-        self.size += len(parsed.records) + len(parsed.rejected)
-        self.bytes += _unbounded_bytes(parsed)
-        self.elements.append((entry, parsed))
-        self.rejected += [(entry, rejected) for rejected in parsed.rejected]
-
-    def is_full(self) -> bool:
-        return self.size >= CHUNK_ROWS or self.bytes >= CHUNK_BYTES
-
-    def days(self) -> set[date]:
-        """The UTC days of the rows; all records of an element have one time."""
-        times = (self.table.time(parsed.records[0]) for _, parsed in self.elements if parsed.records)
-        return {_utc_day(time) for time in times}
-
-    def lines(self) -> str:
-        """The rows in COPY's text format."""
-        lines = self.table.lines
-        return "".join(
-            [
-                lines(parsed.records, self._time_text(parsed), entry.file_id)
-                for entry, parsed in self.elements
-                if parsed.records
-            ]
-        )
-
-    def _time_text(self, parsed: Parsed) -> str:
-        """An element's time as it stands in the file, which is there already and took a microsecond to make.
-
-        Up to microseconds PostgreSQL reads it as we do; beyond, it would round in its own way.
-        """
-        text: str = parsed.source[self.table.key[1]]
-        return text if len(text) <= LONGEST_EXACT_TIME else str(self.table.time(parsed.records[0]))
-
-    def placed(self) -> list[Placed]:
-        """The rows one by one, each with the place where it came from."""
-        return [
-            Placed(record, entry, parsed, offset)
-            for entry, parsed in self.elements
-            for offset, record in zip(_offsets(parsed), parsed.records, strict=True)
-        ]
+_CANCEL_SECONDS = 0.1
 
 
 class Writer:
@@ -104,8 +44,6 @@ class Writer:
         self._latest = Latest()
 
     def add(self, entry: Entry, kind: Kind, parsed: Parsed) -> None:
-        if not parsed.records and not parsed.rejected:
-            return
         chunk = self._chunks.get(kind.name)
         if chunk is None:
             chunk = self._chunks[kind.name] = Chunk(kind)
@@ -130,10 +68,11 @@ class Writer:
 
     def abandon(self) -> None:
         """Stops what is being sent, whatever comes of it."""
-        if self._sending is not None and not self._sending.done():
+        while self._sending is not None and not self._sending.done():
+            # Between two statements there is nothing to cancel: hence again.
             with suppress(psycopg2.Error):
                 self._connection.cancel()
-            wait([self._sending])
+            wait([self._sending], _CANCEL_SECONDS)
 
     def _write(self, chunk: Chunk) -> None:
         self._partitions.ensure(chunk.table, chunk.days())
@@ -186,11 +125,10 @@ class Writer:
             self._latest.flush(cursor)
 
     def _accept(self, chunk: Chunk) -> None:
-        if chunk.kind.record is not StatusReport:
-            return
-        for entry, parsed in chunk.elements:
-            for record in parsed.records:
-                self._latest.take(record, entry.file_id)
+        if chunk.kind.record is StatusReport:
+            for entry, parsed in chunk.elements:
+                for record in parsed.records:
+                    self._latest.take(record, entry.file_id)
 
     def _reject(self, rejected: list[tuple[Entry, Rejected]]) -> None:
         for entry, _ in rejected:
@@ -212,26 +150,3 @@ class Writer:
             raise
         with translated(), self._connection.cursor() as cursor:
             cursor.execute("RELEASE SAVEPOINT chunk")
-
-
-def _offsets(parsed: Parsed) -> Iterable[int]:
-    """Where in its element each record stands: the rejected ones stand between them."""
-    count = len(parsed.records) + len(parsed.rejected)
-    if not parsed.rejected:
-        return range(count)
-    rejected = {rejected.position - parsed.position for rejected in parsed.rejected}
-    return [offset for offset in range(count) if offset not in rejected]
-
-
-def _unbounded_bytes(parsed: Parsed) -> int:
-    total = 0
-    for record in parsed.records:  # a loop: half the time of sum()
-        if record.extra is not None:
-            total += len(record.extra)
-    for rejected in parsed.rejected:
-        total += len(to_json(rejected.original))
-    return total
-
-
-def _utc_day(time: datetime) -> date:
-    return (time if time.tzinfo is UTC else time.astimezone(UTC)).date()

@@ -13,6 +13,7 @@ from processing.fields import (
     check_year,
     count_keys,
     extra_json,
+    loose_bytes,
     translate,
     unknown_fields,
 )
@@ -59,8 +60,10 @@ def read_event(index: int, position: int, item: Any) -> Parsed:
         records, keys = flawless(item)
     except (Invalid, ValidationError):
         records, rejected = one_by_one(index, position, item)
-        return Parsed(index, position, item, records, rejected, count_keys(item))
-    return Parsed(index, position, item, records, [], keys)
+        loose = loose_bytes(records, rejected)
+        return Parsed(index, position, item, records, rejected, count_keys(item), loose)
+    loose = 0 if keys == 3 + 2 * len(records) else loose_bytes(records, [])
+    return Parsed(index, position, item, records, [], keys, loose)
 
 
 def flawless(item: Any) -> tuple[list[Record], int]:
@@ -97,7 +100,9 @@ def detection(
 def merged(own: dict[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
     """Unknown fields of a detection and of its event; where names clash, the event's is prefixed."""
     for name, value in shared.items():
-        own[f"event.{name}" if name in own else name] = value
+        while name in own:
+            name = f"event.{name}"
+        own[name] = value
     return own
 
 

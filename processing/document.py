@@ -98,10 +98,10 @@ class Document:
     def _refuse(self, error: Exception, count: int) -> NoReturn:
         """What the parser has found, with its place; never the text around it, which may be secret."""
         complaint = _complaint(error)
-        if complaint == "parse error: premature EOF":
-            raise Incomplete(f"it ends in the middle, after {count} whole elements") from None
         if complaint.endswith("overflow") and not self._careful:
             raise Overflow from None
+        if self._text.has_ended:
+            raise Incomplete(f"it ends in the middle, after {count} whole elements") from None
         offset = find_offset(self._open_text, self._text.chunk_start)
         place = f"at byte {offset}, in element {count}"
         raise BadFile(f"expected valid JSON, got a {complaint} {place}") from None
@@ -113,6 +113,7 @@ class _Checked:
     def __init__(self, text: Readable, careful: bool) -> None:
         self.structure = Structure()
         self.chunk_start = 0
+        self.has_ended = False
         self._text = text
         self._numbers = _ShortNumbers() if careful else None
         self._peeked: bytes | None = None
@@ -130,6 +131,7 @@ class _Checked:
             chunk, self._peeked = self._peeked, None
             return chunk
         chunk = self._text.read(size)
+        self.has_ended = not chunk
         self.chunk_start, self._next_start = self._next_start, self._next_start + len(chunk)
         self.structure.feed(chunk)
         if self._numbers:

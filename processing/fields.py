@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from processing.records import Record, Rejected
+
 _MIN_YEAR, _MAX_YEAR = 1, 9999
 
 
@@ -79,6 +81,12 @@ def unknown_fields(record: Mapping[str, Any], known: Iterable[str]) -> dict[str,
 def extra_json(unknown: dict[str, Any]) -> str | None:
     """The value of a column extra: null where there is nothing."""
     return to_json(unknown) if unknown else None
+
+
+def loose_bytes(records: Iterable[Record], rejected: Iterable[Rejected]) -> int:
+    """The size of what has no bound of its own."""
+    extra = sum(len(record.extra) for record in records if record.extra is not None)
+    return extra + sum(len(to_json(reject.original)) for reject in rejected)
 
 
 def to_json(value: Any) -> str:

@@ -55,7 +55,8 @@ class Rejected(Struct, frozen=True):
 class Parsed(Struct, frozen=True, gc=False):
     """What one element of a file's array became: its records, and those rejected.
 
-    Their positions count on from the element's own; keys is the number of keys in the element.
+    Their positions count on from the element's own; keys is the number of keys in the element,
+    loose_bytes the size of what has no bound of its own: unknown fields and rejected originals.
     """
 
     index: int
@@ -64,6 +65,7 @@ class Parsed(Struct, frozen=True, gc=False):
     records: list[Record]
     rejected: list[Rejected]
     keys: int
+    loose_bytes: int = 0
 
 
 @dataclass(frozen=True)

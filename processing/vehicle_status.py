@@ -12,6 +12,7 @@ from processing.fields import (
     check_year,
     count_keys,
     extra_json,
+    loose_bytes,
     translate,
     unknown_fields,
 )
@@ -41,9 +42,9 @@ def read_report(index: int, position: int, item: Any) -> Parsed:
     except (Invalid, ValidationError) as error:
         flaw = error if isinstance(error, Invalid) else translate(error)
         rejected = Rejected(position, f"$.{KEY}[{index}]{flaw.path}", "invalid", flaw.detail, item)
-        return Parsed(index, position, item, [], [rejected], count_keys(item))
+        return Parsed(index, position, item, [], [rejected], count_keys(item), loose_bytes([], [rejected]))
     record = StatusReport(report.vehicle_id, report.report_time, report.status, extra)
-    return Parsed(index, position, item, [record], [], keys)
+    return Parsed(index, position, item, [record], [], keys, len(extra) if extra else 0)
 
 
 def flawless(item: Any) -> tuple[Report, str | None, int]:

@@ -162,7 +162,9 @@ class Daemon:
         self.process: subprocess.Popen[bytes] | None = None
 
     def environment(self) -> dict[str, str]:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("DB_", "DATABASE"))}
+        clean = {
+            name: value for name, value in os.environ.items() if not name.startswith(("DB_", "DATABASE"))
+        }
         chosen = {name: str(value) for name, value in self._settings.items()}
         return {**clean, **({"DATABASE_URL": self.url} if self.url else {}), **chosen}
 
@@ -215,7 +217,9 @@ class Daemon:
 
     def left(self) -> list[str]:
         """The names still in the watch folder, its own folders aside."""
-        return sorted(entry.name for entry in os.scandir(self.incoming) if not entry.is_dir(follow_symlinks=False))
+        return sorted(
+            entry.name for entry in os.scandir(self.incoming) if not entry.is_dir(follow_symlinks=False)
+        )
 
     def until_empty(self, seconds: float = 30.0) -> None:
         until(lambda: not self.left(), seconds, f"the folder is empty; log:\n{self.log()[-3000:]}")

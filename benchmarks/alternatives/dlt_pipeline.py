@@ -14,7 +14,10 @@ LACKS = "own tables without keys, no dedupe, no latest status, whole file in mem
 def load(folder: Path, url: str) -> None:
     os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
     pipeline = dlt.pipeline(
-        "benchmark", destination=dlt.destinations.postgres(url), dataset_name="dlt", pipelines_dir=f"{folder}.dlt"
+        "benchmark",
+        destination=dlt.destinations.postgres(url),
+        dataset_name="dlt",
+        pipelines_dir=f"{folder}.dlt",
     )
     pipeline.run(
         [

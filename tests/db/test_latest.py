@@ -82,7 +82,7 @@ def test_it_is_written_out_before_it_holds_too_many(
     monkeypatch: pytest.MonkeyPatch, database: Database
 ) -> None:
     monkeypatch.setattr(db.latest, "_MOST", 2)
-    monkeypatch.setattr(db.writer, "CHUNK_ROWS", 2)
+    monkeypatch.setattr(db.chunk, "CHUNK_ROWS", 2)
     held = []
     take = Latest.take
 

@@ -89,11 +89,11 @@ COMMENTS = re.findall(r"COMMENT ON (TABLE|COLUMN|VIEW) mobileye_data\.(\S+) IS\s
 
 @pytest.mark.parametrize(("kind", "name", "text"), COMMENTS, ids=[name for _, name, _ in COMMENTS])
 def test_what_the_file_explains_is_explained_in_the_database(
-    database: Database, kind: str, name: str, text: str
+    ten_days: Database, kind: str, name: str, text: str
 ) -> None:
     table, _, column = name.partition(".")
     found = query(
-        database.url,
+        ten_days.url,
         """
         SELECT description FROM pg_description d
         LEFT JOIN pg_attribute a ON attrelid = objoid AND attnum = objsubid AND objsubid > 0

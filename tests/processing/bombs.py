@@ -1,4 +1,4 @@
-"""Documents that would take the memory or the life of a careless parser; as a program, what they do to ours."""
+"""Documents that would take a careless parser's memory or life; as a program, what they do to ours."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -72,12 +72,12 @@ BOMBS: dict[str, Callable[[], Iterable[bytes]]] = {
 
 
 def main() -> None:
+    verdict = "accepted"
     try:
         read_opened(lambda: Generated(BOMBS[sys.argv[1]]()))
-        print("accepted")
     except BadFile as error:
-        print(error)
-    print(own_peak())
+        verdict = str(error)
+    sys.stdout.write(f"{verdict}\n{own_peak()}\n")
 
 
 if __name__ == "__main__":

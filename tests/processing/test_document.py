@@ -4,6 +4,7 @@ import gzip
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.processing.bombs import BOMBS
 from tests.processing.support import peak, read, read_source
 from tests.support import detections, event, report, statuses
 
+SHAPE = "expected one top-level key with an array under it, got something else"
 KEYS = "objects_detection_events, vehicle_status"
 SECRET = b"hunter2"
 START = b'{"vehicle_status":['
@@ -123,7 +125,7 @@ def test_every_beginning_of_a_document_is_incomplete(content: bytes) -> None:
             read(content[:end])
 
 
-@pytest.mark.parametrize("content", [b"", b" \n", b"{", b"tru", b'"abc', b"[", b'{"other'])
+@pytest.mark.parametrize("content", [b"", b" \n", b"{", b"tru", b'"abc', b"-", b"1.", b'{"other'])
 def test_the_beginning_of_anything_is_incomplete(content: bytes) -> None:
     with pytest.raises(Incomplete, match="it ends in the middle, after 0 whole elements"):
         read(content)
@@ -146,10 +148,7 @@ def test_what_follows_the_document_spoils_it(tail: bytes) -> None:
 @pytest.mark.parametrize("records", [0, 1, 1000])
 def test_a_second_key_spoils_the_document(tail: bytes, records: int) -> None:
     content = statuses(*map(report, range(records)))
-    assert (
-        refusal(content[:-1] + tail)
-        == "expected one top-level key with an array under it, got something else"
-    )
+    assert refusal(content[:-1] + tail) == SHAPE
 
 
 SYNTAX = [
@@ -220,7 +219,9 @@ def test_text_that_is_not_utf_8_spoils_the_document(where: bytes, text: bytes) -
     assert "invalid bytes in UTF8 string" in refusal(START + where % text + b"]}")
 
 
-@pytest.mark.parametrize(("good", "bad"), [*SYNTAX, (b"", b"1e99999999999999999999"), (b"", b"1" * 5000)])
+@pytest.mark.parametrize(
+    ("good", "bad"), [*SYNTAX[:-1], (b"", b"1e99999999999999999999"), (b"", b"1" * 1000)]
+)
 def test_no_error_quotes_the_file(good: bytes, bad: bytes) -> None:
     secret = b'{"%b":"%b"}' % (SECRET, SECRET)
     content = START + secret + b"," + good + bad + SECRET + b"," + secret + b"]}"
@@ -233,13 +234,13 @@ def test_no_error_quotes_the_file(good: bytes, bad: bytes) -> None:
 
 def test_no_reject_quotes_the_file_in_its_reason() -> None:
     secret = SECRET.decode()
-    odd = [
+    odd: list[Any] = [
         report(vehicle=secret * 99),
         report(status=secret + "\0"),
         {**report(), "report_time": secret},
         secret,
     ]
-    rejected = read(statuses(*odd)).rejected  # type: ignore[arg-type]
+    rejected = read(statuses(*odd)).rejected
     assert len(rejected) == 4
     assert not any(secret in reject.detail + reject.path for reject in rejected)
 
@@ -343,8 +344,15 @@ def test_a_document_is_read_carefully_only_where_it_must_be() -> None:
 
 @pytest.mark.parametrize("careful", [False, True])
 def test_both_passes_read_the_same(careful: bool) -> None:
-    odd = [report(2, x=[1, 2.5, {"": None}]), report(3, vehicle=""), {"vehicle_id": 5}, [], None, "x"]
-    content = statuses(report(), *odd)  # type: ignore[arg-type]
+    odd: list[Any] = [
+        report(2, x=[1, 2.5, {"": None}]),
+        report(3, vehicle=""),
+        {"vehicle_id": 5},
+        [],
+        None,
+        "x",
+    ]
+    content = statuses(report(), *odd)
     document = Document("a.json", lambda: io.BytesIO(content), careful=careful)
     elements = list(document.parsed())
     assert [parsed.index for parsed in elements] == list(range(7))

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import json
 
+import db.chunk
 import db.writer
 import processing.processor
 from db import schema
@@ -120,7 +121,7 @@ def own_loader(tmp_path: Path, database: Database) -> Iterator[Loader]:
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks and texts so small that a handful of rows takes every path."""
-    monkeypatch.setattr(db.writer, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(db.chunk, "CHUNK_ROWS", 4)
     monkeypatch.setattr(db.writer, "COPY_ROWS", 3)
     monkeypatch.setattr(processing.processor, "MAX_SHARED_BYTES", 1000)
 
@@ -570,6 +571,13 @@ def test_one_bad_record_in_100_000_costs_one_rejected_record(loader: Loader) -> 
     assert loader.count("vehicle_status") == 28
 
 
+def test_garbage_behind_100_000_rows_leaves_none_of_them(loader: Loader) -> None:
+    outcome = loader.load_one("vehicles_status_1.json", statuses(*many_reports(100_000)) + b"x")
+    assert outcome.state == "failed"
+    assert loader.count(HISTORY) == loader.count("vehicle_status") == 0
+    assert states(loader.load(vehicles_status_2=statuses(report()))) == ["loaded"]
+
+
 # What a file may be ----------------------------------------------------------------------------------
 
 
@@ -630,7 +638,7 @@ def test_a_bad_file_is_failed_with_a_reason(
 ) -> None:
     if size == "large":
         monkeypatch.setattr(processing.processor, "MAX_SHARED_BYTES", 1)
-        monkeypatch.setattr(db.writer, "CHUNK_ROWS", 1)
+        monkeypatch.setattr(db.chunk, "CHUNK_ROWS", 1)
     (outcome,) = loader.load(vehicles_status_1=content)
     assert outcome.state == "failed"
     assert outcome.reason.startswith("expected ")
