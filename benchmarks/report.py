@@ -15,7 +15,7 @@ from rich.table import Table
 
 @dataclass
 class Figures:
-    """What one contender reached at one work, a figure a turn; more is better, or less where unit is a time."""
+    """What one contender reached at one work, a figure a turn; less is better where the unit is a time."""
 
     work: str
     contender: str

@@ -1,4 +1,4 @@
-"""What the tests share: real servers, the daemon as a process, documents to drop, and waiting with a deadline."""
+"""What the tests share: servers, the daemon as a process, documents to drop, waiting with a deadline."""
 
 import os
 import secrets
