@@ -157,12 +157,11 @@ class Backlog:
         known = self._waiting.get(name)
         if known is None or known.stamp != stamp:
             known = self._waiting[name] = _Waiting(stamp, now)
-        known.due = now + known.delay
+        known.due = now + max(known.delay, len(self._waiting) / _RETRIES_A_SECOND)
         settled_at = known.since + self._settle_seconds
         if now < settled_at < known.due:
             known.due = settled_at
-        longest = max(self._longest_delay, len(self._waiting) / _RETRIES_A_SECOND)
-        known.delay = min(known.delay * 2, longest)
+        known.delay = min(known.delay * 2, self._longest_delay)
         known.tries += 1
         heapq.heappush(self._due, (known.due, name))
 

@@ -37,6 +37,22 @@ def make_log(log_format: LogFormat) -> Log:
     return log
 
 
+class _FromLibraries(logging.Handler):
+    """What libraries warn of becomes a line like ours."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._log.warning("warning of a library", library=record.name, message=record.getMessage())
+
+
+def adopt_libraries(log: Log) -> None:
+    """Sends the warnings of libraries, such as watchdog's of lost events, to our log."""
+    logging.basicConfig(handlers=[_FromLibraries(log)], force=True)
+
+
 _LOGFMT = structlog.processors.LogfmtRenderer(bool_as_flag=False)
 
 

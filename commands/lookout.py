@@ -31,8 +31,9 @@ class Lookout:
     def scan(self) -> list[str] | None:
         """The names of the files to load; None if the folder can't be read now."""
         with self._told_once("cannot read the watch folder", "reading the watch folder again"):
-            for name in recover_claims(self._folder):
-                self._log.warning("recovered", file=printable(name), reason="a worker died with it in hand")
+            for path in recover_claims(self._folder):
+                name = printable(os.path.basename(path))
+                self._log.warning("recovered", file=name, reason="a worker died with it in hand")
             return watcher.scan.waiting(self._folder)
         return None
 

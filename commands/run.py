@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from commands.daemon import Daemon
 from commands.database import open_database
-from commands.logs import Log, make_log
+from commands.logs import Log, adopt_libraries, make_log
 from commands.outage import BackOff
 from commands.report import announce, say_goodbye
 from commands.stop import Stop
@@ -19,6 +19,7 @@ from processing.errors import DatabaseUnavailable, Misconfigured
 def run(settings: Settings, *, once: bool) -> int:
     """From the folders to the last word; the exit code."""
     log, stop = make_log(settings.log_format), Stop()
+    adopt_libraries(log)
     totals: Counter[str] = Counter()
     with stop.on_signals():
         prepare_folders(settings)

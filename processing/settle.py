@@ -101,10 +101,11 @@ class Settler:
 
 def recover_claims(folder: str) -> list[str]:
     """Puts back what a killed process had claimed; gives back the names."""
+    claims = os.path.join(folder, CLAIMS)
     names: list[str] = []
-    with suppress(FileNotFoundError):
-        for entry in os.scandir(os.path.join(folder, CLAIMS)):
-            names += _recover(entry.path, folder)
+    for entry in os.listdir(claims) if os.path.isdir(claims) else ():
+        with suppress(FileNotFoundError):  # another process was faster
+            names += _recover(os.path.join(claims, entry), folder)
     return names
 
 
@@ -166,7 +167,7 @@ def _candidates(name: str) -> Iterator[str]:
 
 def _names_like(name: str) -> Iterator[str]:
     """Never the same twice, and no longer than a file system takes with the ending of a note."""
-    stem, dot, ending = name.partition(".")
+    stem, dot, ending = name.rpartition(".json")
     while True:
         suffix = f"-{secrets.token_hex(4)}{dot}{ending}"
         room = _MAX_NAME - len(os.fsencode(suffix))

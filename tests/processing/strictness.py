@@ -23,7 +23,7 @@ TEXTS = [
     "\ufeff",
 ]
 
-NOT_TEXTS = [
+NOT_TEXTS: list[tuple[Any, str]] = [
     (3, "Expected `str`, got `int`"),
     (2**70, "Expected `str`, got `int`"),
     (2.0, "Expected `str`, got `float`"),

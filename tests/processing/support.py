@@ -4,7 +4,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -68,10 +68,9 @@ def beside(code: str, *arguments: str | Path) -> Iterator[subprocess.Popen[str]]
 WRITER = "import sys; file = open(sys.argv[1], 'ab'); input('ready\\n')"
 
 
-def peak(module: str, *arguments: str) -> tuple[str, int]:
-    """The output of a module run as a program that prints its verdict, then its peak memory in MB."""
-    command: Sequence[str] = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+def peak(*arguments: str) -> tuple[str, int]:
+    """What a Python program prints, its verdict and its own_peak()."""
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, (done.returncode, done.stderr[-2000:])
     verdict, megabytes = done.stdout.splitlines()
     return verdict, int(megabytes)

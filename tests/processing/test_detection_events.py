@@ -162,6 +162,17 @@ def test_unknown_fields_hold_no_nul(unknown: dict[str, Any]) -> None:
     assert places == [(1, f"$.{KEY}[0].detections[1]"), (2, f"$.{KEY}[1]")]
 
 
+@pytest.mark.parametrize("value", [2, "3"])
+def test_unknown_fields_that_would_fill_the_memory_reject_the_event(value: Any) -> None:
+    counted = {**CARS, "object_value": value}
+    small, large = (event_of(*[counted] * 10_000, note="x" * size) for size in (1_000, 2_000_000))
+    reading = read_array(KEY, small, large, event_of(CARS))
+    assert len(reading.records) + len(reading.rejected) == 10_002
+    (reject,) = [reject for reject in reading.rejected if reject.path == f"$.{KEY}[1]"]
+    assert reject.position == 10_000
+    assert reject.original == large
+
+
 def repeating(field: str) -> str:
     return f'{{"object_type":"cars","object_value":2,{field}}}'
 

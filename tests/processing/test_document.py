@@ -362,6 +362,6 @@ def test_both_passes_read_the_same(careful: bool) -> None:
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_no_document_takes_the_memory_or_the_process(name: str) -> None:
-    verdict, megabytes = peak("tests.processing.bombs", name)
+    verdict, megabytes = peak("-m", "tests.processing.bombs", name)
     assert re.match("expected .* got", verdict)
     assert megabytes < 128

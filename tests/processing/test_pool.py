@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 
 from processing.errors import DatabaseUnavailable, Misconfigured, TryAgain

@@ -1,0 +1,362 @@
+"""The daemon with real processes: bursts, half-written files, dying workers, outages, a second daemon."""
+
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+import commands.daemon
+from commands.logs import make_log
+from commands.run import prepare_folders
+from commands.stop import Stop
+from commands.workers import StartWorker
+from config import LogFormat, Settings
+from db.connection import Database
+from processing.processor import Outcome, Processor, Work
+from tests.support import Daemon, Server, detections, event, query, report, statuses, until
+
+
+def one_status(number: int) -> bytes:
+    return statuses(report(vehicle=f"v{number}"))
+
+
+def states(daemon: Daemon) -> Counter[str]:
+    """How many files have come to which end, each delivered once."""
+    rows = daemon.rows("SELECT state, deliveries FROM mobileye_data.ingested_files")
+    assert all(deliveries == 1 for _, deliveries in rows)
+    return Counter(state for state, _ in rows)
+
+
+def vehicles(daemon: Daemon) -> int:
+    ((count,),) = daemon.rows("SELECT count(*) FROM mobileye_data.vehicle_status_history")
+    return int(count)
+
+
+# Bursts -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_burst_of_20_000_files_is_loaded_while_it_is_written(daemon: Daemon) -> None:
+    daemon.start()
+    done = daemon.command("demo", "--rate", "0", "--count", "20000", "--records", "2")
+    assert done.returncode == 0, done.stderr
+    daemon.until_empty(90)
+    assert states(daemon) == {"loaded": 20_000}
+    counts = "sum(rows_read), sum(rows_inserted + rows_duplicate + rows_rejected)"
+    assert daemon.rows(f"SELECT {counts} FROM mobileye_data.ingested_files") == [(40_000, 40_000)]
+
+
+def test_files_of_which_the_system_lost_the_events_are_loaded(daemon: Daemon) -> None:
+    daemon.start()
+    daemon.drop("vehicles_status_first.json", one_status(-1))
+    daemon.until_empty()
+    assert daemon.process is not None
+    daemon.process.send_signal(signal.SIGSTOP)
+    for number in range(8000):
+        daemon.drop(f"vehicles_status_{number}.json", one_status(number))
+    daemon.process.send_signal(signal.SIGCONT)
+    daemon.until_empty(60)
+    until(lambda: "queue overflowed" in daemon.log())
+    assert states(daemon) == {"loaded": 8001} and vehicles(daemon) == 8001
+
+
+def test_two_daemons_on_one_folder_load_each_file_once(daemon: Daemon) -> None:
+    other = Daemon(daemon.folder, daemon.url, RESCAN_SECONDS=0.2)
+    for number in range(2000):
+        daemon.drop(f"vehicles_status_{number}.json", one_status(number))
+    events = [event(0, ("cars", 1), vehicle=f"v{number}") for number in range(30_000)]
+    daemon.drop("objects_detection_large.json", detections(*events))
+    daemon.start(wait=False)
+    other.start(wait=False)
+    daemon.until_empty(60)
+    assert (daemon.stop(), other.stop()) == (0, 0)
+    assert states(daemon) == {"loaded": 2001} and vehicles(daemon) == 2000
+    assert daemon.rows("SELECT count(*) FROM mobileye_data.objects_detection_events") == [(30_000,)]
+    assert " failed " not in daemon.log() and "Traceback" not in daemon.log()
+
+
+# Files that are not whole -------------------------------------------------------------------------
+
+
+def test_a_file_that_ends_in_the_middle_fails_when_it_has_settled(daemon: Daemon) -> None:
+    daemon.start()
+    daemon.drop("vehicles_status_1.json", one_status(1)[:-3])
+    daemon.until_empty()
+    assert states(daemon) == {"failed": 1}
+    assert sorted(os.listdir(daemon.failed)) == [
+        "vehicles_status_1.json",
+        "vehicles_status_1.json.reason.txt",
+    ]
+    assert "it ends in the middle" in (daemon.failed / "vehicles_status_1.json.reason.txt").read_text()
+    assert daemon.stop() == 0
+    lines = [line.split()[2] for line in daemon.log().splitlines() if "file=" in line]
+    assert lines == ["waiting", "failed"]
+
+
+def test_a_file_is_waited_for_while_a_writer_has_it_open_or_keeps_changing_it(
+    tmp_path: Path, database: Database
+) -> None:
+    daemon = Daemon(tmp_path, database.url, SETTLE_SECONDS=0.5, RESCAN_SECONDS=0.2).start()
+    text = one_status(1)
+    path = daemon.incoming / "vehicles_status_changing.json"
+    with open(daemon.incoming / "vehicles_status_open.json", "wb", buffering=0) as held:
+        held.write(text)
+        for end in range(len(text) - 20, len(text)):
+            path.write_bytes(text[:end])
+            time.sleep(0.1)
+        held.seek(0)
+        held.write(one_status(2))
+    path.write_bytes(text)
+    daemon.until_empty()
+    assert daemon.stop() == 0
+    assert states(daemon) == {"loaded": 2} and not os.listdir(daemon.failed)
+
+
+# Workers ------------------------------------------------------------------------------------------
+
+
+def test_workers_killed_in_the_middle_cost_no_file(daemon: Daemon) -> None:
+    events = [event(0, ("cars", 1), vehicle=f"v{number}") for number in range(30_000)]
+    daemon.drop("objects_detection_large.json", detections(*events))
+    for number in range(200):
+        daemon.drop(f"vehicles_status_{number}.json", one_status(number))
+    daemon.start()
+    until(lambda: daemon.rows("SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query ~ '^COPY'"))
+    for worker in workers(daemon):
+        worker.kill()
+    daemon.until_empty(60)
+    assert states(daemon) == {"loaded": 201} and vehicles(daemon) == 200
+    assert daemon.rows("SELECT count(*) FROM mobileye_data.objects_detection_events") == [(30_000,)]
+    assert " worker died " in daemon.log()
+
+
+def workers(daemon: Daemon) -> list[psutil.Process]:
+    assert daemon.process is not None
+    children = psutil.Process(daemon.process.pid).children()
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+
+class Deadly(Processor):
+    """Dies over a file of that name."""
+
+    def load(self, batch: list[Work]) -> list[Outcome]:  # type: ignore[override]
+        if any("deadly" in work.name and not work.condemned for work in batch):
+            os._exit(9)
+        return super().load(batch)
+
+
+@dataclass(frozen=True)
+class StartDeadly(StartWorker):
+    def __call__(self) -> Processor:
+        processor = super().__call__()
+        processor.__class__ = Deadly
+        return processor
+
+
+def test_a_file_that_kills_its_worker_twice_fails_and_the_others_load(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("commands.workers.StartWorker", StartDeadly)
+    daemon = Daemon(tmp_path, database.url)
+    for number in range(20):
+        daemon.drop(f"vehicles_status_{number}.json", one_status(number))
+    daemon.drop("vehicles_status_deadly.json", one_status(99))
+    settings = Settings(watch_folder=daemon.incoming, workers=2, rescan_seconds=0.2)
+    prepare_folders(settings)
+    log = make_log(LogFormat.TEXT)
+    totals = commands.daemon.Daemon(settings, lambda: database, log, Stop()).run(once=True)
+    assert (totals["loaded"], totals["failed"], totals["waiting"]) == (20, 1, 0)
+    assert daemon.rows("SELECT name, error FROM mobileye_data.ingested_files WHERE state = 'failed'") == [
+        ("vehicles_status_deadly.json", "the worker process died over it 2 times")
+    ]
+    assert (daemon.failed / "vehicles_status_deadly.json").read_bytes() == one_status(99)
+
+
+# Outages ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ill_server() -> Iterator[Server]:
+    """A server that the tests may stop."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        server = Server(Path(folder) / "server")
+        server.create()
+        server.start()
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def patient(ill_server: Server, tmp_path: Path) -> Iterator[Daemon]:
+    """A daemon whose database is on that server."""
+    with ill_server.database() as database:
+        daemon = Daemon(tmp_path, database.url, WORKERS=2)
+        yield daemon
+        if daemon.process is not None:
+            daemon.stop()
+
+
+@contextmanager
+def stopped(server: Server) -> Iterator[None]:
+    server.stop()
+    yield
+    server.start()
+
+
+@contextmanager
+def crashed(server: Server) -> Iterator[None]:
+    server.stop(signal.SIGQUIT)
+    yield
+    server.start()
+
+
+@contextmanager
+def read_only(server: Server) -> Iterator[None]:
+    server.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+    server.execute("SELECT pg_reload_conf()")
+    yield
+    for statement in ("ALTER SYSTEM RESET default_transaction_read_only", "SELECT pg_reload_conf()"):
+        query(server.url() + "?options=-c%20default_transaction_read_only%3Doff", statement)
+
+
+def outages_told(daemon: Daemon) -> int:
+    return daemon.log().count(" waiting for the database ")
+
+
+@pytest.mark.parametrize("outage", [stopped, crashed, read_only])
+def test_it_waits_for_the_database_says_so_once_and_goes_on(
+    ill_server: Server, patient: Daemon, outage: Callable[[Server], AbstractContextManager[None]]
+) -> None:
+    patient.start()
+    patient.drop("vehicles_status_before.json", one_status(0))
+    patient.until_empty()
+    with outage(ill_server):
+        for number in range(1, 30):
+            patient.drop(f"vehicles_status_{number}.json", one_status(number))
+        until(lambda: outages_told(patient))
+        patient.drop("vehicles_status_late.json", one_status(30))
+    patient.until_empty(20)
+    assert patient.stop() == 0
+    assert states(patient) == {"loaded": 31} and not os.listdir(patient.failed)
+    assert outages_told(patient) == 1
+    assert patient.log().count(" the database is back ") == 1
+    assert "Traceback" not in patient.log() and ill_server.password not in patient.log()
+
+
+def test_a_database_that_is_not_there_at_the_start_is_waited_for(ill_server: Server, patient: Daemon) -> None:
+    patient.drop("vehicles_status_1.json", one_status(1))
+    with stopped(ill_server):
+        patient.start(wait=False)
+        until(lambda: outages_told(patient))
+    patient.until_empty(20)
+    assert outages_told(patient) == 1 and states(patient) == {"loaded": 1}
+
+
+def test_it_stops_in_the_middle_of_an_outage(ill_server: Server, patient: Daemon) -> None:
+    patient.start()
+    with stopped(ill_server):
+        patient.drop("vehicles_status_1.json", one_status(1))
+        until(lambda: outages_told(patient))
+        assert patient.stop() == 0
+    assert "waiting=1" in patient.log().splitlines()[-1]
+    assert patient.left() == ["vehicles_status_1.json"]
+
+
+def test_connections_that_are_killed_again_and_again_cost_no_file(daemon: Daemon, server: Server) -> None:
+    daemon.start()
+    name = str(daemon.url).rpartition("/")[2]
+    for number in range(300):
+        daemon.drop(f"vehicles_status_{number}.json", one_status(number))
+        if number % 10 == 0:
+            server.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+    daemon.until_empty(60)
+    assert daemon.stop() == 0
+    assert states(daemon) == {"loaded": 300} and vehicles(daemon) == 300
+    assert not os.listdir(daemon.failed) and "Traceback" not in daemon.log()
+
+
+@pytest.mark.parametrize(
+    ("breaking", "mending"),
+    [
+        (
+            "ALTER TABLE mobileye_data.ingested_files RENAME TO x",
+            "ALTER TABLE mobileye_data.x RENAME TO ingested_files",
+        ),
+        ("DROP SCHEMA mobileye_data CASCADE", "SELECT 'the start makes it anew'"),
+    ],
+)
+def test_tables_that_disappear_stop_it_loudly_and_touch_nothing(
+    daemon: Daemon, breaking: str, mending: str
+) -> None:
+    daemon.start()
+    daemon.rows(breaking)
+    daemon.drop("vehicles_status_1.json", one_status(1))
+    assert daemon.wait(20) == 2
+    assert "error: the database refuses" in daemon.log().splitlines()[-1] and "Traceback" not in daemon.log()
+    assert daemon.left() == ["vehicles_status_1.json"] and not os.listdir(daemon.failed)
+    daemon.rows(mending)
+    daemon.start()
+    daemon.until_empty()
+    assert states(daemon) == {"loaded": 1}
+
+
+# What it costs ------------------------------------------------------------------------------------
+
+
+def cpu_seconds(daemon: Daemon) -> float:
+    assert daemon.process is not None
+    main = psutil.Process(daemon.process.pid)
+    return sum(sum(process.cpu_times()[:2]) for process in [main, *main.children(recursive=True)])
+
+
+@pytest.mark.slow
+def test_an_idle_daemon_uses_less_than_a_hundredth_of_a_core(tmp_path: Path, database: Database) -> None:
+    daemon = Daemon(tmp_path, database.url, RESCAN_SECONDS=5).start()
+    daemon.drop("vehicles_status_1.json", one_status(1))
+    daemon.until_empty()
+    time.sleep(2)  # the workers' start is not meant
+    before = cpu_seconds(daemon)
+    time.sleep(20)
+    used = cpu_seconds(daemon) - before
+    daemon.stop()
+    sys.stdout.write(f"idle: {used / 20:.2%} of a core\n")
+    assert used < 0.2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_100_000_waiting_files_do_not_delay_a_new_one(tmp_path: Path, database: Database) -> None:
+    daemon = Daemon(tmp_path, database.url, RESCAN_SECONDS=5, SETTLE_SECONDS=80_000)
+    daemon.incoming.mkdir()
+    half = one_status(1)[:-3]
+    for number in range(100_000):
+        (daemon.incoming / f"vehicles_status_half_{number:06}.json").write_bytes(half)
+    daemon.start()
+    reactions = []
+    for number in range(60):
+        started = time.monotonic()
+        path = daemon.drop(f"vehicles_status_{number}.json", one_status(number))
+        until(lambda: not path.exists(), 60)  # noqa: B023
+        reactions.append(time.monotonic() - started)
+        time.sleep(1)
+    before = cpu_seconds(daemon)
+    time.sleep(20)
+    used = cpu_seconds(daemon) - before
+    median, slowest = sorted(reactions)[30], max(reactions)
+    sys.stdout.write(
+        f"reaction: first {reactions[0]:.2f} s, median {median:.2f} s, slowest {slowest:.2f} s\n"
+    )
+    sys.stdout.write(f"100,000 waiting: {used / 20:.1%} of a core\n")
+    daemon.stop()
+    assert len(daemon.left()) == 100_000
+    assert max(reactions[10:]) < 1.5

@@ -1,0 +1,137 @@
+"""The main job from its start to its exit code: folders, --once, the embedded database."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from db.connection import Database
+from tests.support import Daemon, detections, event, report, statuses, until
+
+GOOD = statuses(report())
+
+
+def test_its_folders_are_made(tmp_path: Path, database: Database) -> None:
+    settings = {"WATCH_FOLDER": "a/b/in", "FAILED_FOLDER": "c/d", "ARCHIVE_FOLDER": "e/f"}
+    assert Daemon(tmp_path, database.url, **settings).start("--once", wait=False).wait() == 0
+    assert all((tmp_path / folder).is_dir() for folder in settings.values())
+
+
+@pytest.mark.parametrize("setting", ["WATCH_FOLDER", "FAILED_FOLDER", "ARCHIVE_FOLDER"])
+def test_a_folder_that_can_not_be_made_is_told(tmp_path: Path, setting: str) -> None:
+    (tmp_path / "file").touch()
+    done = Daemon(tmp_path, "postgresql://127.0.0.1:1/d", **{setting: "file/x"}).command()
+    assert done.returncode == 2
+    assert done.stderr == f"error: can't make the folder {tmp_path}/file/x: Not a directory\n"
+
+
+def test_folders_on_different_file_systems_are_told(tmp_path: Path) -> None:
+    assert os.stat("/dev/shm").st_dev != tmp_path.stat().st_dev
+    done = Daemon(tmp_path, "postgresql://127.0.0.1:1/d", FAILED_FOLDER="/dev/shm").command()
+    assert done.returncode == 2
+    assert done.stderr == f"error: /dev/shm has to be on the same file system as {tmp_path}/incoming\n"
+
+
+def test_an_archive_keeps_what_is_loaded(tmp_path: Path, database: Database) -> None:
+    daemon = Daemon(tmp_path, database.url, ON_LOADED="archive", ARCHIVE_FOLDER="kept")
+    daemon.drop("vehicles_status_1.json", GOOD)
+    assert daemon.start("--once").wait() == 0
+    assert (tmp_path / "kept" / "vehicles_status_1.json").read_bytes() == GOOD
+
+
+# --once -------------------------------------------------------------------------------------------
+
+
+def once(daemon: Daemon) -> int:
+    return daemon.start("--once", wait=False).wait()
+
+
+def last_line(daemon: Daemon) -> str:
+    return daemon.log().splitlines()[-1].partition(" stopped ")[2]
+
+
+def test_once_in_an_empty_folder_ends_with_0(daemon: Daemon) -> None:
+    assert once(daemon) == 0
+    assert last_line(daemon) == "loaded=0 duplicate=0 failed=0 waiting=0 rows=0 rejected=0"
+
+
+def test_once_loads_what_is_there_and_ends_with_0(daemon: Daemon) -> None:
+    for number in range(600):
+        daemon.drop(f"vehicles_status_{number}.json", statuses(report(vehicle=f"v{number}")))
+    daemon.drop("vehicles_status_again.json", statuses(report(vehicle="v1")))
+    daemon.drop("objects_detection_1.json", detections(event()))
+    assert once(daemon) == 0
+    assert last_line(daemon) == "loaded=601 duplicate=1 failed=0 waiting=0 rows=602 rejected=0"
+    assert daemon.left() == []
+
+
+def test_once_ends_with_0_if_only_records_are_rejected(daemon: Daemon) -> None:
+    daemon.drop("vehicles_status_1.json", statuses(report(), {"vehicle_id": "x"}))
+    assert once(daemon) == 0
+    assert last_line(daemon) == "loaded=1 duplicate=0 failed=0 waiting=0 rows=1 rejected=1"
+
+
+@pytest.mark.parametrize("bad", [b"[]", GOOD[:-2], b""])
+def test_once_ends_with_1_if_a_file_fails(daemon: Daemon, bad: bytes) -> None:
+    daemon.drop("vehicles_status_bad.json", bad)
+    daemon.drop("vehicles_status_good.json", GOOD)
+    assert once(daemon) == 1
+    assert last_line(daemon) == "loaded=1 duplicate=0 failed=1 waiting=0 rows=1 rejected=0"
+    assert daemon.left() == [] and (daemon.failed / "vehicles_status_bad.json").read_bytes() == bad
+
+
+def test_once_ends_with_1_if_a_file_can_not_be_loaded_yet(daemon: Daemon) -> None:
+    daemon.drop("vehicles_status_good.json", GOOD)
+    with open(daemon.drop("vehicles_status_open.json", GOOD), "ab"):
+        assert once(daemon) == 1
+    assert last_line(daemon) == "loaded=1 duplicate=0 failed=0 waiting=1 rows=1 rejected=0"
+    assert daemon.left() == ["vehicles_status_open.json"]
+
+
+# The embedded database ----------------------------------------------------------------------------
+
+
+def test_the_first_start_with_nothing_configured_and_a_kill_and_a_start_again(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path, None).start()
+    daemon.drop("vehicles_status_1.json", GOOD)
+    daemon.until_empty()
+    assert daemon.stop(signal.SIGKILL) == -signal.SIGKILL
+    daemon.drop("vehicles_status_2.json", statuses(report(vehicle="v2")))
+    daemon.start()
+    daemon.until_empty()
+    done = daemon.command("sql", "select count(*), sum(deliveries) from ingested_files", "--csv")
+    assert done.stdout == "count,sum\n2,2\n"
+    assert daemon.stop() == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "incoming", "log"]
+    assert "Traceback" not in daemon.log()
+
+
+def test_an_embedded_database_that_dies_is_started_again(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path, None).start()
+    daemon.drop("vehicles_status_1.json", GOOD)
+    daemon.until_empty()
+    server = int((tmp_path / "data" / "postgres" / "postmaster.pid").read_text().split()[0])
+    os.kill(server, signal.SIGKILL)
+    daemon.drop("vehicles_status_2.json", statuses(report(vehicle="v2")))
+    daemon.until_empty()
+    assert daemon.stop() == 0
+    assert " loaded=2 " in daemon.log().splitlines()[-1] and not os.listdir(daemon.failed)
+
+
+def test_an_embedded_database_that_can_not_start_is_told(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "postgres").mkdir()
+    (tmp_path / "data" / "postgres" / "PG_VERSION").write_text("9.6\n")
+    done = Daemon(tmp_path, None).command()
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "is of PostgreSQL 9.6" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_its_workers_are_gone_when_it_has_ended(daemon: Daemon) -> None:
+    daemon.start()
+    daemon.drop("vehicles_status_1.json", GOOD)
+    daemon.until_empty()
+    assert daemon.stop() == 0
+    own = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    until(lambda: not daemon.rows(own))

@@ -1,0 +1,171 @@
+"""sql prints tables, CSV and JSON; whatever is wrong with a statement is one sentence."""
+
+import csv
+import io
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import msgspec
+import psycopg2
+import pytest
+from psycopg2.extensions import connection as Connection
+
+from commands.sql import Form, QueryFailed, run
+from db.connection import Database
+from tests.support import ROOT, Daemon, Server, until
+
+VALUES = """
+    SELECT 1 AS number, 1.50 AS exact, 'x, "y"' AS text, NULL AS nothing, true AS truth,
+           '2022-06-05T21:02:34.546Z'::timestamptz AS time, '{"a": [1]}'::jsonb AS object,
+           ARRAY[1, 2] AS list, '\\x00ff'::bytea AS bytes
+"""
+
+
+@pytest.fixture
+def connection(database: Database) -> Iterator[Connection]:
+    connection = database.connect()
+    yield connection
+    connection.close()
+
+
+def printed(connection: Connection, capsys: pytest.CaptureFixture[str], statement: str, form: Form) -> str:
+    run(connection, statement, form)
+    out: str = capsys.readouterr().out
+    return out
+
+
+def test_csv_can_be_read_back(connection: Connection, capsys: pytest.CaptureFixture[str]) -> None:
+    (row,) = csv.DictReader(io.StringIO(printed(connection, capsys, VALUES, Form.CSV)))
+    assert row == {
+        "number": "1",
+        "exact": "1.50",
+        "text": 'x, "y"',
+        "nothing": "",
+        "truth": "True",
+        "time": "2022-06-05 21:02:34.546000+00:00",
+        "object": '{"a":[1]}',
+        "list": "[1,2]",
+        "bytes": "00ff",
+    }
+
+
+def test_json_can_be_read_back(connection: Connection, capsys: pytest.CaptureFixture[str]) -> None:
+    (row,) = msgspec.json.decode(printed(connection, capsys, VALUES, Form.JSON))
+    assert (row["number"], row["text"], row["nothing"], row["truth"]) == (1, 'x, "y"', None, True)
+    assert (row["time"], row["object"], row["list"]) == ("2022-06-05T21:02:34.546000Z", {"a": [1]}, [1, 2])
+
+
+def test_a_table_has_a_heading_a_line_for_each_row_and_a_count(
+    connection: Connection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = printed(
+        connection, capsys, "SELECT n, repeat('x', 300) AS wide FROM generate_series(1, 3) n", Form.TABLE
+    )
+    lines = out.splitlines()
+    assert lines[0].split() == ["n", "┃", "wide"] and lines[-1] == "(3 rows)"
+    assert [line.split() for line in lines[2:-1]] == [[str(n), "│", "x" * 300] for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("statement", "count"), [("SELECT 1", "(1 row)"), ("SELECT 1 WHERE false", "(0 rows)")]
+)
+def test_rows_are_counted(
+    connection: Connection, capsys: pytest.CaptureFixture[str], statement: str, count: str
+) -> None:
+    assert printed(connection, capsys, statement, Form.TABLE).splitlines()[-1] == count
+
+
+@pytest.mark.parametrize(("form", "expected"), [(Form.CSV, "a\n"), (Form.JSON, "[]\n")])
+def test_no_rows_are_told_in_each_form(
+    connection: Connection, capsys: pytest.CaptureFixture[str], form: Form, expected: str
+) -> None:
+    assert printed(connection, capsys, "SELECT 1 AS a WHERE false", form) == expected
+
+
+def test_what_a_table_shows_does_not_command_the_terminal(
+    connection: Connection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = printed(
+        connection, capsys, "SELECT E'\\x1b[31m[bold]red[/]\\r\\n\\u202e' AS \"\x1b[1m[b]\"", Form.TABLE
+    )
+    assert out.replace("\n", "").isprintable()
+    assert "\\x1b[31m[bold]red[/]\\r\\n\\u202e" in out and "\\x1b[1m[b]" in out
+
+
+def test_a_percent_sign_is_a_percent_sign(connection: Connection, capsys: pytest.CaptureFixture[str]) -> None:
+    assert printed(connection, capsys, "SELECT '%s' LIKE '%' AS a", Form.CSV) == "a\nTrue\n"
+
+
+@pytest.mark.parametrize(
+    ("statement", "status"),
+    [
+        ("CREATE TABLE t (a int)", "CREATE TABLE"),
+        ("INSERT INTO vehicle_status SELECT 'v', now(), 'driving', NULL, 0", "INSERT 0 1"),
+        ("VACUUM vehicle_status", "VACUUM"),
+        ("DO $$ BEGIN RAISE NOTICE 'x'; END $$", "DO"),
+    ],
+)
+def test_a_statement_without_rows_is_done_and_tells_its_status(
+    connection: Connection, capsys: pytest.CaptureFixture[str], statement: str, status: str
+) -> None:
+    run(connection, statement, Form.CSV)
+    assert tuple(capsys.readouterr()) == ("", f"{status}\n")
+
+
+def test_what_a_statement_changed_stays(database: Database, connection: Connection) -> None:
+    run(connection, "CREATE TABLE t AS SELECT 7 AS a", Form.TABLE)
+    with psycopg2.connect(database.url) as other, other.cursor() as cursor:
+        cursor.execute("SELECT a FROM t")
+        assert cursor.fetchone() == (7,)
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ("SELECT * FROM nope", 'relation "nope" does not exist'),
+        ("SELEC 1", 'syntax error at or near "SELEC"'),
+        ("", "can't execute an empty query"),
+        ("SELECT 1/0", "division by zero"),
+        ("COPY vehicle_status TO STDOUT", "can't execute COPY TO: use the copy_to() method instead"),
+        ("SELECT '\udcff'", "the statement is not UTF-8"),
+        (
+            "SELECT '0044-03-15 BC'::date",
+            "a value can't be shown (year -44 is out of range); cast it to text",
+        ),
+        (
+            "SELECT ARRAY['12000-01-01'::date]",
+            "a value can't be shown (year 12000 is out of range); cast it to text",
+        ),
+        (
+            "SELECT pg_terminate_backend(pg_backend_pid())",
+            "terminating connection due to administrator command",
+        ),
+    ],
+)
+def test_an_error_is_one_sentence(connection: Connection, statement: str, told: str) -> None:
+    with pytest.raises(QueryFailed) as caught:
+        run(connection, statement, Form.TABLE)
+    assert str(caught.value).removeprefix("FATAL:  ") == told
+
+
+def test_the_command_prints_an_error_and_ends_with_1(daemon: Daemon) -> None:
+    done = daemon.command("sql", "select * from nope")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", 'error: relation "nope" does not exist\n')
+
+
+def test_ctrl_c_cancels_the_statement(daemon: Daemon, server: Server) -> None:
+    name = str(daemon.url).rpartition("/")[2]
+    sleeping = f"SELECT 1 FROM pg_stat_activity WHERE datname = '{name}' AND wait_event = 'PgSleep'"
+    command = [sys.executable, str(ROOT / "main.py"), "sql", "select pg_sleep(1000)"]
+    with subprocess.Popen(
+        command, cwd=daemon.folder, env=daemon.environment(), stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
+        until(lambda: server.execute(sleeping))
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(20) == 1 and process.stderr is not None
+        assert process.stderr.read() == b"error: canceling statement due to user request\n"
+    until(lambda: not server.execute(sleeping))
