@@ -63,11 +63,8 @@ def _report_row(record: StatusReport, file_id: int) -> Row:
 
 def _report_lines(records: Sequence[StatusReport], time: str, file_id: int) -> str:
     (report,) = records
-    vehicle_id, extra = report.vehicle_id, report.extra
-    return (
-        f"{vehicle_id if vehicle_id.isalnum() else _text(vehicle_id)}\t{time}\t{_repeated_text(report.status)}"
-        f"\t{_NULL if extra is None else _text(extra)}\t{file_id}\n"
-    )
+    head = f"{_text(report.vehicle_id)}\t{time}\t{_repeated_text(report.status)}"
+    return f"{head}\t{_NULL if report.extra is None else _text(report.extra)}\t{file_id}\n"
 
 
 _NULL = "\\N"

@@ -5,6 +5,7 @@ large one by itself, the others together.
 """
 
 import os
+import signal
 import sys
 from contextlib import suppress
 
@@ -22,6 +23,7 @@ MARK = "the ingest begins here"
 def main(folder: str, url: str) -> None:
     failed = os.path.join(folder, "failed")
     processor = StartWorker(folder, failed, "", OnLoaded.DELETE, 2**40, Database(url))()
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
     with suppress(FileNotFoundError):
         os.open(MARK, os.O_RDONLY)
     recover_claims(folder)

@@ -87,8 +87,8 @@ def test_two_daemons_on_one_folder_load_each_file_once(daemon: Daemon) -> None:
 # Files that are not whole -------------------------------------------------------------------------
 
 
-def test_a_file_that_ends_in_the_middle_fails_when_it_has_settled(daemon: Daemon) -> None:
-    daemon.start()
+def test_a_file_that_ends_in_the_middle_fails_when_it_has_settled(tmp_path: Path, database: Database) -> None:
+    daemon = Daemon(tmp_path, database.url, SETTLE_SECONDS=1.6).start()
     daemon.drop("vehicles_status_1.json", one_status(1)[:-3])
     daemon.until_empty()
     assert states(daemon) == {"failed": 1}

@@ -43,6 +43,12 @@ def test_an_archive_keeps_what_is_loaded(tmp_path: Path, database: Database) -> 
 # --once -------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def daemon(tmp_path: Path, database: Database) -> Daemon:
+    """One that soon gives up a file that does not end."""
+    return Daemon(tmp_path, database.url, SETTLE_SECONDS=0.3)
+
+
 def once(daemon: Daemon) -> int:
     return daemon.start("--once", wait=False).wait()
 

@@ -118,7 +118,7 @@ def test_a_statement_without_rows_is_done_and_tells_its_status(
 def test_what_a_statement_changed_stays(database: Database, connection: Connection) -> None:
     run(connection, "CREATE TABLE t AS SELECT 7 AS a", Form.TABLE)
     with psycopg2.connect(database.url) as other, other.cursor() as cursor:
-        cursor.execute("SELECT a FROM t")
+        cursor.execute("SELECT a FROM mobileye_data.t")
         assert cursor.fetchone() == (7,)
     other.close()
 

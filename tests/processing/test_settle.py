@@ -181,6 +181,14 @@ def rewrite(folders: Folders) -> None:
     folders.put(b"new")
 
 
+def rewrite_in_secret(folders: Folders) -> None:
+    """Of the same size, with the time set back."""
+    path = folders.incoming / NAME
+    status = path.stat()
+    path.write_bytes(path.read_bytes()[::-1])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
 def append(folders: Folders) -> None:
     with (folders.incoming / NAME).open("ab") as file:
         file.write(b"more")
@@ -197,6 +205,7 @@ def make_copy(folders: Folders) -> None:
 CHANGES = {
     "replaced": lambda folders: folders.replace(b"new"),
     "rewritten": rewrite,
+    "rewritten in secret": rewrite_in_secret,
     "appended": append,
     "copied": make_copy,
     "linked": lambda folders: ((folders.incoming / NAME).unlink(), (folders.incoming / NAME).symlink_to("x")),
