@@ -30,6 +30,11 @@ def parsed_document(content: bytes) -> tuple[Kind, list[Any]]:
 def write(transaction: PostgresTransaction, *contents: bytes) -> None:
     """All but the COMMIT."""
     transaction.loaded([delivery(content).sha256 or b"" for content in contents])
+    write_rows(transaction, *contents)
+
+
+def write_rows(transaction: PostgresTransaction, *contents: bytes) -> None:
+    """The rows of files that are not loaded."""
     for content in contents:
         kind, elements = parsed_document(content)
         transaction.begin_file(delivery(content), kind)

@@ -19,7 +19,7 @@ from db.connection import Database
 from db.sink import PostgresSink, PostgresTransaction
 from processing.errors import DatabaseUnavailable, Misconfigured, TryAgain
 from processing.sink import Counts
-from tests.db.loading import count, counts, delivery, load, sink_to, write
+from tests.db.loading import count, counts, delivery, load, sink_to, write, write_rows
 from tests.support import Server, detections, event, query, report, statuses, until
 
 ONE, TWO = statuses(report(1)), statuses(report(2))
@@ -410,11 +410,12 @@ def test_sessions_that_load_overlapping_files_at_once_insert_every_row_once(
 def tried(sink: PostgresSink, content: bytes) -> list[Counts]:
     """Until it is loaded, by this session or another."""
     while True:
-        with sink.transaction() as transaction:
-            if transaction.loaded([delivery(content).sha256 or b""]):
-                return []
         try:
-            return load(sink, content)
+            with sink.transaction() as transaction:
+                if transaction.loaded([delivery(content).sha256 or b""]):
+                    return []
+                write_rows(transaction, content)
+                return transaction.commit()
         except TryAgain:
             continue
 
