@@ -81,7 +81,7 @@ COMMENT ON TABLE mobileye_data.objects_detection_events IS 'One row a detection'
 
 -- BRIN: a thousandth of a B-tree's size and upkeep; enough to find a time range.
 CREATE INDEX IF NOT EXISTS objects_detection_events_time
-    ON mobileye_data.objects_detection_events USING brin (detection_time);
+    ON mobileye_data.objects_detection_events USING brin (detection_time) WITH (autosummarize = on);
 
 CREATE TABLE IF NOT EXISTS mobileye_data.objects_detection_events_other
     PARTITION OF mobileye_data.objects_detection_events DEFAULT;
@@ -100,7 +100,7 @@ CREATE TABLE IF NOT EXISTS mobileye_data.vehicle_status_history (
 COMMENT ON TABLE mobileye_data.vehicle_status_history IS 'Every status report';
 
 CREATE INDEX IF NOT EXISTS vehicle_status_history_time
-    ON mobileye_data.vehicle_status_history USING brin (report_time);
+    ON mobileye_data.vehicle_status_history USING brin (report_time) WITH (autosummarize = on);
 
 CREATE TABLE IF NOT EXISTS mobileye_data.vehicle_status_history_other
     PARTITION OF mobileye_data.vehicle_status_history DEFAULT;

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import UTC, date
+from functools import cached_property
 
 from db.ledger import Entry
 from db.stage import Placed
@@ -46,7 +47,8 @@ class Chunk:
         times = [time(parsed.records[0]) for _, parsed in self.elements]
         return {(time if time.tzinfo is UTC else time.astimezone(UTC)).date() for time in times}
 
-    def lines(self) -> str:
+    @cached_property
+    def text(self) -> bytes:
         """The rows in COPY's text format.
 
         A time goes as it stands in the file: to write one anew takes a microsecond. Up to microseconds
@@ -58,7 +60,7 @@ class Chunk:
                 lines(parsed.records, self._exact(parsed.source[name], parsed), entry.file_id)
                 for entry, parsed in self.elements
             ]
-        )
+        ).encode()
 
     def _exact(self, text: str, parsed: Parsed) -> str:
         return text if len(text) <= LONGEST_EXACT_TIME else str(self.table.time(parsed.records[0]))

@@ -22,9 +22,6 @@ from processing.records import Kind, Parsed, Rejected, StatusReport
 #: From so many rows on COPY is faster than execute_values (measured).
 COPY_ROWS = 100
 
-#: Bytes handed to libpq at a time.
-COPY_BYTES = 256 * 1024
-
 _CANCEL_SECONDS = 0.1
 
 
@@ -49,8 +46,7 @@ class Writer:
             chunk = self._chunks[kind.name] = Chunk(kind)
         chunk.add(entry, parsed)
         if chunk.is_full():
-            self.wait()
-            self._sending = self._sender.submit(self._write, self._chunks.pop(kind.name))
+            self._send(self._chunks.pop(kind.name))
 
     def finish(self) -> None:
         """Sends what is left, and the latest status of the vehicles that were heard of."""
@@ -74,6 +70,13 @@ class Writer:
                 self._connection.cancel()
             wait([self._sending], _CANCEL_SECONDS)
 
+    def _send(self, chunk: Chunk) -> None:
+        """By the thread, as soon as it has sent the chunk before."""
+        # Written out here: the thread would have to fight for the interpreter, and the server wait for it.
+        _ = chunk.text
+        self.wait()
+        self._sending = self._sender.submit(self._write, chunk)
+
     def _write(self, chunk: Chunk) -> None:
         self._partitions.ensure(chunk.table, chunk.days())
         try:
@@ -93,7 +96,7 @@ class Writer:
         with self._connection.cursor() as cursor:
             if chunk.size >= COPY_ROWS:
                 statement = f"COPY {table.full_name} ({table.list_columns()}) FROM STDIN"
-                cursor.copy_expert(statement, BytesIO(chunk.lines().encode()), size=COPY_BYTES)
+                cursor.copy_expert(statement, BytesIO(chunk.text), size=len(chunk.text))
                 return
             rows = [table.row(placed.record, placed.entry.file_id) for placed in chunk.placed()]
             statement = f"INSERT INTO {table.full_name} ({table.list_columns()}) VALUES %s"

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 from contextlib import contextmanager
-from multiprocessing import get_context, resource_tracker
+from multiprocessing import active_children, get_context, resource_tracker
+from multiprocessing.synchronize import Semaphore
 from typing import cast
 
 from pebble import ProcessExpired, ProcessPool
@@ -44,23 +45,33 @@ class Pool:
 
     def stop(self, seconds: float) -> None:
         """Lets the workers finish what they have in hand, for so long; what is not done rolls back."""
+        self._wait_for_beginners()
         self._pool.close()  # type: ignore[no-untyped-call]
         try:
             self._pool.join(seconds)
         except TimeoutError:
             self._pool.stop()  # type: ignore[no-untyped-call]
+            for worker in active_children():
+                worker.kill()
             self._pool.join()
+
+    def _wait_for_beginners(self) -> None:
+        """A worker that is stopped while it starts would complain of what it no longer finds."""
+        for _ in range(self.size):
+            self._begun.acquire(timeout=1)
 
     def _schedule(self, batch: Sequence[Work]) -> Results:
         return cast(Results, self._pool.schedule(_load, args=(list(batch),)))
 
     def _make(self) -> ProcessPool:
         # spawn: a fork would copy the locks of the observer's threads in whatever state they are.
+        context = get_context("spawn")
+        self._begun = context.Semaphore(0)
         pool = ProcessPool(
             max_workers=self.size,
             initializer=_begin,
-            initargs=(self._start,),
-            context=get_context("spawn"),
+            initargs=(self._start, self._begun),
+            context=context,
         )
         with _deaf_to_ctrl_c():
             pool.schedule(int)  # starts the processes before there is work
@@ -104,14 +115,17 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
 
-def _begin(start: Start) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ends it at once, wherever it is: all rolls back
+def _begin(start: Start, begun: Semaphore) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # systemd, say, sends it to all; the daemon decides
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # a lease that is broken in the instant it is tried
     _end_with_parent()
     _Worker.start = staticmethod(start)
     # What lives long lives as long as the process; what a chunk holds dies with it, and has no cycles.
     gc.freeze()
     gc.set_threshold(100_000, 50, 50)
+    # The thread that sends waits for the lock of the interpreter several times a chunk, 5 ms each by default.
+    sys.setswitchinterval(0.001)
+    begun.release()
 
 
 def _load(batch: list[Work]) -> list[Outcome]:

@@ -71,7 +71,7 @@ def written_and_renamed(source: Path, target: Path) -> None:
 
 def renamed_from_part(source: Path, target: Path) -> None:
     part = target.with_name(f"{target.name}.filepart")
-    byte_by_byte(source, part)
+    opened_again_for_each_part(source, part)
     part.rename(target)
 
 
@@ -103,7 +103,7 @@ def unpacked(source: Path, target: Path) -> None:
 def synchronised(source: Path, target: Path) -> None:
     """As rsync does it: a dot-name with a random ending, its time set, then renamed."""
     hidden = target.with_name(f".{target.name}.Ab12Cd")
-    byte_by_byte(source, hidden)
+    opened_again_for_each_part(source, hidden)
     shutil.copystat(source, hidden)
     hidden.rename(target)
 
@@ -120,7 +120,7 @@ def synchronised_in_place(source: Path, target: Path) -> None:
 def rewritten(source: Path, target: Path) -> None:
     """Cut off in the middle, then written again from the start."""
     target.write_bytes(source.read_bytes()[:50])
-    byte_by_byte(source, target)
+    synchronised_in_place(source, target)
 
 
 WAYS = [
@@ -248,9 +248,7 @@ def test_help_explains_each_command(idle: Daemon, command: str) -> None:
         (["bogus"], "No such command 'bogus'"),
         (["status", "--csv"], "No such option: --csv"),
         (["sql"], "statement"),
-        (["status", "more"], "unexpected extra argument"),
         (["demo", "--rate", "-1"], "--rate"),
-        (["demo", "--count", "x"], "--count"),
     ],
 )
 def test_a_wrong_option_is_told_in_one_sentence(idle: Daemon, arguments: list[str], told: str) -> None:
@@ -299,14 +297,15 @@ def missing_privilege(server: Server, url: str) -> str:
     return url.replace("tester:", "stranger:")
 
 
-@pytest.mark.parametrize("arguments", [[], ["status"]])
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("arguments", "wrong", "told"),
     [
-        (wrong_password, "password authentication failed"),
-        (missing_database, "does not exist"),
-        (missing_role, "password authentication failed"),
-        (missing_privilege, "permission denied"),
+        ([], wrong_password, "password authentication failed"),
+        ([], missing_database, "does not exist"),
+        ([], missing_role, "password authentication failed"),
+        ([], missing_privilege, "permission denied"),
+        (["status"], wrong_password, "password authentication failed"),
+        (["status"], missing_privilege, "permission denied"),
     ],
 )
 def test_what_a_person_has_to_mend_is_told_in_one_sentence_and_nothing_is_touched(

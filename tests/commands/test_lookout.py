@@ -15,17 +15,21 @@ from commands.logs import make_log
 from commands.lookout import Lookout
 from config import LogFormat
 from db.connection import Database
-from tests.support import ROOT, Daemon, drop, report, statuses, until
+from tests.support import ROOT, Daemon, Server, drop, report, statuses, until
 from watcher.observer import FolderObserver, ObserverKind
 
 
-@pytest.fixture(params=["native", "off"])
-def watching(request: pytest.FixtureRequest, tmp_path: Path, database: Database) -> Iterator[Daemon]:
-    daemon = Daemon(tmp_path, database.url, OBSERVER=request.param, RESCAN_SECONDS=0.5, WORKERS=1).start()
-    load(daemon, "first")
-    yield daemon
-    assert daemon.stop() == 0
-    assert "Traceback" not in daemon.log()
+@pytest.fixture(params=["native", "off"], scope="module")
+def watching(
+    request: pytest.FixtureRequest, server: Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Daemon]:
+    """One daemon whose folder is lost again and again."""
+    with server.database() as database:
+        settings = {"OBSERVER": request.param, "RESCAN_SECONDS": 0.3, "WORKERS": 1}
+        daemon = Daemon(tmp_path_factory.mktemp(request.param), database.url, **settings).start()
+        yield daemon
+        assert daemon.stop() == 0
+        assert "Traceback" not in daemon.log()
 
 
 def load(daemon: Daemon, vehicle: str) -> None:
@@ -37,6 +41,7 @@ def load(daemon: Daemon, vehicle: str) -> None:
 
 
 def test_a_folder_that_is_deleted_and_made_again_is_watched(watching: Daemon) -> None:
+    load(watching, "before")
     shutil.rmtree(watching.incoming)
     until(lambda: " cannot read the watch folder " in watching.log())
     watching.incoming.mkdir()
@@ -46,6 +51,7 @@ def test_a_folder_that_is_deleted_and_made_again_is_watched(watching: Daemon) ->
 
 
 def test_a_folder_that_is_renamed_away_and_made_again_is_watched(watching: Daemon, tmp_path: Path) -> None:
+    load(watching, "at home")
     for away in ("a", "b"):
         watching.incoming.rename(tmp_path / away)
         watching.incoming.mkdir()
@@ -58,7 +64,7 @@ def test_a_folder_that_is_renamed_away_and_made_again_is_watched(watching: Daemo
 
 def test_a_folder_for_failed_files_that_is_deleted_is_made_again(watching: Daemon) -> None:
     for number in range(2):
-        shutil.rmtree(watching.failed)
+        shutil.rmtree(watching.failed, ignore_errors=True)
         watching.drop(f"vehicles_status_{number}.json", b"[]")
         watching.until_empty()
         until(lambda: watching.failed.exists() and len(os.listdir(watching.failed)) == 2)

@@ -144,23 +144,15 @@ def test_bytes_that_another_session_gives_up_are_entered(
     assert rows(database, "state, deliveries") == [("loaded", 1)]
 
 
-def test_two_sessions_that_enter_the_same_files_do_not_block_each_other(
-    connection: Connection, second: Connection, database: Database
-) -> None:
+def test_files_are_entered_in_the_order_of_their_digests(connection: Connection, database: Database) -> None:
+    """Two sessions that enter the same files then wait for each other in the same order."""
     files = [delivery(b"%d" % i) for i in range(50)]
-
-    def load(connection: Connection, files: list[Delivery]) -> None:
-        with connection:
-            add(connection, *files)
-
-    both = [Started(lambda: load(connection, files)), Started(lambda: load(second, files[::-1]))]
-    for session in both:
-        session.join()
-    assert sorted(str(session.error) for session in both) == [
-        "None",
-        "another process has loaded the same file",
-    ]
-    assert len(rows(database, "file_id")) == 50
+    with connection:
+        add(connection, *files)
+    found = query(
+        database.url, "SELECT encode(sha256, 'hex') FROM mobileye_data.ingested_files ORDER BY ctid"
+    )
+    assert found == sorted(found)
 
 
 def test_a_failed_file_that_is_loaded_is_the_same_entry(connection: Connection, database: Database) -> None:

@@ -95,6 +95,15 @@ def name_of(database: Database) -> str:
     return str(query(database.url, "SELECT current_database()")[0][0])
 
 
+@pytest.mark.parametrize("time", ["2022-06-05T00:00:00Z", "2022-06-05T23:59:59.999999Z"])
+def test_a_day_is_one_of_utc_whoever_makes_its_partition(database: Database, time: str) -> None:
+    session = "SET timezone = 'America/New_York'; SET datestyle = 'SQL, DMY'"
+    query(database.url, f"{session}; SELECT mobileye_data.add_partition('{DETECTIONS.name}', '05/06/2022')")
+    with sink_to(database) as sink:
+        load(sink, at(time))
+    assert places(database) == {"20220605": 1}
+
+
 def test_a_partition_has_the_keys_and_indexes_of_its_table(
     database: Database, partitions: Partitions
 ) -> None:

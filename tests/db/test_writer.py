@@ -103,6 +103,49 @@ def test_a_refused_row_never_becomes_the_latest_status(database: Database, sink:
     assert query(database.url, "SELECT status FROM mobileye_data.vehicle_status") == [("parking",)]
 
 
+def test_a_conflicting_row_never_becomes_the_latest_status(database: Database, sink: PostgresSink) -> None:
+    load(sink, statuses(report(1, "parking")))
+    query(database.url, "DELETE FROM mobileye_data.vehicle_status")
+    load(sink, statuses(report(1, "driving")))
+    assert count(database, "vehicle_status") == 0
+
+
+#: What the parser takes for an instant, in all its lengths.
+TIMES = [
+    f"2022-06-05{middle}21:02:{34 + len(fraction)}{fraction}{offset}"
+    for middle in "Tt "
+    for fraction in (
+        "",
+        ".5",
+        ".546",
+        ".123456",
+        ".1234564",
+        ".1234565",
+        ".1234567",
+        ".123456789",
+        ".9999999",
+    )
+    for offset in ("Z", "z", "+00:00", "-00:00", "+05:30", "-07:00", "+15:59")
+]
+
+
+@pytest.mark.parametrize("way", ["COPY", "execute_values", "beside what is there"])
+def test_a_time_is_the_same_instant_by_every_way(database: Database, sink: PostgresSink, way: str) -> None:
+    found = [{**report(vehicle=time), "report_time": time} for time in TIMES]
+    _, elements = parsed_document(statuses(*found))
+    expected = {parsed.records[0].vehicle_id: parsed.records[0].report_time for parsed in elements}
+    assert len(expected) == len(TIMES) > db.writer.COPY_ROWS
+    for part in {"COPY": [found], "execute_values": in_small_parts(found)}.get(way, [[*found, found[0]]]):
+        load(sink, statuses(*part))
+    stored = query(database.url, "SELECT vehicle_id, report_time FROM mobileye_data.vehicle_status_history")
+    assert dict(stored) == expected
+
+
+def in_small_parts(found: list[Any]) -> list[list[Any]]:
+    """Each too small for COPY."""
+    return [found[i : i + 60] for i in range(0, len(found), 60)]
+
+
 def test_refused_duplicate_conflicting_and_new_rows_of_one_chunk_are_told_apart(
     database: Database, sink: PostgresSink
 ) -> None:

@@ -177,7 +177,7 @@ def test_stop_ends_a_batch_that_takes_too_long(pool: Pool, tmp_path: Path) -> No
     assert workers() == [] and not (results.done() and results.exception() is None)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGIO])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGIO])
 def test_workers_do_not_hear_what_a_terminal_sends_to_all(
     pool: Pool, tmp_path: Path, number: signal.Signals
 ) -> None:

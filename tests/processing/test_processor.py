@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from io import BufferedWriter
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from msgspec import json
 import db.chunk
 import db.writer
 import processing.processor
-from db import schema
+from db import ledger, schema
 from db.connection import Database
-from db.sink import PostgresSink
-from processing.errors import DatabaseUnavailable, Misconfigured
+from db.ledger import Entry
+from db.sink import PostgresSink, PostgresTransaction
+from processing.errors import DatabaseUnavailable, Misconfigured, TryAgain
 from processing.processor import Outcome, Processor, Work
 from processing.settle import OnLoaded, Settler
 from tests.support import VEHICLE, Server, detections, drop, event, query, report, statuses
@@ -36,7 +38,7 @@ GIGABYTE = 1024**3
 #: Hypothesis calls a test many times with one fixture; each such test empties the tables itself.
 fuzz = settings(
     deadline=None,
-    max_examples=60,
+    max_examples=40,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
@@ -785,6 +787,87 @@ def test_a_file_that_fails_again_is_counted_once_each_time(loader: Loader, times
 def test_names_that_are_no_text_are_stored_escaped(loader: Loader) -> None:
     loader.load_named({os.fsdecode(b"vehicles_status_\xff\n\x1b.json"): statuses(report())})
     assert loader.values("SELECT name FROM ingested_files") == ["vehicles_status_\\xff\\n\\x1b.json"]
+
+
+# Between opening and COMMIT --------------------------------------------------------------------------
+
+
+@contextmanager
+def opened_for_writing_while_it_is_read(
+    monkeypatch: pytest.MonkeyPatch, path: Path
+) -> Iterator[list[BufferedWriter]]:
+    """A program opens a file again just after it was opened for reading."""
+    writers: list[BufferedWriter] = []
+    loaded = PostgresTransaction.loaded
+
+    def open_and_ask(transaction: PostgresTransaction, digests: Sequence[bytes]) -> set[bytes]:
+        if not writers:
+            writers.append(open(path, "ab"))  # noqa: SIM115
+        return loaded(transaction, digests)
+
+    monkeypatch.setattr(PostgresTransaction, "loaded", open_and_ask)
+    try:
+        yield writers
+    finally:
+        for writer in writers:
+            writer.close()
+
+
+@pytest.mark.parametrize("shared", [1, 10_000_000], ids=["large", "small"])
+@pytest.mark.parametrize("content", [b"hello", statuses(report())], ids=["bad", "good"])
+def test_a_file_that_is_opened_for_writing_while_it_is_read_waits(
+    loader: Loader, monkeypatch: pytest.MonkeyPatch, content: bytes, shared: int
+) -> None:
+    monkeypatch.setattr(processing.processor, "MAX_SHARED_BYTES", shared)
+    name = "vehicles_status_1.json"
+    with opened_for_writing_while_it_is_read(monkeypatch, loader.incoming / name):
+        assert states(loader.load_named({name: content})) == ["waiting"]
+    assert loader.count("ingested_files") == loader.count(HISTORY) == 0
+    assert states(loader.processor.load([Work(name)])) == ["failed" if content == b"hello" else "loaded"]
+
+
+@contextmanager
+def races_lost(monkeypatch: pytest.MonkeyPatch, times: int, then: Callable[[], None]) -> Iterator[None]:
+    """As if another process had entered the same file, so often."""
+    add, left = ledger.add, iter(range(times))
+
+    def lose(cursor: Any, entries: Sequence[Entry]) -> None:
+        if next(left, None) is None:
+            return add(cursor, entries)
+        then()
+        raise TryAgain("lost")
+
+    monkeypatch.setattr(ledger, "add", lose)
+    yield
+    monkeypatch.setattr(ledger, "add", add)
+
+
+@pytest.mark.parametrize("shared", [1, 10_000_000], ids=["large", "small"])
+def test_a_lost_race_is_run_again_a_few_times(
+    loader: Loader, monkeypatch: pytest.MonkeyPatch, shared: int
+) -> None:
+    monkeypatch.setattr(processing.processor, "MAX_SHARED_BYTES", shared)
+    content = statuses(report(1), report(1), report(1, "parking"))
+    with races_lost(monkeypatch, 5, lambda: None), pytest.raises(TryAgain):
+        loader.load(vehicles_status_1=content)
+    with races_lost(monkeypatch, 4, lambda: None):
+        (outcome,) = loader.processor.load([Work("vehicles_status_1.json")])
+    assert (outcome.state, counts(outcome)) == ("loaded", (3, 1, 1, 1))
+    assert loader.count(HISTORY) == loader.count("rejected_records") == 1
+
+
+def test_a_file_that_could_not_be_read_at_the_first_try_may_be_loaded_at_the_next(
+    loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["vehicles_status_1.json", "vehicles_status_2.json"]
+    files = {name: statuses(report(i)) for i, name in enumerate(names)}
+    with (
+        opened_for_writing_while_it_is_read(monkeypatch, loader.incoming / names[0]) as writers,
+        races_lost(monkeypatch, 1, lambda: writers[0].close()),
+    ):
+        assert states(loader.load_named(files)) == ["loaded", "loaded"]
+    assert loader.count(HISTORY) == 2
+    assert loader.left() == []
 
 
 # A model ---------------------------------------------------------------------------------------------
