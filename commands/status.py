@@ -42,7 +42,7 @@ def gather(settings: Settings, connection: Connection) -> Status:
         _backlog(str(settings.folder)),
         queries.totals(connection),
         queries.last_files(connection, _SHOWN),
-        queries.last_failures(connection, _SHOWN),
+        queries.last_files(connection, _SHOWN, "failed"),
     )
 
 

@@ -57,41 +57,22 @@ def totals(connection: Connection) -> Totals:
     return Totals(**rows[0])
 
 
-def last_files(connection: Connection, count: int) -> list[FileEntry]:
-    """The files that came to their end last, the newest first."""
-    return [
-        FileEntry(**row)
-        for row in _rows(
-            connection,
-            """
-            SELECT file_id, name, kind, state, rows_read, rows_inserted, rows_duplicate,
-                   rows_rejected, finished_at, error
-            FROM mobileye_data.ingested_files
-            ORDER BY finished_at DESC
-            LIMIT %s
-            """,
-            count,
-        )
-    ]
-
-
-def last_failures(connection: Connection, count: int) -> list[FileEntry]:
-    """The files that failed last, the newest first."""
-    return [
-        FileEntry(**row)
-        for row in _rows(
-            connection,
-            """
-            SELECT file_id, name, kind, state, rows_read, rows_inserted, rows_duplicate,
-                   rows_rejected, finished_at, error
-            FROM mobileye_data.ingested_files
-            WHERE state = 'failed'
-            ORDER BY finished_at DESC
-            LIMIT %s
-            """,
-            count,
-        )
-    ]
+def last_files(connection: Connection, count: int, *states: str) -> list[FileEntry]:
+    """The files that came last to their end, or to an end of these states, the newest first."""
+    rows = _rows(
+        connection,
+        """
+        SELECT file_id, name, kind, state, rows_read, rows_inserted, rows_duplicate,
+               rows_rejected, finished_at, error
+        FROM mobileye_data.ingested_files
+        WHERE state = ANY (%s)
+        ORDER BY finished_at DESC
+        LIMIT %s
+        """,
+        list(states or ("loaded", "failed")),
+        count,
+    )
+    return [FileEntry(**row) for row in rows]
 
 
 def _rows(connection: Connection, statement: str, *values: object) -> list[dict[str, Any]]:

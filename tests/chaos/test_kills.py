@@ -1,4 +1,4 @@
-"""A sample of the points at which the ingest can be killed; python -m tests.chaos goes through all."""
+"""A sample of the points at which the ingest can be killed, and all that are around a rename or a delete."""
 
 import random
 from pathlib import Path

@@ -113,7 +113,10 @@ def test_a_partition_has_the_keys_and_indexes_of_its_table(
         row[0].partition(" USING ")[2]
         for row in query(database.url, statement, (f"{DETECTIONS.name}_20220605",))
     ]
-    assert sorted(found) == ["brin (detection_time)", "btree (vehicle_id, detection_time, object_type)"]
+    assert sorted(found) == [
+        "brin (detection_time) WITH (autosummarize='on')",
+        "btree (vehicle_id, detection_time, object_type)",
+    ]
 
 
 def test_rows_of_a_day_that_has_rows_among_the_others_stay_together(

@@ -44,7 +44,7 @@ def busy(database: Database) -> Database:
 
 def test_of_nothing_all_totals_are_zero(connection: Connection) -> None:
     assert queries.totals(connection) == EMPTY
-    assert queries.last_files(connection, 5) == queries.last_failures(connection, 5) == []
+    assert queries.last_files(connection, 5) == queries.last_files(connection, 5, "failed") == []
 
 
 def test_totals_add_up_files_and_records(busy: Database, connection: Connection) -> None:
@@ -73,9 +73,9 @@ def test_the_last_files_come_newest_first(busy: Database, connection: Connection
 
 
 def test_the_last_failures_come_newest_first(busy: Database, connection: Connection) -> None:
-    found = queries.last_failures(connection, 5)
+    found = queries.last_files(connection, 5, "failed")
     assert [(entry.name, entry.error) for entry in found] == [("b.json", "no end"), ("a.json", "no JSON")]
-    assert [entry.name for entry in queries.last_failures(connection, 1)] == ["b.json"]
+    assert [entry.name for entry in queries.last_files(connection, 1, "failed")] == ["b.json"]
 
 
 def test_without_the_tables_a_person_is_needed(empty_database: Database) -> None:
