@@ -157,7 +157,9 @@ class Backlog:
         known = self._waiting.get(name)
         if known is None or known.stamp != stamp:
             known = self._waiting[name] = _Waiting(stamp, now)
-        known.due = now + max(known.delay, len(self._waiting) / _RETRIES_A_SECOND)
+        crowd = len(self._waiting) / _RETRIES_A_SECOND
+        # Rounded up: a crowd is tried batch by batch, not one by one.
+        known.due = now + known.delay if known.delay > crowd else math.ceil(now + crowd)
         settled_at = known.since + self._settle_seconds
         if now < settled_at < known.due:
             known.due = settled_at

@@ -17,7 +17,7 @@ from commands.workers import start_pool
 from config import Settings
 from db.connection import Database
 from processing.errors import DatabaseUnavailable, Misconfigured
-from processing.pool import Results, WorkerDied, outcomes
+from processing.pool import BatchLost, Results, WorkerDied, outcomes
 from processing.processor import Outcome, Work
 from processing.settle import recover_claims
 
@@ -125,6 +125,8 @@ class Daemon:
         except DatabaseUnavailable as error:
             self._backlog.give_back(batch)
             self._database_is_away(error)
+        except BatchLost:
+            self._backlog.give_back(batch)
         except Misconfigured:
             self._backlog.give_back(batch)
             raise

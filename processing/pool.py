@@ -26,6 +26,10 @@ class WorkerDied(Exception):
     """The process that was loading the batch has ended, or failed in an unforeseen way."""
 
 
+class BatchLost(Exception):
+    """The pool has ended with the batch in hand, for a reason that lies elsewhere."""
+
+
 class Pool:
     """Loads batches in a fixed number of processes."""
 
@@ -84,8 +88,10 @@ def outcomes(results: Results) -> list[Outcome]:
         return results.result(timeout=0)
     except (DatabaseUnavailable, Misconfigured):
         raise
-    except (ProcessExpired, BrokenExecutor, CancelledError) as error:
+    except ProcessExpired as error:
         raise WorkerDied(f"the worker process ended: {error}") from None
+    except (BrokenExecutor, CancelledError) as error:
+        raise BatchLost(f"the worker pool ended: {error}") from None
     except Exception as error:  # noqa: BLE001
         # A fault of ours: the batch must not take the daemon with it. Its text may quote the file.
         raise WorkerDied(f"{type(error).__name__} {_place(error)}") from None

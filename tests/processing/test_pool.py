@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from processing.errors import DatabaseUnavailable, Misconfigured, TryAgain
-from processing.pool import Pool, Results, WorkerDied, outcomes
+from processing.pool import BatchLost, Pool, Results, WorkerDied, outcomes
 from processing.processor import Outcome, Processor, Work
 from tests.support import ROOT, until
 
@@ -134,7 +134,7 @@ def test_a_worker_killed_with_9_is_replaced(pool: Pool, tmp_path: Path) -> None:
     until((tmp_path / "begun").exists)
     for worker in workers():
         worker.kill()
-    with pytest.raises(WorkerDied):
+    with pytest.raises((WorkerDied, BatchLost)):
         done(results)
     assert done(load(pool, "next"))[0].state == "loaded"
     until(lambda: len(workers()) == 2)
@@ -151,8 +151,16 @@ def survives(pool: Pool) -> bool:
     """A batch may be lost in the instant in which the death is noticed, but not one after the other."""
     try:
         return bool(done(load(pool, "next")))
-    except WorkerDied:
+    except (WorkerDied, BatchLost):
         return False
+
+
+def test_a_batch_of_a_pool_that_is_stopped_is_lost_and_no_file_to_blame(pool: Pool, tmp_path: Path) -> None:
+    results = load(pool, f"hang {tmp_path / 'begun'}")
+    until((tmp_path / "begun").exists)
+    pool.stop(0)
+    with pytest.raises(BatchLost):
+        done(results)
 
 
 def test_a_processor_that_can_not_start_is_started_again_for_the_next_batch() -> None:
