@@ -2,6 +2,7 @@
 
 import os
 import queue
+import stat
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -90,12 +91,14 @@ class Daemon:
         return not self._flights and time.monotonic() >= self._outage.next_try
 
     def _size_of(self, name: str) -> int | None:
+        """None if it is gone or a folder: polling takes one for a file that moved if it got its inode."""
         try:
-            return os.stat(os.path.join(self._folder, name), follow_symlinks=False).st_size
+            status = os.lstat(os.path.join(self._folder, name))
         except FileNotFoundError:
             return None
         except OSError:
             return 0  # opening it will tell the reason
+        return None if stat.S_ISDIR(status.st_mode) else status.st_size
 
     def _wait(self) -> None:
         """Until something happens or is due."""

@@ -4,6 +4,7 @@ import ctypes
 import gc
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 from contextlib import contextmanager
@@ -21,6 +22,9 @@ Start = Callable[[], Processor]
 
 Results = Future[list[Outcome]]
 
+#: How long a stop waits for workers that are still starting, all together.
+_BEGIN_SECONDS = 1.5
+
 
 class WorkerDied(Exception):
     """The process that was loading the batch has ended, or failed in an unforeseen way."""
@@ -36,6 +40,7 @@ class Pool:
     def __init__(self, workers: int, start: Start) -> None:
         self.size = workers
         self._start = start
+        self._unfinished: set[Results] = set()
         self._pool = self._make()
 
     def load(self, batch: Sequence[Work]) -> Results:
@@ -55,17 +60,23 @@ class Pool:
             self._pool.join(seconds)
         except TimeoutError:
             self._pool.stop()  # type: ignore[no-untyped-call]
+            for results in list(self._unfinished):
+                results.cancel()  # pebble would leave some for ever undone
             for worker in active_children():
                 worker.kill()
             self._pool.join()
 
     def _wait_for_beginners(self) -> None:
         """A worker that is stopped while it starts would complain of what it no longer finds."""
+        deadline = time.monotonic() + _BEGIN_SECONDS
         for _ in range(self.size):
-            self._begun.acquire(timeout=1)
+            self._begun.acquire(timeout=max(0.0, deadline - time.monotonic()))
 
     def _schedule(self, batch: Sequence[Work]) -> Results:
-        return cast(Results, self._pool.schedule(_load, args=(list(batch),)))
+        results = cast(Results, self._pool.schedule(_load, args=(list(batch),)))
+        self._unfinished.add(results)
+        results.add_done_callback(self._unfinished.discard)
+        return results
 
     def _make(self) -> ProcessPool:
         # spawn: a fork would copy the locks of the observer's threads in whatever state they are.

@@ -105,14 +105,14 @@ def test_a_file_that_ends_in_the_middle_fails_when_it_has_settled(tmp_path: Path
 def test_a_file_is_waited_for_while_a_writer_has_it_open_or_keeps_changing_it(
     tmp_path: Path, database: Database
 ) -> None:
-    daemon = Daemon(tmp_path, database.url, SETTLE_SECONDS=0.5, RESCAN_SECONDS=0.2).start()
+    daemon = Daemon(tmp_path, database.url, SETTLE_SECONDS=0.3, RESCAN_SECONDS=0.1).start()
     text = one_status(1)
     path = daemon.incoming / "vehicles_status_changing.json"
     with open(daemon.incoming / "vehicles_status_open.json", "wb", buffering=0) as held:
         held.write(text)
-        for end in range(len(text) - 20, len(text)):
+        for end in range(len(text) - 12, len(text)):
             path.write_bytes(text[:end])
-            time.sleep(0.1)
+            time.sleep(0.06)
         held.seek(0)
         held.write(one_status(2))
     path.write_bytes(text)
@@ -170,15 +170,33 @@ def test_a_file_that_kills_its_worker_twice_fails_and_the_others_load(
     for number in range(20):
         daemon.drop(f"vehicles_status_{number}.json", one_status(number))
     daemon.drop("vehicles_status_deadly.json", one_status(99))
-    settings = Settings(watch_folder=daemon.incoming, workers=2, rescan_seconds=0.2)
-    prepare_folders(settings)
-    log = make_log(LogFormat.TEXT)
-    totals = commands.daemon.Daemon(settings, lambda: database, log, Stop()).run(once=True)
+    totals = here(daemon, database).run(once=True)
     assert (totals["loaded"], totals["failed"], totals["waiting"]) == (20, 1, 0)
     assert daemon.rows("SELECT name, error FROM mobileye_data.ingested_files WHERE state = 'failed'") == [
         ("vehicles_status_deadly.json", "the worker process died over it 2 times")
     ]
     assert (daemon.failed / "vehicles_status_deadly.json").read_bytes() == one_status(99)
+
+
+def here(daemon: Daemon, database: Database) -> commands.daemon.Daemon:
+    """The same daemon in this process."""
+    settings = Settings(watch_folder=daemon.incoming, workers=2, rescan_seconds=0.2)
+    prepare_folders(settings)
+    return commands.daemon.Daemon(settings, lambda: database, make_log(LogFormat.TEXT), Stop())
+
+
+def test_a_folder_that_is_taken_for_a_new_file_is_left_alone(tmp_path: Path, database: Database) -> None:
+    """As polling does when the folder has got the inode of a file that was just deleted."""
+    daemon = Daemon(tmp_path, database.url)
+    daemon.drop("vehicles_status_1.json", one_status(1))
+    inside = daemon.incoming / "folder.json" / "inside.json"
+    inside.parent.mkdir()
+    inside.touch()
+    process = here(daemon, database)
+    process._inbox.put("folder.json")
+    totals = process.run(once=True)
+    assert (totals["loaded"], totals["failed"], totals["waiting"]) == (1, 0, 0)
+    assert inside.exists()
 
 
 # Outages ------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from tests.support import ROOT, Daemon, detections, event, free_port, report, st
 BOTH = [signal.SIGINT, signal.SIGTERM]
 
 #: More than a moment's work, less than a test's patience.
-LARGE = 60_000
+LARGE = 25_000
 
 
 def large() -> bytes:

@@ -44,30 +44,30 @@ def observer(request: pytest.FixtureRequest, folder: Path, heard: Heard) -> Iter
     observer.stop()
 
 
-def write(folder: Path) -> None:
-    (folder / "a.json").write_bytes(b"{}")
+def write(folder: Path, name: str) -> None:
+    (folder / name).write_bytes(b"{}")
 
 
-def rename(folder: Path) -> None:
-    drop(folder, "a.json", b"{}")
+def rename(folder: Path, name: str) -> None:
+    drop(folder, name, b"{}")
 
 
-def move_in(folder: Path) -> None:
+def move_in(folder: Path, name: str) -> None:
     (folder.parent / "elsewhere").write_bytes(b"{}")
-    (folder.parent / "elsewhere").rename(folder / "a.json")
+    (folder.parent / "elsewhere").rename(folder / name)
 
 
-def link(folder: Path) -> None:
+def link(folder: Path, name: str) -> None:
     (folder.parent / "elsewhere").write_bytes(b"{}")
-    (folder / "a.json").hardlink_to(folder.parent / "elsewhere")
+    (folder / name).hardlink_to(folder.parent / "elsewhere")
 
 
-@pytest.mark.parametrize("arrive", [write, rename, move_in, link])
-def test_a_file_is_told_however_it_arrives(
-    observer: FolderObserver, folder: Path, heard: Heard, arrive: Callable[[Path], None]
-) -> None:
-    arrive(folder)
-    assert heard.next() == "a.json"
+def test_a_file_is_told_however_it_arrives(observer: FolderObserver, folder: Path, heard: Heard) -> None:
+    for arrive in (write, rename, move_in, link):
+        arrive(folder, f"{arrive.__name__}.json")
+    awaited = {"write.json", "rename.json", "move_in.json", "link.json"}
+    while awaited:
+        awaited.discard(heard.next())
     assert observer.is_sound()
 
 
