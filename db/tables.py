@@ -31,8 +31,8 @@ class Table:
     def full_name(self) -> str:
         return f"mobileye_data.{self.name}"
 
-    def list_columns(self, prefix: str = "") -> str:
-        return ", ".join(prefix + column for column in self.columns)
+    def list_columns(self) -> str:
+        return ", ".join(self.columns)
 
 
 def _detection_row(record: Detection, file_id: int) -> Row:
