@@ -1,5 +1,7 @@
 """The latest status of each vehicle, gathered while reports are written."""
 
+from collections.abc import Sequence
+
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import execute_values
 
@@ -16,13 +18,15 @@ class Latest:
     def __init__(self) -> None:
         self._reports: dict[str, tuple[StatusReport, int]] = {}
 
-    def take(self, record: Record, file_id: int) -> None:
+    def take(self, records: Sequence[Record], file_id: int) -> None:
         """Of reports with the same time the first counts, as it does in the history."""
-        if not isinstance(record, StatusReport):
-            return
-        known = self._reports.get(record.vehicle_id)
-        if known is None or known[0].report_time < record.report_time:
-            self._reports[record.vehicle_id] = record, file_id
+        reports = self._reports
+        for record in records:
+            if not isinstance(record, StatusReport):
+                return
+            known = reports.get(record.vehicle_id)
+            if known is None or known[0].report_time < record.report_time:
+                reports[record.vehicle_id] = record, file_id
 
     def is_full(self) -> bool:
         return len(self._reports) >= _MOST

@@ -1,21 +1,23 @@
-"""Inserts rows of which some may exist, through a temporary table, and tells which did."""
+"""Rows of which some may exist: finds these, by a temporary table, and tells which differ."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import StringIO
+from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 from psycopg2.extensions import cursor as Cursor
 
+from db.insert import copy_rows
 from db.ledger import Entry
+from db.rows import copy_data
 from db.tables import Table
-from processing.errors import TryAgain
 from processing.records import Kind, Parsed, Record, Rejected
 
 
 class Placed(NamedTuple):
-    """A row and where it came from: the offset-th record of an element of a file."""
+    """A row and where it came from: the record that stands offset places into elements of a file."""
 
+    packed: bytes
     record: Record
     entry: Entry
     parsed: Parsed
@@ -30,82 +32,57 @@ class Placed(NamedTuple):
 
 @dataclass(frozen=True)
 class Existing:
-    """A row that was not inserted, because its key is there: with the same value, or with another."""
+    """A row whose key is in the table: with the same value, or with another."""
 
     index: int
     is_same: bool
     detail: str
 
 
-def insert_new(cursor: Cursor, table: Table, rows: Sequence[tuple[Record, int]]) -> list[Existing]:
-    """Inserts the rows with new keys, of equal keys the first; gives back the others."""
-    _fill(cursor, table, rows)
-    _move_new(cursor, table)
+def first_of_each_key(table: Table, rows: Sequence[Placed]) -> tuple[list[Placed], list[Placed]]:
+    """The first row of each key, in the order of COPY, and the others."""
+    key = attrgetter(*table.key)
+    firsts: dict[object, Placed] = {}
+    others = [row for row in rows if firsts.setdefault(key(row.record), row) is not row]
+    return sorted(firsts.values(), key=itemgetter(0)), others
+
+
+def find_existing(cursor: Cursor, table: Table, rows: Sequence[Placed]) -> list[Existing]:
+    """Those of the rows whose key exists, among what this transaction and the committed ones wrote."""
+    cursor.execute(
+        f"""
+        CREATE TEMPORARY TABLE IF NOT EXISTS new_{table.name}
+            (LIKE {table.full_name}, index integer GENERATED ALWAYS AS IDENTITY)
+            ON COMMIT DELETE ROWS;
+        TRUNCATE new_{table.name} RESTART IDENTITY
+        """
+    )
+    copy_rows(cursor, table, copy_data(row.packed for row in rows), len(rows), f"new_{table.name}")
     return _compare(cursor, table, rows)
 
 
-def _fill(cursor: Cursor, table: Table, rows: Sequence[tuple[Record, int]]) -> None:
-    columns = ", ".join(f"{name} {type_}" for name, type_ in zip(table.columns, table.types, strict=True))
-    cursor.execute(
-        f"""
-        CREATE TEMPORARY TABLE IF NOT EXISTS new_{table.name} (index integer, {columns})
-            ON COMMIT DELETE ROWS;
-        TRUNCATE new_{table.name}
-        """
-    )
-    lines = "".join(
-        [
-            f"{i}\t{table.lines((record,), str(table.time(record)), file_id)}"
-            for i, (record, file_id) in enumerate(rows)
-        ]
-    )
-    cursor.copy_expert(f"COPY new_{table.name} FROM STDIN", StringIO(lines))
-
-
-def _move_new(cursor: Cursor, table: Table) -> None:
-    """Takes the rows that it inserts out of the temporary table."""
-    key = ", ".join(table.key)
-    cursor.execute(
-        f"""
-        WITH candidate AS (
-            SELECT DISTINCT ON ({key}) *
-            FROM new_{table.name}
-            ORDER BY {key}, index
-        ), inserted AS (
-            INSERT INTO {table.full_name} ({table.list_columns()})
-            SELECT {table.list_columns()} FROM candidate
-            ON CONFLICT ({key}) DO NOTHING
-            RETURNING {key}
-        )
-        DELETE FROM new_{table.name} new
-        USING candidate JOIN inserted USING ({key})
-        WHERE new.index = candidate.index
-        """
-    )
-
-
-def _compare(cursor: Cursor, table: Table, rows: Sequence[tuple[Record, int]]) -> list[Existing]:
-    """What is left, beside what is stored under its key. A new statement sees what others committed."""
-    times = [table.time(record) for record, _ in rows]
-    on = " AND ".join(f"old.{column} = new.{column}" for column in table.key)
+def _compare(cursor: Cursor, table: Table, rows: Sequence[Placed]) -> list[Existing]:
+    """Row by row through the index: a join by hash would read whole partitions."""
+    times = [table.time(row.record) for row in rows]
+    where = " AND ".join(f"{column} = new.{column}" for column in table.key)
     new, old = (", ".join(f"{side}.{column}" for column in table.value) for side in ("new", "old"))
     shown = ", ' ', ".join(f"'{column}=', coalesce(old.{column}::text, 'null')" for column in table.value)
     cursor.execute(
         f"""
-        SELECT new.index,
-               old.vehicle_id IS NULL,
+        SELECT index - 1,
                ({new}) IS NOT DISTINCT FROM ({old}),
-               concat({shown})
+               CASE WHEN ({new}) IS DISTINCT FROM ({old}) THEN concat({shown}) END
         FROM new_{table.name} new
-        LEFT JOIN {table.full_name} old
-            ON {on} AND old.{table.key[1]} BETWEEN %s AND %s
+        CROSS JOIN LATERAL (
+            SELECT *
+            FROM {table.full_name}
+            WHERE {where} AND {table.key[1]} BETWEEN %s AND %s
+            LIMIT 1
+        ) old
         """,
         (min(times), max(times)),
     )
-    existing = cursor.fetchall()
-    if any(is_gone for _, is_gone, _, _ in existing):
-        raise TryAgain("a row was deleted while it was compared")
     return [
         Existing(index, is_same, f"Expected the value stored under this key ({stored}), got another")
-        for index, _, is_same, stored in existing
+        for index, is_same, stored in cursor
     ]

@@ -3,24 +3,23 @@
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from io import BytesIO
 
 import psycopg2
 from psycopg2.extensions import connection as Connection
-from psycopg2.extras import execute_values
+from psycopg2.extensions import cursor as Cursor
 
 from db import rejects, stage
 from db.chunk import Chunk
-from db.connection import RowRefused, translated
+from db.connection import KeyExists, RowRefused, translated
+from db.insert import COPY_ROWS, copy_rows, insert_rows
 from db.latest import Latest
 from db.ledger import Entry
 from db.partitions import Partitions
-from db.stage import Placed
+from db.rows import copy_data
+from db.stage import Existing, Placed
 from db.tables import Table
-from processing.records import Kind, Parsed, Rejected, StatusReport
-
-#: From so many rows on COPY is faster than execute_values (measured).
-COPY_ROWS = 100
+from processing.errors import TryAgain
+from processing.records import Kind, Parsed, Rejected
 
 _CANCEL_SECONDS = 0.1
 
@@ -39,6 +38,7 @@ class Writer:
         self._sending: Future[None] | None = None
         self._chunks: dict[str, Chunk] = {}
         self._latest = Latest()
+        self._overlapping: set[str] = set()
 
     def add(self, entry: Entry, kind: Kind, parsed: Parsed) -> None:
         chunk = self._chunks.get(kind.name)
@@ -72,66 +72,80 @@ class Writer:
 
     def _send(self, chunk: Chunk) -> None:
         """By the thread, as soon as it has sent the chunk before."""
-        # Written out here: the thread would have to fight for the interpreter, and the server wait for it.
-        _ = chunk.text
+        # Made here: the thread would have to fight for the interpreter, and the server wait for it.
+        _ = chunk.data
         self.wait()
         self._sending = self._sender.submit(self._write, chunk)
 
     def _write(self, chunk: Chunk) -> None:
-        self._partitions.ensure(chunk.table, chunk.days())
-        try:
-            with self._savepoint():
-                self._insert(chunk)
-        except RowRefused:
-            self._write_carefully(chunk.kind, chunk.table, chunk.placed())
-        else:
-            self._accept(chunk)
+        if chunk.elements:
+            self._partitions.ensure(chunk.table, chunk.packed.dates())
+            if chunk.table.name in self._overlapping or not self._inserted(chunk):
+                self._merge(chunk.kind, chunk.table, chunk.placed())
         self._reject(chunk.rejected)
         if self._latest.is_full():
             self._flush_latest()
 
-    def _insert(self, chunk: Chunk) -> None:
-        """The fast way, which takes all rows or none."""
-        table = chunk.table
-        with self._connection.cursor() as cursor:
-            if chunk.size >= COPY_ROWS:
-                statement = f"COPY {table.full_name} ({table.list_columns()}) FROM STDIN"
-                cursor.copy_expert(statement, BytesIO(chunk.text), size=len(chunk.text))
-                return
-            rows = [table.row(placed.record, placed.entry.file_id) for placed in chunk.placed()]
-            statement = f"INSERT INTO {table.full_name} ({table.list_columns()}) VALUES %s"
-            execute_values(cursor, statement, rows, page_size=COPY_ROWS)
-
-    def _write_carefully(self, kind: Kind, table: Table, rows: list[Placed]) -> None:
-        """The way for rows of which some exist, or are refused: those are found by halving."""
+    def _inserted(self, chunk: Chunk) -> bool:
+        """Whether the fast way, which takes all rows or none, has taken them."""
         try:
-            with self._savepoint(), self._connection.cursor() as cursor:
-                existing = stage.insert_new(cursor, table, [(row.record, row.entry.file_id) for row in rows])
+            with self._savepoint() as cursor:
+                if chunk.size >= COPY_ROWS:
+                    copy_rows(cursor, chunk.table, chunk.data, len(chunk.packed.rows))
+                else:
+                    insert_rows(cursor, chunk.table, chunk.table_rows())
+        except RowRefused:
+            return False
+        for entry, parsed in chunk.elements:
+            self._latest.take(parsed.records, entry.file_id)
+        return True
+
+    def _merge(self, kind: Kind, table: Table, rows: list[Placed]) -> None:
+        """The way for rows of which some exist, or are refused."""
+        firsts, others = stage.first_of_each_key(table, rows)
+        self._merge_distinct(kind, table, firsts)
+        if others:
+            self._merge_distinct(kind, table, others)
+
+    def _merge_distinct(self, kind: Kind, table: Table, rows: list[Placed]) -> None:
+        """Rows of different keys, or of keys that exist; what is refused is found by halving."""
+        try:
+            existing = self._insert_around_existing(table, rows)
+        except KeyExists:
+            raise TryAgain("another process has written one of the keys") from None
         except RowRefused as refusal:
             if len(rows) > 1:
                 middle = len(rows) // 2
-                self._write_carefully(kind, table, rows[:middle])
-                self._write_carefully(kind, table, rows[middle:])
+                self._merge_distinct(kind, table, rows[:middle])
+                self._merge_distinct(kind, table, rows[middle:])
             else:
                 self._reject([rows[0].rejected(kind, "refused", str(refusal))])
             return
-        conflicts = {row.index: row for row in existing if not row.is_same}
+        self._count_existing(kind, table, rows, existing)
+
+    def _insert_around_existing(self, table: Table, rows: list[Placed]) -> list[Existing]:
+        with self._savepoint() as cursor:
+            existing = stage.find_existing(cursor, table, rows)
+            known = {row.index for row in existing}
+            new = [row.packed for index, row in enumerate(rows) if index not in known]
+            if new:
+                copy_rows(cursor, table, copy_data(new), len(new))
+        return existing
+
+    def _count_existing(self, kind: Kind, table: Table, rows: list[Placed], existing: list[Existing]) -> None:
+        # Where one chunk met rows that exist, the next one will too: the fast way would fail in its middle.
+        (self._overlapping.add if existing else self._overlapping.discard)(table.name)
+        conflicts = {row.index: row.detail for row in existing if not row.is_same}
         for row in existing:
             rows[row.index].entry.duplicate += row.is_same
-        self._reject([rows[i].rejected(kind, "conflict", row.detail) for i, row in conflicts.items()])
+        self._reject([rows[index].rejected(kind, "conflict", detail) for index, detail in conflicts.items()])
         for index, placed in enumerate(rows):
             if index not in conflicts:
-                self._latest.take(placed.record, placed.entry.file_id)
+                self._latest.take([placed.record], placed.entry.file_id)
 
     def _flush_latest(self) -> None:
         with translated(), self._connection.cursor() as cursor:
             self._latest.flush(cursor)
-
-    def _accept(self, chunk: Chunk) -> None:
-        if chunk.kind.record is StatusReport:
-            for entry, parsed in chunk.elements:
-                for record in parsed.records:
-                    self._latest.take(record, entry.file_id)
 
     def _reject(self, rejected: list[tuple[Entry, Rejected]]) -> None:
         for entry, _ in rejected:
@@ -140,16 +154,14 @@ class Writer:
             rejects.add(cursor, rejected)
 
     @contextmanager
-    def _savepoint(self) -> Iterator[None]:
+    def _savepoint(self) -> Iterator[Cursor]:
         """What fails within is undone, and the transaction goes on."""
         with translated(), self._connection.cursor() as cursor:
             cursor.execute("SAVEPOINT chunk")
-        try:
-            with translated():
-                yield
-        except RowRefused:
-            with translated(), self._connection.cursor() as cursor:
+            try:
+                with translated():
+                    yield cursor
+            except RowRefused:
                 cursor.execute("ROLLBACK TO SAVEPOINT chunk")
-            raise
-        with translated(), self._connection.cursor() as cursor:
+                raise
             cursor.execute("RELEASE SAVEPOINT chunk")

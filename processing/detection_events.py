@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from msgspec import Struct, ValidationError, convert
+from msgspec import DecodeError, Struct, ValidationError, convert
+from msgspec.json import Decoder
 
 from processing.fields import (
     Invalid,
@@ -13,6 +14,8 @@ from processing.fields import (
     check_year,
     count_keys,
     extra_json,
+    is_common_year,
+    is_plain,
     loose_bytes,
     to_json,
     translate,
@@ -41,12 +44,42 @@ class Event(Struct):
     detections: list[Counted]
 
 
+class UsualCounted(Counted, gc=False, forbid_unknown_fields=True):
+    """A detection with no other fields."""
+
+
+class UsualEvent(Event, forbid_unknown_fields=True):
+    """An event with no other fields."""
+
+    detections: list[UsualCounted]  # type: ignore[assignment]
+
+
 class Header(Struct):
     """An event whose detections are still to be looked at one by one."""
 
     vehicle_id: Text
     detection_time: Instant
     detections: list[Any]
+
+
+def read_usual(array: bytes) -> tuple[int, list[Record]] | None:
+    """The number and records of events, from their text; None unless each is exactly as documented."""
+    try:
+        events = _USUAL.decode(array)
+    except (DecodeError, UnicodeDecodeError):
+        return None
+    records: list[Record] = [
+        Detection(event.vehicle_id, event.detection_time, counted.object_type, counted.object_value, None)
+        for event in events
+        for counted in event.detections
+    ]
+    # An event has 3 keys and 2 texts, a detection 2 keys and a text.
+    plain = is_plain(array, 5 * len(events) + 3 * len(records))
+    common = all(map(is_common_year, [event.detection_time for event in events]))
+    return (len(events), records) if plain and common else None
+
+
+_USUAL = Decoder(list[UsualEvent])
 
 
 def parse(items: Iterable[Any]) -> Iterator[Parsed]:
@@ -168,9 +201,15 @@ def alone(item: Mapping[str, Any], source: Any) -> dict[str, Any]:
 
 
 def origin(parsed: Parsed, offset: int) -> tuple[str, Any]:
-    """JSON path and original of the detection that stands offset places into its event."""
-    source = parsed.source["detections"][offset]
-    return f"$.{KEY}[{parsed.index}].detections[{offset}]", alone(parsed.source, source)
+    """JSON path and original of the detection that stands offset places into its events."""
+    elements = parsed.elements()
+    skipped = 0
+    while offset >= len(elements[skipped]["detections"]):
+        offset -= len(elements[skipped]["detections"])
+        skipped += 1
+    element = elements[skipped]
+    path = f"$.{KEY}[{parsed.index + skipped}].detections[{offset}]"
+    return path, alone(element, element["detections"][offset])
 
 
-KIND = Kind("objects_detection", "objects_detection_", KEY, Detection, parse, origin)
+KIND = Kind("objects_detection", "objects_detection_", KEY, Event, Detection, parse, read_usual, origin)

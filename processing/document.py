@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from decimal import InvalidOperation
+from itertools import islice
 from typing import Any, NoReturn
 
 from ijson.backends import yajl2_c
@@ -16,11 +17,11 @@ from processing.kinds import KINDS, kind_of_key, kind_of_name
 from processing.reader import CHUNK_BYTES, Readable
 from processing.records import Kind, Parsed
 from processing.structure import Structure
+from processing.windows import HEAD, Windows
 
 #: Opens the text from its beginning; called again to find where a syntax error stands.
 OpenText = Callable[[], Readable]
 
-_HEAD = re.compile(rb'\s*\{\s*"([A-Za-z0-9_]+)"\s*:\s*\[')
 _LONG_NUMBER = re.compile(rb"[0-9]{1000}")
 
 
@@ -33,15 +34,16 @@ class Overflow(Exception):
 
 
 class Document:
-    """One pass over a document: kind is known from the start, keys_read when it has ended.
+    """One pass over a document, whose kind is known from the start.
 
-    A careful pass tells repeated keys and keeps numbers of any size, at twice the time.
+    What is exactly as documented is read by windows; from the first window on that is not, the parser
+    takes over, which knows what to say of anything. A careful pass tells repeated keys and keeps
+    numbers of any size, at twice the time.
     """
 
     def __init__(self, name: str, open_text: OpenText, *, careful: bool) -> None:
         self._open_text = open_text
         self._careful = careful
-        self._text = _Checked(open_text(), careful)
         self._key = self._read_key()
         self.kind = _kind(name, self._key)
 
@@ -49,8 +51,16 @@ class Document:
         """The elements of the array, in order.
 
         Raises BadFile, Incomplete or NotReady at the place that is wrong, after the elements before
-        it; RepeatedKey or Overflow if only a careful pass can read it.
+        them; RepeatedKey or Overflow if only a careful pass can read it.
         """
+        windows = Windows(self._open_text(), self.kind)
+        if not self._careful:
+            yield from windows.parsed()
+        if not windows.is_whole:
+            yield from islice(self._parsed_one_by_one(), windows.elements, None)
+
+    def _parsed_one_by_one(self) -> Iterator[Parsed]:
+        self._text = _Checked(self._open_text(), self._careful)
         keys = 1
         for parsed in self.kind.parse(self._elements()):
             keys += parsed.keys
@@ -73,8 +83,8 @@ class Document:
             raise BadFile(f"expected exponents of at most 18 digits, got more in element {count}") from None
 
     def _read_key(self) -> str:
-        head = self._text.peek()
-        match = _HEAD.match(head)
+        head = self._open_text().read(CHUNK_BYTES)
+        match = HEAD.match(head)
         return match[1].decode() if match else self._read_unusual_key(head)
 
     def _read_unusual_key(self, head: bytes) -> str:
@@ -85,6 +95,7 @@ class Document:
         found = _describe(events)
         if found:
             raise BadFile(f"expected one array under one of the keys {_known_keys()}, got {found}")
+        self._text = _Checked(self._open_text(), self._careful)
         self._parse_for_error()
         raise BadFile(f"expected one of the keys {_known_keys()} in the first {CHUNK_BYTES} bytes")
 
@@ -116,20 +127,11 @@ class _Checked:
         self.has_ended = False
         self._text = text
         self._numbers = _ShortNumbers() if careful else None
-        self._peeked: bytes | None = None
         self._next_start = 0
-
-    def peek(self) -> bytes:
-        """The first chunk, which the next read() returns too."""
-        self._peeked = self.read(CHUNK_BYTES)
-        return self._peeked
 
     def read(self, size: int = -1, /) -> bytes:
         if size == 0:  # ijson asks so whether it gets bytes
             return b""
-        if self._peeked is not None:
-            chunk, self._peeked = self._peeked, None
-            return chunk
         chunk = self._text.read(size)
         self.has_ended = not chunk
         self.chunk_start, self._next_start = self._next_start, self._next_start + len(chunk)

@@ -47,11 +47,24 @@ def check_text(value: str, path: str) -> None:
 
 def check_year(instant: datetime, path: str) -> None:
     """Beyond the years 1 to 9999 of UTC an instant could be stored but not be read back."""
-    if not _MIN_YEAR < instant.year < _MAX_YEAR:
+    if not is_common_year(instant):
         try:
             instant.astimezone(UTC)
         except OverflowError:
             raise Invalid("Expected a time in the years 1 to 9999 of UTC, got one beyond", path) from None
+
+
+def is_plain(array: bytes, strings: int) -> bool:
+    """Whether JSON text has so many strings, keys included, and nothing escaped.
+
+    Where each of the expected keys is there, none can then be there twice, nor can a text hold NUL.
+    """
+    return b"\\" not in array and array.count(b'"') == 2 * strings
+
+
+def is_common_year(instant: datetime) -> bool:
+    """Whether its year in UTC is one of 1 to 9999, whatever its offset."""
+    return _MIN_YEAR < instant.year < _MAX_YEAR
 
 
 def check_repeats(record: Any, path: str = "", *, without: str | None = None) -> None:

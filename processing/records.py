@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, json
 
 #: Longest text of a key: an index entry of PostgreSQL must fit a third of an 8 kB page.
 MAX_TEXT = 255
@@ -53,10 +53,11 @@ class Rejected(Struct, frozen=True):
 
 
 class Parsed(Struct, frozen=True, gc=False):
-    """What one element of a file's array became: its records, and those rejected.
+    """What some elements of a file's array, one behind the other, became: records, and those rejected.
 
-    Their positions count on from the element's own; keys is the number of keys in the element,
-    loose_bytes the size of what has no bound of its own: unknown fields and rejected originals.
+    index and position are those of the first element and the first record; source is the only element,
+    or the JSON text of all; keys counts the keys in the only element, loose_bytes is the size of what has no
+    bound of its own: unknown fields and rejected originals.
     """
 
     index: int
@@ -64,21 +65,29 @@ class Parsed(Struct, frozen=True, gc=False):
     source: Any
     records: list[Record]
     rejected: list[Rejected]
-    keys: int
+    keys: int = 0
     loose_bytes: int = 0
+
+    def elements(self) -> list[Any]:
+        """The elements as they stand in the file."""
+        return json.decode(self.source) if isinstance(self.source, bytes) else [self.source]
 
 
 @dataclass(frozen=True)
 class Kind:
     """A kind of file: how its names begin, the key its array stands under, what reads it.
 
-    origin gives back the JSON path and the original of one record, for a reject found
-    only when it is written.
+    element has the fields of an array element. parse takes elements of any form; read_usual takes the
+    text of some and gives back their number and records, or None unless each is exactly as
+    documented. origin gives back the JSON path and the original of one record, for a reject found only
+    when it is written.
     """
 
     name: str
     prefix: str
     key: str
+    element: type[Struct]
     record: type[Record]
     parse: Callable[[Iterable[Any]], Iterator[Parsed]]
+    read_usual: Callable[[bytes], tuple[int, list[Record]] | None]
     origin: Callable[[Parsed, int], tuple[str, Any]]

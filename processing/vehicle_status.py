@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from msgspec import Struct, ValidationError, convert
+from msgspec import DecodeError, Struct, ValidationError, convert
+from msgspec.json import Decoder
 
 from processing.fields import (
     Invalid,
@@ -12,11 +13,13 @@ from processing.fields import (
     check_year,
     count_keys,
     extra_json,
+    is_common_year,
+    is_plain,
     loose_bytes,
     translate,
     unknown_fields,
 )
-from processing.records import Instant, Kind, Parsed, Rejected, StatusReport, Text
+from processing.records import Instant, Kind, Parsed, Record, Rejected, StatusReport, Text
 
 KEY = "vehicle_status"
 
@@ -27,6 +30,27 @@ class Report(Struct):
     vehicle_id: Text
     report_time: Instant
     status: Text
+
+
+class UsualReport(Report, forbid_unknown_fields=True):
+    """A report with no other fields."""
+
+
+def read_usual(array: bytes) -> tuple[int, list[Record]] | None:
+    """The number and records of reports, from their text; None unless each is exactly as documented."""
+    try:
+        reports = _USUAL.decode(array)
+    except (DecodeError, UnicodeDecodeError):
+        return None
+    records: list[Record] = [
+        StatusReport(report.vehicle_id, report.report_time, report.status, None) for report in reports
+    ]
+    plain = is_plain(array, 6 * len(reports))  # 3 keys and 3 texts
+    common = all(map(is_common_year, [report.report_time for report in reports]))
+    return (len(reports), records) if plain and common else None
+
+
+_USUAL = Decoder(list[UsualReport])
 
 
 def parse(items: Iterable[Any]) -> Iterator[Parsed]:
@@ -60,8 +84,8 @@ def flawless(item: Any) -> tuple[Report, str | None, int]:
 
 
 def origin(parsed: Parsed, offset: int) -> tuple[str, Any]:
-    """JSON path and original of the report; offset is 0, an element holds one record."""
-    return f"$.{KEY}[{parsed.index}]", parsed.source
+    """JSON path and original of the report that stands offset places into its elements."""
+    return f"$.{KEY}[{parsed.index + offset}]", parsed.elements()[offset]
 
 
-KIND = Kind("vehicles_status", "vehicles_status_", KEY, StatusReport, parse, origin)
+KIND = Kind("vehicles_status", "vehicles_status_", KEY, Report, StatusReport, parse, read_usual, origin)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import db.chunk
 from db import schema
 from db.connection import Database
 from tests.support import Daemon, Server
@@ -44,3 +45,9 @@ def daemon(tmp_path: Path, database: Database) -> Iterator[Daemon]:
     yield daemon
     if daemon.process is not None:
         daemon.stop()
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several thousand rows are then several chunks."""
+    monkeypatch.setattr(db.chunk, "CHUNK_ROWS", 10_000)

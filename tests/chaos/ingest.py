@@ -9,6 +9,7 @@ import signal
 import sys
 from contextlib import suppress
 
+import db.chunk
 import watcher.scan
 from commands.workers import StartWorker
 from db.connection import Database
@@ -21,6 +22,7 @@ MARK = "the ingest begins here"
 
 
 def main(folder: str, url: str) -> None:
+    db.chunk.CHUNK_ROWS = 10_000  # so that large files have several
     failed = os.path.join(folder, "failed")
     processor = StartWorker(folder, failed, "", OnLoaded.DELETE, 2**40, Database(url))()
     signal.signal(signal.SIGIO, signal.SIG_IGN)

@@ -1,6 +1,6 @@
 """The latest status of each vehicle, in whatever order and division reports come."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +10,7 @@ from psycopg2.extensions import cursor as Cursor
 import db.latest
 from db.connection import Database
 from db.latest import Latest
-from processing.records import Detection, StatusReport
+from processing.records import Detection, Record, StatusReport
 from tests.db.loading import load, sink_to
 from tests.support import query, report, statuses
 
@@ -31,8 +31,7 @@ def told(
 
 def flushed(cursor: Cursor, *reports: StatusReport, file_id: int = 1) -> list[tuple[object, ...]]:
     latest = Latest()
-    for found in reports:
-        latest.take(found, file_id)
+    latest.take(reports, file_id)
     latest.flush(cursor)
     cursor.execute("SELECT vehicle_id, status, extra, file_id FROM vehicle_status ORDER BY 1")
     return cursor.fetchall()
@@ -65,7 +64,7 @@ def test_only_a_newer_one_overwrites_what_is_stored(
 
 def test_detections_are_none_of_its_business(cursor: Cursor) -> None:
     latest = Latest()
-    latest.take(Detection("car", NOON, "cars", 1, None), 1)
+    latest.take([Detection("car", NOON, "cars", 1, None)], 1)
     latest.flush(cursor)
     cursor.execute("SELECT vehicle_id FROM vehicle_status")
     assert cursor.fetchall() == []
@@ -86,12 +85,12 @@ def test_it_is_written_out_before_it_holds_too_many(
     held = []
     take = Latest.take
 
-    def watch(latest: Latest, record: StatusReport, file_id: int) -> None:
-        take(latest, record, file_id)
+    def watch(latest: Latest, records: Sequence[Record], file_id: int) -> None:
+        take(latest, records, file_id)
         held.append(len(latest._reports))
 
     monkeypatch.setattr(Latest, "take", watch)
-    reports = [report(20 - i, f"s{20 - i}", f"car-{i % 5}") for i in range(20)]
+    reports = [report(20 - i, f"s{20 - i}", f"car-{i % 5}", km=i) for i in range(20)]
     with sink_to(database) as sink:
         load(sink, statuses(*reports))
     assert max(held) <= 3

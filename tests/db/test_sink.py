@@ -104,6 +104,7 @@ def test_nothing_is_left_of_what_was_not_committed(
     assert count(database, "ingested_files") == 1
 
 
+@pytest.mark.usefixtures("small_chunks")
 def test_nothing_is_left_of_a_copy_that_was_stopped_in_the_middle(
     database: Database, sink: PostgresSink
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from psycopg2.extensions import connection as Connection
 
 import db.chunk
-import db.writer
+import db.insert
 from db.chunk import Chunk
 from db.connection import Database
 from db.ledger import Entry
@@ -63,6 +63,7 @@ SIZES = {
 }
 
 
+@pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("size", SIZES, ids=SIZES.values())
 def test_rows_arrive_by_every_way(database: Database, sink: PostgresSink, size: int) -> None:
     (loaded,) = load(sink, statuses(*reports(size, km=1)))
@@ -77,6 +78,7 @@ def test_rows_arrive_by_every_way(database: Database, sink: PostgresSink, size: 
     assert found == [(size, size, '{"km": 1}', 1)]
 
 
+@pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("size", SIZES, ids=SIZES.values())
 def test_rows_that_the_database_refuses_are_found_and_the_others_inserted(
     database: Database, sink: PostgresSink, size: int
@@ -134,7 +136,7 @@ def test_a_time_is_the_same_instant_by_every_way(database: Database, sink: Postg
     found = [{**report(vehicle=time), "report_time": time} for time in TIMES]
     _, elements = parsed_document(statuses(*found))
     expected = {parsed.records[0].vehicle_id: parsed.records[0].report_time for parsed in elements}
-    assert len(expected) == len(TIMES) > db.writer.COPY_ROWS
+    assert len(expected) == len(TIMES) > db.insert.COPY_ROWS
     for part in {"COPY": [found], "execute_values": in_small_parts(found)}.get(way, [[*found, found[0]]]):
         load(sink, statuses(*part))
     stored = query(database.url, "SELECT vehicle_id, report_time FROM mobileye_data.vehicle_status_history")
@@ -223,7 +225,7 @@ def test_elements_without_records_are_not_kept(writer: Writer) -> None:
 def test_memory_does_not_grow_with_the_size_of_records(
     writer: Writer, connection: Connection, monkeypatch: pytest.MonkeyPatch, status: Any
 ) -> None:
-    monkeypatch.setattr(db.chunk, "CHUNK_BYTES", 1_000_000)
+    monkeypatch.setattr(db.chunk, "CHUNK_BYTES", 500_000)
     entry = Entry(1, delivery(b"x"), "vehicles_status")
     tracemalloc.start()
     for parsed in KIND.parse(report(i, status, note=f"{i:06}" * 50_000) for i in range(60)):

@@ -21,6 +21,7 @@ from msgspec import json
 import db.chunk
 import db.writer
 import processing.processor
+import processing.windows
 from db import ledger, schema
 from db.connection import Database
 from db.ledger import Entry
@@ -125,6 +126,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks and texts so small that a handful of rows takes every path."""
     monkeypatch.setattr(db.chunk, "CHUNK_ROWS", 4)
     monkeypatch.setattr(db.writer, "COPY_ROWS", 3)
+    monkeypatch.setattr(processing.windows, "WINDOW_BYTES", 300)
     monkeypatch.setattr(processing.processor, "MAX_SHARED_BYTES", 1000)
 
 
@@ -271,6 +273,7 @@ def everything(loader: Loader) -> list[Any]:
     return [loader.rows(f"SELECT t::text FROM {table} t ORDER BY 1") for table in TABLES[:3]]
 
 
+@pytest.mark.usefixtures("small_chunks")
 @ways
 @sizes
 @pytest.mark.parametrize("kind", ["detection", "status's extra"])
@@ -312,6 +315,7 @@ def test_another_value_under_a_key_is_rejected_and_the_first_stays(
     check_conflict(loader, document, second, stored, others + 1)
 
 
+@pytest.mark.usefixtures("small_chunks")
 @conflicts
 def test_another_value_under_a_key_is_rejected_across_chunks(
     loader: Loader, document: Callable[..., bytes], prefix: str, first: Any, second: Any, stored: str

@@ -1,0 +1,47 @@
+"""Rows straight into a table, and a table that does not take them all."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+
+import pytest
+from psycopg2.extensions import cursor as Cursor
+
+from db.connection import Database
+from db.insert import copy_rows, insert_rows
+from db.rows import Packed, copy_data
+from db.tables import STATUS_HISTORY
+from processing.errors import Misconfigured
+from processing.records import StatusReport
+
+REPORTS = [StatusReport(f"car-{i}", datetime(2022, 6, 5, tzinfo=UTC), "x", None) for i in range(50)]
+
+
+@pytest.fixture
+def cursor(database: Database) -> Iterator[Cursor]:
+    with closing(database.connect()) as connection, connection.cursor() as cursor:
+        yield cursor
+
+
+def by_insert(cursor: Cursor) -> None:
+    insert_rows(cursor, STATUS_HISTORY, [STATUS_HISTORY.row(report, 1) for report in REPORTS])
+
+
+def by_copy(cursor: Cursor) -> None:
+    packed = Packed()
+    STATUS_HISTORY.pack(packed, REPORTS, 1)
+    copy_rows(cursor, STATUS_HISTORY, copy_data(packed.rows), len(REPORTS))
+
+
+@pytest.mark.parametrize("way", [by_insert, by_copy])
+def test_rows_that_a_trigger_swallows_are_missed(cursor: Cursor, way: Callable[[Cursor], None]) -> None:
+    cursor.execute(
+        """
+        CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN RETURN CASE NEW.vehicle_id WHEN \'car-7\' THEN NULL ELSE NEW END; END';
+        CREATE TRIGGER skip BEFORE INSERT ON vehicle_status_history_other
+            FOR EACH ROW EXECUTE FUNCTION skip();
+        """
+    )
+    with pytest.raises(Misconfigured, match="vehicle_status_history took 49 of 50 rows"):
+        way(cursor)

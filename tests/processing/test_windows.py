@@ -1,0 +1,183 @@
+"""Documents read by windows: what is as documented, however it is written, and where they leave off."""
+
+import io
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import processing.windows
+from processing.document import Document
+from processing.kinds import KINDS
+from processing.records import Kind, Parsed
+from processing.windows import Windows
+from tests.processing.support import Reading, read
+from tests.support import detections, event, report, statuses
+
+EVENTS, STATUS = KINDS
+
+
+def windows(content: bytes, kind: Kind) -> tuple[Windows, list[Parsed]]:
+    found = Windows(io.BytesIO(content), kind)
+    return found, list(found.parsed())
+
+
+def one_by_one(content: bytes, kind: Kind) -> Reading:
+    parsed = list(Document("x.json", lambda: io.BytesIO(content), careful=True).parsed())
+    return Reading(
+        kind.name,
+        [record for each in parsed for record in each.records],
+        [reject for each in parsed for reject in each.rejected],
+    )
+
+
+EVENT = event(1, ("cars", 2), ("signs", -3))
+TEXT = json.dumps({"objects_detection_events": [EVENT]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (detections(), EVENTS),
+        (b' { "vehicle_status" : [ ] } \n', STATUS),
+        (detections(event(1), event(2)), EVENTS),
+        (detections({**event(1), "detections": []}), EVENTS),
+        (json.dumps({"vehicle_status": [report(i) for i in range(3)]}, indent=4).encode(), STATUS),
+        (TEXT.replace(b": ", b" :\t"), EVENTS),
+        (json.dumps({"objects_detection_events": [dict(reversed(EVENT.items()))] * 3}).encode(), EVENTS),
+        (statuses(report(vehicle="ü ✓", status="]},{ : [{")), STATUS),
+    ],
+)
+def test_what_is_as_documented_is_read_whole(content: bytes, kind: Kind) -> None:
+    found, parsed = windows(content, kind)
+    assert found.is_whole
+    assert Reading(kind.name, [record for each in parsed for record in each.records], []) == one_by_one(
+        content, kind
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        TEXT.replace(b'"object_value": 2', b'"object_value": 1, "object_value": 2'),
+        TEXT.replace(b'"object_value": 2', b'"object_value" : 1, "object_value": 2'),
+        TEXT.replace(b'"vehicle_id"', b'"vehicle_id": "x", "vehicle_id"'),
+        TEXT.replace(b"vehicle_id", b"vehicle\\u005fid"),
+        TEXT.replace(b"cars", b"c\\u0000rs"),
+        TEXT.replace(b"cars", b"c\\ud83drs"),
+        TEXT.replace(b"cars", b"c\xffrs"),
+        TEXT.replace(b"cars", b"c\x01rs"),
+        TEXT.replace(b"cars", b""),
+        TEXT.replace(b"cars", b"x" * 256),
+        TEXT.replace(b"2022-", b"0001-"),
+        TEXT.replace(b"2022-", b"9999-"),
+        TEXT.replace(b"546Z", b"546"),
+        TEXT.replace(b'"object_value": 2', b'"object_value": 2.5'),
+        TEXT.replace(b'"object_value": 2', b'"object_value": 2147483648'),
+        TEXT.replace(b'"object_value": 2', b'"object_value": "2"'),
+        TEXT.replace(b'"object_value": 2', b'"object_value": 2, "lane": 1'),
+        TEXT.replace(b'"detections"', b'"lane": 1, "detections"'),
+        TEXT.replace(b"}]}]}", b"}]}],}"),
+        TEXT.replace(b"}]}]}", b'}]}], "x": 1}'),
+        TEXT.replace(b"}]}]}", b"}]}]]}"),
+        TEXT + b"{}",
+        TEXT[:-1],
+        TEXT[:-2],
+        TEXT[:-3],
+        TEXT[:40],
+        b"",
+        b"[]",
+        b'{"x',
+    ],
+)
+def test_anything_else_is_left_to_the_parser(content: bytes) -> None:
+    found, parsed = windows(content, EVENTS)
+    assert (found.is_whole, found.elements, parsed) == (False, 0, [])
+
+
+FIELDS = st.text("ab]}[{,: ü", min_size=1, max_size=5)
+REPORTS = st.lists(st.builds(report, st.integers(0, 3599), FIELDS, FIELDS), max_size=8)
+COUNTED = st.lists(st.tuples(FIELDS, st.integers(-(2**31), 2**31 - 1)), min_size=1, max_size=4)
+DETECTED = st.lists(
+    st.builds(
+        lambda second, counted, car: event(second, *counted, vehicle=car),
+        st.integers(0, 3599),
+        COUNTED,
+        FIELDS,
+    ),
+    max_size=8,
+)
+ODD: list[Any] = [None, {}, report(1, km=2), event(1, lane=3), {**event(1), "detections": [{}]}]
+
+
+@given(
+    st.one_of(st.tuples(st.just(STATUS), REPORTS), st.tuples(st.just(EVENTS), DETECTED)),
+    st.integers(0, 8),
+    st.sampled_from([None, *ODD]),
+    st.sampled_from([None, 0, 1]),
+    st.integers(1, 300),
+)
+def test_windows_of_any_size_read_what_the_parser_reads(
+    document: tuple[Kind, list[Any]], place: int, odd: Any, indent: int | None, size: int
+) -> None:
+    kind, elements = document
+    if odd is not None:
+        elements.insert(place, odd)
+    content = json.dumps({kind.key: elements}, indent=indent, ensure_ascii=False).encode()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(processing.windows, "WINDOW_BYTES", size)
+        patched.setattr(processing.windows, "_NEAR_END", size // 2)
+        assert read(content) == one_by_one(content, kind)
+        if odd is None and size > 40:  # a smaller one has not the head in it
+            assert windows(content, kind)[0].is_whole
+
+
+def test_the_parser_goes_on_where_the_windows_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processing.windows, "WINDOW_BYTES", 1000)
+    elements = [event(i, ("cars", i), ("signs", i)) for i in range(100)]
+    elements[60]["detections"][1]["object_value"] = None
+    content = detections(*elements)
+    found, parsed = windows(content, EVENTS)
+    assert 40 < found.elements < 60
+    assert parsed[1].index == len(parsed[0].elements())
+    assert parsed[1].position == len(parsed[0].records)
+    reading = read(content)
+    assert len(reading.records) == 199
+    (reject,) = reading.rejected
+    assert (reject.position, reject.path) == (
+        121,
+        "$.objects_detection_events[60].detections[1].object_value",
+    )
+
+
+def test_an_element_without_an_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processing.windows, "WINDOW_BYTES", 1000)
+    monkeypatch.setattr(processing.windows, "_MAX_ELEMENT_BYTES", 4000)
+    text = io.BytesIO(detections(event(1, *[("cars", i) for i in range(1000)])))
+    assert list(Windows(text, EVENTS).parsed()) != []  # of nothing
+    assert text.tell() == 6000
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "paths"),
+    [
+        (
+            detections(event(1), {**event(2), "detections": []}, event(3, ("a", 1), ("b", 2), ("c", 3))),
+            EVENTS,
+            {1: ("[0].detections[1]", ("cars", 2)), 4: ("[2].detections[2]", ("c", 3))},
+        ),
+        (statuses(report(1), report(2), report(3)), STATUS, {0: ("[0]", None), 2: ("[2]", None)}),
+    ],
+)
+def test_the_original_of_a_record_is_found_in_its_window(
+    content: bytes, kind: Kind, paths: dict[int, Any]
+) -> None:
+    _, (parsed,) = windows(content, kind)
+    for offset, (path, counted) in paths.items():
+        found, original = kind.origin(parsed, offset)
+        assert found == f"$.{kind.key}{path}"
+        (record,) = kind.read_usual(json.dumps([original]).encode())[1]  # type: ignore[index]
+        assert record == parsed.records[offset]
+        assert counted is None or (record.object_type, record.object_value) == counted  # type: ignore[union-attr]
