@@ -37,8 +37,9 @@ def by_copy(cursor: Cursor) -> None:
 def test_rows_that_a_trigger_swallows_are_missed(cursor: Cursor, way: Callable[[Cursor], None]) -> None:
     cursor.execute(
         """
-        CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS
-            'BEGIN RETURN CASE NEW.vehicle_id WHEN \'car-7\' THEN NULL ELSE NEW END; END';
+        CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN RETURN CASE NEW.vehicle_id WHEN 'car-7' THEN NULL ELSE NEW END; END
+        $$;
         CREATE TRIGGER skip BEFORE INSERT ON vehicle_status_history_other
             FOR EACH ROW EXECUTE FUNCTION skip();
         """
