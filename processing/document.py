@@ -44,6 +44,8 @@ class Document:
     def __init__(self, name: str, open_text: OpenText, *, careful: bool) -> None:
         self._open_text = open_text
         self._careful = careful
+        self._text = open_text()
+        self._head = self._text.read(CHUNK_BYTES)
         self._key = self._read_key()
         self.kind = _kind(name, self._key)
 
@@ -53,20 +55,20 @@ class Document:
         Raises BadFile, Incomplete or NotReady at the place that is wrong, after the elements before
         them; RepeatedKey or Overflow if only a careful pass can read it.
         """
-        windows = Windows(self._open_text(), self.kind)
+        windows = Windows(self._head, self._text, self.kind)
         if not self._careful:
             yield from windows.parsed()
         if not windows.is_whole:
             yield from islice(self._parsed_one_by_one(), windows.elements, None)
 
     def _parsed_one_by_one(self) -> Iterator[Parsed]:
-        self._text = _Checked(self._open_text(), self._careful)
+        self._checked = _Checked(self._open_text(), self._careful)
         keys = 1
         for parsed in self.kind.parse(self._elements()):
             keys += parsed.keys
             yield parsed
-        self._text.structure.finish()
-        if keys != self._text.structure.keys and not self._careful:
+        self._checked.structure.finish()
+        if keys != self._checked.structure.keys and not self._careful:
             raise RepeatedKey
 
     def _elements(self) -> Iterator[Any]:
@@ -74,7 +76,7 @@ class Document:
         options = {"map_type": UniqueKeys} if self._careful else {"use_float": True}
         count = 0
         try:
-            for element in yajl2_c.items(self._text, f"{self._key}.item", buf_size=CHUNK_BYTES, **options):
+            for element in yajl2_c.items(self._checked, f"{self._key}.item", buf_size=CHUNK_BYTES, **options):
                 yield element
                 count += 1
         except (JSONError, UnicodeDecodeError) as error:
@@ -83,9 +85,8 @@ class Document:
             raise BadFile(f"expected exponents of at most 18 digits, got more in element {count}") from None
 
     def _read_key(self) -> str:
-        head = self._open_text().read(CHUNK_BYTES)
-        match = HEAD.match(head)
-        return match[1].decode() if match else self._read_unusual_key(head)
+        match = HEAD.match(self._head)
+        return match[1].decode() if match else self._read_unusual_key(self._head)
 
     def _read_unusual_key(self, head: bytes) -> str:
         """The key if it is written in an unusual way, such as with escapes; else what is wrong with it."""
@@ -95,13 +96,13 @@ class Document:
         found = _describe(events)
         if found:
             raise BadFile(f"expected one array under one of the keys {_known_keys()}, got {found}")
-        self._text = _Checked(self._open_text(), self._careful)
+        self._checked = _Checked(self._open_text(), self._careful)
         self._parse_for_error()
         raise BadFile(f"expected one of the keys {_known_keys()} in the first {CHUNK_BYTES} bytes")
 
     def _parse_for_error(self) -> None:
         try:
-            for _ in yajl2_c.basic_parse(self._text, use_float=True, buf_size=CHUNK_BYTES):
+            for _ in yajl2_c.basic_parse(self._checked, use_float=True, buf_size=CHUNK_BYTES):
                 pass
         except (JSONError, UnicodeDecodeError) as error:
             self._refuse(error, 0)
@@ -111,9 +112,9 @@ class Document:
         complaint = _complaint(error)
         if complaint.endswith("overflow") and not self._careful:
             raise Overflow from None
-        if self._text.has_ended:
+        if self._checked.has_ended:
             raise Incomplete(f"it ends in the middle, after {count} whole elements") from None
-        offset = find_offset(self._open_text, self._text.chunk_start)
+        offset = find_offset(self._open_text, self._checked.chunk_start)
         place = f"at byte {offset}, in element {count}"
         raise BadFile(f"expected valid JSON, got a {complaint} {place}") from None
 

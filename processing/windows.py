@@ -29,14 +29,16 @@ _TAIL = re.compile(rb"\]\s*\}\s*")
 
 
 class Windows:
-    """One pass over a document, which ends at the first thing that is not as documented.
+    """One pass over a document, the first bytes of which have been read already.
 
-    elements counts those that were given back; is_whole tells whether they were all.
+    It ends at the first thing that is not as documented. elements counts those that were given back;
+    is_whole tells whether they were all.
     """
 
-    def __init__(self, text: Readable, kind: Kind) -> None:
+    def __init__(self, head: bytes, text: Readable, kind: Kind) -> None:
         self.elements = 0
         self.is_whole = False
+        self._head = head
         self._text = text
         self._kind = kind
         self._records = 0
@@ -44,22 +46,23 @@ class Windows:
 
     def parsed(self) -> Iterator[Parsed]:
         """The elements in order, those of a window together; raises what the text's read() raises."""
-        text = self._text.read(WINDOW_BYTES)
-        head = HEAD.match(text)
+        head = HEAD.match(self._head)
         if head is None:
             return
-        rest = text[head.end() :]
+        rest = self._head[head.end() :]
         while text := self._text.read(WINDOW_BYTES):
             window, rest = self._cut(rest + text)
             parsed = self._parse(window)
             if parsed is None or len(rest) > _MAX_ELEMENT_BYTES:
                 return
-            yield parsed
+            if parsed.records:
+                yield parsed
         tail = _TAIL.fullmatch(rest, max(0, rest.rfind(b"]")))
         parsed = self._parse(rest[: tail.start()]) if tail else None
         if parsed is not None:
-            yield parsed
             self.is_whole = True
+            if parsed.records:
+                yield parsed
 
     def _cut(self, text: bytes) -> tuple[bytes, bytes]:
         """Whole elements, and the rest behind the separator."""

@@ -20,6 +20,7 @@ from msgspec import json
 
 import db.chunk
 import db.writer
+import processing.document
 import processing.processor
 import processing.windows
 from db import ledger, schema
@@ -127,6 +128,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(db.chunk, "CHUNK_ROWS", 4)
     monkeypatch.setattr(db.writer, "COPY_ROWS", 3)
     monkeypatch.setattr(processing.windows, "WINDOW_BYTES", 300)
+    monkeypatch.setattr(processing.document, "CHUNK_BYTES", 300)
     monkeypatch.setattr(processing.processor, "MAX_SHARED_BYTES", 1000)
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import processing.document
 import processing.windows
 from processing.document import Document
 from processing.kinds import KINDS
@@ -20,7 +21,8 @@ EVENTS, STATUS = KINDS
 
 
 def windows(content: bytes, kind: Kind) -> tuple[Windows, list[Parsed]]:
-    found = Windows(io.BytesIO(content), kind)
+    text = io.BytesIO(content)
+    found = Windows(text.read(processing.windows.WINDOW_BYTES), text, kind)
     return found, list(found.parsed())
 
 
@@ -129,13 +131,15 @@ def test_windows_of_any_size_read_what_the_parser_reads(
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(processing.windows, "WINDOW_BYTES", size)
         patched.setattr(processing.windows, "_NEAR_END", size // 2)
+        patched.setattr(processing.document, "CHUNK_BYTES", max(size, 40))  # in which the head must be
         assert read(content) == one_by_one(content, kind)
-        if odd is None and size > 40:  # a smaller one has not the head in it
+        if odd is None and size > 40:
             assert windows(content, kind)[0].is_whole
 
 
 def test_the_parser_goes_on_where_the_windows_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processing.windows, "WINDOW_BYTES", 1000)
+    monkeypatch.setattr(processing.document, "CHUNK_BYTES", 1000)
     elements = [event(i, ("cars", i), ("signs", i)) for i in range(100)]
     elements[60]["detections"][1]["object_value"] = None
     content = detections(*elements)
@@ -156,7 +160,9 @@ def test_an_element_without_an_end_is_not_waited_for(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(processing.windows, "WINDOW_BYTES", 1000)
     monkeypatch.setattr(processing.windows, "_MAX_ELEMENT_BYTES", 4000)
     text = io.BytesIO(detections(event(1, *[("cars", i) for i in range(1000)])))
-    assert [parsed.records for parsed in Windows(text, EVENTS).parsed() if parsed.records] == []
+    assert [
+        parsed.records for parsed in Windows(text.read(1000), text, EVENTS).parsed() if parsed.records
+    ] == []
     assert text.tell() == 5000
 
 
