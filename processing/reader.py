@@ -129,16 +129,16 @@ def open_text(source: Source, max_bytes: int) -> Readable:
 
 
 def _open(folder: str, name: str) -> Source:
+    path = os.path.join(folder, name)
     try:
-        fd = os.open(os.path.join(folder, name), _OPEN_SAFELY)
+        fd = os.open(path, _OPEN_SAFELY)
     except OSError as error:
         raise _unopened(error) from None
     try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise BadFile("expected a regular file, got something else")
         _lock(fd)
-        source = Source(folder, name, fd, Stamp.of(status))
+        source = Source(folder, name, fd, _stamp_of_named(path, fd))
         if source.has_writer():
             raise NotReady("a program has it open for writing")
         return source
@@ -155,6 +155,18 @@ def _unopened(error: OSError) -> Exception:
     if error.errno == errno.ENXIO:
         return BadFile("expected a regular file, got something else")
     return NotReady(f"it can't be opened: {os.strerror(error.errno or 0)}")
+
+
+def _stamp_of_named(path: str, fd: int) -> Stamp:
+    """Taken with the lock held: before that, another process may have settled the file."""
+    try:
+        named = os.stat(path, follow_symlinks=False)
+    except OSError as error:
+        raise _unopened(error) from None
+    status = os.fstat(fd)
+    if not os.path.samestat(named, status):
+        raise NotReady("another file took its name")
+    return Stamp.of(status)
 
 
 def _lock(fd: int) -> None:
