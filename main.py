@@ -1,17 +1,13 @@
 """The command line: python main.py watches and loads; --help tells the rest."""
 
 import sys
-from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
-from psycopg2.extensions import connection as Connection
 
 from commands import database, demo, run, sql, status
 from commands.stop import Stop
 from config import load_settings
-from db import schema
-from db.connection import Database
 from processing.errors import DatabaseUnavailable, Misconfigured
 
 app = typer.Typer(
@@ -38,8 +34,8 @@ def show_status(
 ) -> None:
     """Tells what is waiting, what was loaded and what failed."""
     settings = load_settings()
-    with database.open_database(settings) as running:
-        status.show(_query(running, lambda connection: status.gather(settings, connection)), as_json)
+    with database.open_database(settings) as running, database.connected(running()) as connection:
+        status.show(status.gather(settings, connection), as_json)
 
 
 @app.command("sql")
@@ -50,8 +46,8 @@ def run_sql(
 ) -> None:
     """Queries the database and prints the rows."""
     form = sql.Form.CSV if as_csv else sql.Form.JSON if as_json else sql.Form.TABLE
-    with database.open_database(load_settings()) as running:
-        _query(running, lambda connection: sql.run(connection, statement, form))
+    with database.open_database(load_settings()) as running, database.connected(running()) as connection:
+        sql.run(connection, statement, form)
 
 
 @app.command("url")
@@ -82,18 +78,6 @@ def run_demo(
             stop=stop.event,
             report=lambda line: typer.echo(line, err=True),
         )
-
-
-T = TypeVar("T")
-
-
-def _query(running: Callable[[], Database], ask: Callable[[Connection], T]) -> T:
-    connection = running().connect()
-    try:
-        schema.apply(connection)
-        return ask(connection)
-    finally:
-        connection.close()
 
 
 def main() -> int:

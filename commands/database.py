@@ -1,9 +1,12 @@
 """The database of the settings, for as long as a command needs it."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+
+from psycopg2.extensions import connection as Connection
 
 from config import Settings
+from db import schema
 from db.connection import Database
 from db.embedded import Embedded
 
@@ -22,3 +25,11 @@ def open_database(settings: Settings) -> Iterator[Callable[[], Database]]:
             return Database(embedded.url)
 
         yield running
+
+
+@contextmanager
+def connected(database: Database) -> Iterator[Connection]:
+    """A connection to the database, which has our tables by then."""
+    with closing(database.connect()) as connection:
+        schema.apply(connection)
+        yield connection

@@ -5,13 +5,12 @@ from collections import Counter
 from collections.abc import Callable
 
 from commands.daemon import Daemon
-from commands.database import open_database
+from commands.database import connected, open_database
 from commands.logs import Log, adopt_libraries, make_log
 from commands.outage import BackOff
 from commands.report import announce, say_goodbye
 from commands.stop import Stop
 from config import Settings
-from db import schema
 from db.connection import Database
 from processing.errors import DatabaseUnavailable, Misconfigured
 
@@ -50,19 +49,11 @@ def prepare_database(running: Callable[[], Database], log: Log, stop: Stop) -> b
     back_off, told = BackOff(), False
     while not stop.event.is_set():
         try:
-            _apply_schema(running())
-            return True
+            with connected(running()):
+                return True
         except DatabaseUnavailable as error:
             if not told:
                 log.warning("waiting for the database", reason=str(error))
             told = True
             stop.event.wait(back_off.next())
     return False
-
-
-def _apply_schema(database: Database) -> None:
-    connection = database.connect()
-    try:
-        schema.apply(connection)
-    finally:
-        connection.close()
