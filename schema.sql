@@ -37,6 +37,11 @@ COMMENT ON COLUMN mobileye_data.ingested_files.deliveries IS
 COMMENT ON COLUMN mobileye_data.ingested_files.last_name IS
     'The name under which these bytes arrived last';
 
+-- Only if the sequence was dropped and made again: an id is never drawn twice.
+SELECT setval('mobileye_data.file_ids', max(file_id))
+FROM mobileye_data.ingested_files
+HAVING max(file_id) > (SELECT last_value FROM mobileye_data.file_ids);
+
 CREATE INDEX IF NOT EXISTS ingested_files_name ON mobileye_data.ingested_files (name);
 CREATE INDEX IF NOT EXISTS ingested_files_finished ON mobileye_data.ingested_files (finished_at);
 CREATE INDEX IF NOT EXISTS ingested_files_failed
