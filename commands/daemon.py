@@ -118,7 +118,9 @@ class Daemon:
     def _take(self, item: str | Results | None) -> None:
         if isinstance(item, str):
             self._backlog.hear(item)
-        elif item is not None:
+        elif item is None:
+            self._next_scan = time.monotonic()
+        else:
             self._collect(item)
 
     def _collect(self, flight: Results) -> None:
