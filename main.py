@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from commands import database, demo, run, sql, status
+from commands.outage import GaveUp
 from commands.stop import Stop
 from config import load_settings
 from processing.errors import DatabaseUnavailable, Misconfigured
@@ -21,7 +22,9 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def watch(
     context: typer.Context,
-    once: Annotated[bool, typer.Option("--once", help="Load what is there now, then exit.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Load what is there now, then exit: 0 if all is loaded.")
+    ] = False,
 ) -> None:
     """Watches the folder and loads files until Ctrl+C or SIGTERM."""
     if context.invoked_subcommand is None:
@@ -90,7 +93,7 @@ def main() -> int:
         return _complain(error.format_message(), 2)
     except Misconfigured as error:
         return _complain(str(error), 2)
-    except (DatabaseUnavailable, sql.QueryFailed, OSError) as error:
+    except (DatabaseUnavailable, GaveUp, sql.QueryFailed, OSError) as error:
         return _complain(str(error), 1)
     return code or 0
 

@@ -12,13 +12,18 @@ from db.embedded import Embedded
 
 
 @contextmanager
-def open_database(settings: Settings) -> Iterator[Callable[[], Database]]:
-    """What gives the database, each time it is called running as far as that is ours to do."""
+def open_database(
+    settings: Settings, is_unwanted: Callable[[], bool] = lambda: False
+) -> Iterator[Callable[[], Database]]:
+    """What gives the database, each time it is called running as far as that is ours to do.
+
+    Waiting for an embedded one ends with Unwanted as soon as it is.
+    """
     outside = settings.outside_database
     if outside is not None:
         yield lambda: Database(outside)
         return
-    with Embedded(settings.data_folder) as embedded:
+    with Embedded(settings.data_folder, is_unwanted) as embedded:
 
         def running() -> Database:
             embedded.ensure_running()
