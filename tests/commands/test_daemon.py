@@ -1,6 +1,5 @@
 """The daemon with real processes: bursts, half-written files, dying workers, outages, a second daemon."""
 
-import multiprocessing.spawn
 import os
 import signal
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 import psycopg2
@@ -239,7 +239,7 @@ def test_a_file_over_which_the_system_kills_every_worker_fails_at_last(
     troubled.drop(name, one_status(99))
     totals = here(troubled, database).run()
     assert (totals["loaded"], totals["failed"], totals["waiting"]) == (20, 1, 0)
-    assert times_killed(name) == 5  # once with others
+    assert times_killed(name) in (4, 5)  # once more if others shared its batch
     assert "was killed (SIGKILL" in (troubled.failed / f"{name}.reason.txt").read_text()
 
 
@@ -300,13 +300,17 @@ def test_a_frozen_server_process_is_an_outage_and_no_file_to_blame(
     assert " the database is back " in told and " worker died " not in told
 
 
+def fail_to_begin(*_: object) -> NoReturn:
+    os._exit(1)
+
+
 def test_workers_that_can_not_start_are_told_once_and_tried_again(
     tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     daemon = Daemon(tmp_path, database.url)
     daemon.drop("vehicles_status_1.json", one_status(1))
     with monkeypatch.context() as patch:
-        patch.setattr(multiprocessing.spawn, "_python_exe", b"/bin/false")
+        patch.setattr("processing.pool._begin", fail_to_begin)
         process = here(daemon, database)
         mend = threading.Timer(6, patch.undo)
         mend.start()
