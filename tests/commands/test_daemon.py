@@ -21,6 +21,7 @@ from psycopg2.extensions import connection as Connection
 import commands.daemon
 from commands.backlog import MAX_DEATHS
 from commands.logs import make_log
+from commands.outage import GaveUp
 from commands.run import prepare_folders
 from commands.stop import Stop
 from commands.workers import StartWorker
@@ -298,6 +299,33 @@ def test_a_frozen_server_process_is_an_outage_and_no_file_to_blame(
     told = capsys.readouterr().err
     assert told.count(' waiting for the database reason="it did not answer for 1.5 s"') == 1
     assert " the database is back " in told and " worker died " not in told
+
+
+def test_a_large_file_that_makes_progress_does_not_hang_however_long_it_takes(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("processing.pulse.HANG_SECONDS", 0.7)
+    monkeypatch.setattr("processing.pulse.DATABASE_SECONDS", 0.7)
+    daemon = Daemon(tmp_path, database.url)
+    kinds = [(f"kind {number}", 1) for number in range(10)]
+    events = [event(second, *kinds, vehicle=f"v{v}") for v in range(70) for second in range(2000)]
+    daemon.drop("objects_detection_1.json", detections(*events))
+    started = time.monotonic()
+    totals = here(daemon, database).run()
+    assert (totals["loaded"], totals["rows"]) == (1, 1_400_000)
+    assert time.monotonic() - started > 2
+
+
+def test_once_gives_up_a_database_that_goes_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("commands.outage.ONCE_SECONDS", 1.0)
+    daemon = Daemon(tmp_path, None)
+    daemon.drop("vehicles_status_1.json", one_status(1))
+    with pytest.raises(GaveUp, match="gave up waiting for the database after"):
+        here(daemon, Database("postgresql://127.0.0.1:1/d")).run()
+    assert daemon.left() == ["vehicles_status_1.json"]
+    assert capsys.readouterr().err.count(" waiting for the database ") == 1
 
 
 def fail_to_begin(*_: object) -> NoReturn:

@@ -19,7 +19,7 @@ import zstandard
 
 from processing import reader
 from processing.errors import BadFile, Gone, Incomplete, NotReady, TooLarge
-from processing.reader import MAX_SHARED_BYTES, Stamp, open_source, open_text
+from processing.reader import CHUNK_BYTES, MAX_SHARED_BYTES, Stamp, open_source, open_text
 from tests.processing.support import MAX_BYTES, WRITER, as_other_user, beside, peak, read_source
 from tests.support import report, statuses
 
@@ -401,6 +401,36 @@ def test_a_bomb_is_bounded(
     told, megabytes = peak(*code)
     assert told == verdict
     assert megabytes < 160
+
+
+# Whoever watches ---------------------------------------------------------------------------------
+
+
+def test_each_step_in_reading_a_file_is_told(tmp_path: Path) -> None:
+    put(tmp_path, os.urandom(MAX_SHARED_BYTES))
+    append(tmp_path / NAME)
+    steps: list[None] = []
+    with open_source(str(tmp_path), NAME, lambda: steps.append(None)) as source:
+        source.digest()
+        digested = len(steps)
+        assert digested >= MAX_SHARED_BYTES / CHUNK_BYTES / 8  # hashlib reads larger chunks
+        text = open_text(source, MAX_BYTES)
+        read = sum(1 for _ in iter(lambda: text.read(CHUNK_BYTES), b""))
+        assert len(steps) - digested >= read > MAX_SHARED_BYTES / CHUNK_BYTES
+        before = len(steps)
+        source.check_unchanged()
+        assert len(steps) > before
+
+
+def test_each_step_in_decompressing_is_told(tmp_path: Path) -> None:
+    """A few bytes of the file may be gigabytes of text."""
+    put(tmp_path, gzip.compress(bytes(50_000_000).replace(b"\0", b" ")))
+    steps: list[None] = []
+    with open_source(str(tmp_path), NAME, lambda: steps.append(None)) as source:
+        text = open_text(source, MAX_BYTES)
+        for _ in iter(lambda: text.read(CHUNK_BYTES), b""):
+            continue
+    assert len(steps) > 50_000_000 / CHUNK_BYTES
 
 
 # A disk that fails --------------------------------------------------------------------------------
