@@ -126,6 +126,22 @@ CREATE INDEX IF NOT EXISTS vehicle_status_by_status
 
 -- Partitions ------------------------------------------------------------------------------------
 
+-- A table that was renamed has kept its partitions: rows of the new one would find none, and be refused.
+DO $$
+DECLARE
+    parent text;
+BEGIN
+    FOREACH parent IN ARRAY ARRAY['objects_detection_events', 'vehicle_status_history'] LOOP
+        IF NOT EXISTS (SELECT FROM pg_inherits
+                       WHERE inhrelid = format('mobileye_data.%I', parent || '_other')::regclass
+                         AND inhparent = format('mobileye_data.%I', parent)::regclass) THEN
+            RAISE invalid_object_definition
+                USING MESSAGE = format('%s_other is no partition of %s: was that renamed?', parent, parent);
+        END IF;
+    END LOOP;
+END
+$$;
+
 -- Makes the partition of one UTC day; false if the day's rows have to go to the "other" partition:
 -- because some are there already, because the lock is not to be had at once, or because a table
 -- has its 1,500 days (a transaction over all of them still fits into the lock table of a server

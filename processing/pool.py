@@ -49,7 +49,7 @@ class Pool:
             return self._schedule(batch)
         except (RuntimeError, OSError) as error:
             self.stop(0)
-            raise BatchLost(f"the worker pool ended: {error.__cause__ or error}") from None
+            raise _lost(error) from None
 
     def outcomes(self, results: Results) -> list[Outcome]:
         """Those of a batch that is done; raises WorkerDied, BatchLost, or what Processor.load() raises."""
@@ -61,7 +61,7 @@ class Pool:
         except ProcessExpired as error:
             raise verdict or _death(error.exitcode) from None
         except (BrokenExecutor, CancelledError) as error:
-            raise verdict or BatchLost(f"the worker pool ended: {error}") from None
+            raise verdict or _lost(error) from None
         except Exception as error:  # noqa: BLE001
             # A fault of ours: the batch must not take the daemon with it. Its text may quote the file.
             raise WorkerDied(f"the worker process failed: {type(error).__name__} {_place(error)}") from None
@@ -129,6 +129,12 @@ class Pool:
         )
         with _deaf_to_ctrl_c():
             self._pool.schedule(int)  # starts the processes before there is work
+
+
+def _lost(error: BaseException) -> BatchLost:
+    """pebble tells its reason as the cause of another error, or not at all."""
+    reason = error.__cause__ or error
+    return BatchLost(f"the worker pool ended: {str(reason) or type(reason).__name__}")
 
 
 def _death(exit_code: int) -> WorkerDied:

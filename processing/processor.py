@@ -91,9 +91,9 @@ class Processor:
         if source.stamp.size > self._max_bytes:
             size = source.stamp.size
             raise BadFile(f"expected at most {self._max_bytes} bytes (MAX_FILE_BYTES), got {size}")
-        source.digest()
         if file.work.condemned is not None:
-            raise BadFile(file.work.condemned)
+            raise BadFile(file.work.condemned)  # unread: reading it may be what killed the workers
+        source.digest()
 
     def _write(self, files: Sequence["_File"]) -> None:
         """Writes the rows of all files, a large one by itself."""
