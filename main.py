@@ -19,12 +19,16 @@ app = typer.Typer(
 )
 
 
+_ONCE = (
+    "Load what is there now, then exit: 0 if all was loaded, "
+    "1 if anything failed or still waits, or the database does not answer for 30 s."
+)
+
+
 @app.callback(invoke_without_command=True)
 def watch(
     context: typer.Context,
-    once: Annotated[
-        bool, typer.Option("--once", help="Load what is there now, then exit: 0 if all is loaded.")
-    ] = False,
+    once: Annotated[bool, typer.Option("--once", help=_ONCE)] = False,
 ) -> None:
     """Watches the folder and loads files until Ctrl+C or SIGTERM."""
     if context.invoked_subcommand is None:
