@@ -175,7 +175,13 @@ def test_how_a_worker_died_is_told(pool: Pool, what: str, told: str) -> None:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short limits, as soon as both workers have started."""
+    both = [load(pool, f"wait {tmp_path / 'started'}") for _ in range(2)]
+    until(lambda: all(watch.pid for watch in pool._watches.values()))
+    (tmp_path / "started").touch()
+    for results in both:
+        done(pool, results)
     for limit, seconds in (("CHECK_SECONDS", 0.05), ("HANG_SECONDS", 0.5), ("DATABASE_SECONDS", 2.0)):
         monkeypatch.setattr(pulse, limit, seconds)
 
@@ -196,7 +202,6 @@ def is_done(pool: Pool, results: Results) -> bool:
 def test_a_worker_that_makes_no_progress_is_killed_and_costs_its_own_batch_only(
     pool: Pool, tmp_path: Path, stop: signal.Signals | None
 ) -> None:
-    until(lambda: len(workers()) == 2)
     other = load(pool, f"walk {tmp_path / 'go'}")
     begun = tmp_path / "begun"
     results = load(pool, f"hang {begun}" if stop is None else f"wait {begun}")
@@ -210,7 +215,7 @@ def test_a_worker_that_makes_no_progress_is_killed_and_costs_its_own_batch_only(
         watched(pool, results)
     (tmp_path / "go").touch()
     assert watched(pool, other)[0].state == "loaded"
-    assert watched(pool, load(pool, "next"))[0].state == "loaded"
+    assert done(pool, load(pool, "next"))[0].state == "loaded"
     until(lambda: len(workers()) == 2)
 
 
@@ -219,7 +224,6 @@ def test_a_worker_that_makes_no_progress_is_killed_and_costs_its_own_batch_only(
 def test_a_worker_that_makes_progress_or_waits_for_the_database_is_left_alone(
     pool: Pool, tmp_path: Path, busy: str
 ) -> None:
-    until(lambda: len(workers()) == 2)
     results = load(pool, f"{busy} {tmp_path / 'go'}")
     deadline = time.monotonic() + 1.5
     until(lambda: is_done(pool, results) or time.monotonic() > deadline)
@@ -234,14 +238,14 @@ def test_no_answer_of_the_database_for_very_long_is_an_outage_and_no_file_to_bla
     results = load(pool, f"ask {tmp_path / 'never'}")
     with pytest.raises(DatabaseUnavailable, match="it did not answer for 2 s"):
         watched(pool, results)
-    assert watched(pool, load(pool, "next"))[0].state == "loaded"
+    assert done(pool, load(pool, "next"))[0].state == "loaded"
 
 
 @pytest.mark.usefixtures("impatient")
 def test_a_worker_that_ends_as_if_all_were_well_loses_its_batch(pool: Pool) -> None:
     with pytest.raises(WorkerHung):
         watched(pool, load(pool, "exit 0"))
-    assert watched(pool, load(pool, "next"))[0].state == "loaded"
+    assert done(pool, load(pool, "next"))[0].state == "loaded"
 
 
 def test_workers_that_can_not_be_started_are_started_later() -> None:
@@ -275,14 +279,13 @@ def only_descriptors(room: int) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_workers_that_hang_while_they_start_are_started_again(pool: Pool) -> None:
-    until(lambda: len(workers()) == 2)
+def test_workers_that_take_no_batch_are_replaced(pool: Pool) -> None:
     for worker in workers():
         worker.suspend()
     results = load(pool, "pid")
     with pytest.raises(BatchLost, match=r"no worker took the batch for 0\.5 s"):
         watched(pool, results)
-    assert watched(pool, load(pool, "next"))[0].state == "loaded"
+    assert done(pool, load(pool, "next"))[0].state == "loaded"
 
 
 def test_a_worker_killed_with_9_is_replaced(pool: Pool, tmp_path: Path) -> None:
