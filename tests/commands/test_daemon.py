@@ -62,10 +62,15 @@ def test_a_burst_of_20_000_files_is_loaded_while_it_is_written(daemon: Daemon) -
     assert daemon.rows(f"SELECT {counts} FROM mobileye_data.ingested_files") == [(40_000, 40_000)]
 
 
-def test_files_of_which_the_system_lost_the_events_are_loaded_at_once(
-    tmp_path: Path, database: Database
-) -> None:
+@pytest.fixture
+def rarely_scanning(tmp_path: Path, database: Database) -> Iterator[Daemon]:
     daemon = Daemon(tmp_path, database.url, RESCAN_SECONDS=600).start()
+    yield daemon
+    assert daemon.stop() == 0
+
+
+def test_files_of_which_the_system_lost_the_events_are_loaded_at_once(rarely_scanning: Daemon) -> None:
+    daemon = rarely_scanning
     daemon.drop("vehicles_status_first.json", one_status(-1))
     daemon.until_empty()
     assert daemon.process is not None
@@ -76,7 +81,6 @@ def test_files_of_which_the_system_lost_the_events_are_loaded_at_once(
     daemon.until_empty(60)
     until(lambda: "queue overflowed" in daemon.log())
     assert states(daemon) == {"loaded": 8001} and vehicles(daemon) == 8001
-    assert daemon.stop() == 0
 
 
 def test_two_daemons_on_one_folder_load_each_file_once(daemon: Daemon) -> None:
