@@ -1,17 +1,14 @@
 """The command line: python main.py watches and loads; --help tells the rest."""
 
 import sys
-from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
-from psycopg2.extensions import connection as Connection
 
 from commands import database, demo, run, sql, status
+from commands.outage import GaveUp
 from commands.stop import Stop
 from config import load_settings
-from db import schema
-from db.connection import Database
 from processing.errors import DatabaseUnavailable, Misconfigured
 
 app = typer.Typer(
@@ -22,10 +19,16 @@ app = typer.Typer(
 )
 
 
+_ONCE = (
+    "Load what is there now, then exit: 0 if all was loaded, "
+    "1 if anything failed or still waits, or the database does not answer for 30 s."
+)
+
+
 @app.callback(invoke_without_command=True)
 def watch(
     context: typer.Context,
-    once: Annotated[bool, typer.Option("--once", help="Load what is there now, then exit.")] = False,
+    once: Annotated[bool, typer.Option("--once", help=_ONCE)] = False,
 ) -> None:
     """Watches the folder and loads files until Ctrl+C or SIGTERM."""
     if context.invoked_subcommand is None:
@@ -38,8 +41,8 @@ def show_status(
 ) -> None:
     """Tells what is waiting, what was loaded and what failed."""
     settings = load_settings()
-    with database.open_database(settings) as running:
-        status.show(_query(running, lambda connection: status.gather(settings, connection)), as_json)
+    with database.open_database(settings) as running, database.connected(running()) as connection:
+        status.show(status.gather(settings, connection), as_json)
 
 
 @app.command("sql")
@@ -50,8 +53,8 @@ def run_sql(
 ) -> None:
     """Queries the database and prints the rows."""
     form = sql.Form.CSV if as_csv else sql.Form.JSON if as_json else sql.Form.TABLE
-    with database.open_database(load_settings()) as running:
-        _query(running, lambda connection: sql.run(connection, statement, form))
+    with database.open_database(load_settings()) as running, database.connected(running()) as connection:
+        sql.run(connection, statement, form)
 
 
 @app.command("url")
@@ -84,18 +87,6 @@ def run_demo(
         )
 
 
-T = TypeVar("T")
-
-
-def _query(running: Callable[[], Database], ask: Callable[[Connection], T]) -> T:
-    connection = running().connect()
-    try:
-        schema.apply(connection)
-        return ask(connection)
-    finally:
-        connection.close()
-
-
 def main() -> int:
     """One clear sentence and a code for what a user can cause: 2 if settings or rights have to be mended."""
     try:
@@ -106,7 +97,7 @@ def main() -> int:
         return _complain(error.format_message(), 2)
     except Misconfigured as error:
         return _complain(str(error), 2)
-    except (DatabaseUnavailable, sql.QueryFailed, OSError) as error:
+    except (DatabaseUnavailable, GaveUp, sql.QueryFailed, OSError) as error:
         return _complain(str(error), 1)
     return code or 0
 

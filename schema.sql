@@ -37,6 +37,11 @@ COMMENT ON COLUMN mobileye_data.ingested_files.deliveries IS
 COMMENT ON COLUMN mobileye_data.ingested_files.last_name IS
     'The name under which these bytes arrived last';
 
+-- Only if the sequence was dropped and made again: an id is never drawn twice.
+SELECT setval('mobileye_data.file_ids', max(file_id))
+FROM mobileye_data.ingested_files
+HAVING max(file_id) > (SELECT last_value FROM mobileye_data.file_ids);
+
 CREATE INDEX IF NOT EXISTS ingested_files_name ON mobileye_data.ingested_files (name);
 CREATE INDEX IF NOT EXISTS ingested_files_finished ON mobileye_data.ingested_files (finished_at);
 CREATE INDEX IF NOT EXISTS ingested_files_failed
@@ -120,6 +125,22 @@ CREATE INDEX IF NOT EXISTS vehicle_status_by_status
     ON mobileye_data.vehicle_status (status, report_time);
 
 -- Partitions ------------------------------------------------------------------------------------
+
+-- A table that was renamed has kept its partitions: rows of the new one would find none, and be refused.
+DO $$
+DECLARE
+    parent text;
+BEGIN
+    FOREACH parent IN ARRAY ARRAY['objects_detection_events', 'vehicle_status_history'] LOOP
+        IF NOT EXISTS (SELECT FROM pg_inherits
+                       WHERE inhrelid = format('mobileye_data.%I', parent || '_other')::regclass
+                         AND inhparent = format('mobileye_data.%I', parent)::regclass) THEN
+            RAISE invalid_object_definition
+                USING MESSAGE = format('%s_other is no partition of %s: was that renamed?', parent, parent);
+        END IF;
+    END LOOP;
+END
+$$;
 
 -- Makes the partition of one UTC day; false if the day's rows have to go to the "other" partition:
 -- because some are there already, because the lock is not to be had at once, or because a table

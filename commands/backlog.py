@@ -13,8 +13,12 @@ from processing.reader import Stamp
 BATCH_FILES = 500
 BATCH_BYTES = 8 * 1024 * 1024
 
-#: A file whose worker died so often is condemned.
+#: A file over which, alone, a worker died or hung so often is condemned.
 MAX_DEATHS = 2
+
+#: The same for SIGKILL, which a good file may meet with by chance (a person, another program that eats
+#: the memory), but not so often, with growing pauses between; one that eats the memory itself does.
+MAX_KILLS = 10
 
 _FIRST_DELAY = 0.2
 
@@ -33,6 +37,15 @@ class _Waiting:
     due: float = 0.0
 
 
+@dataclass
+class _Deaths:
+    """How often a worker died over a file that it had alone."""
+
+    own: int = 0
+    kills: int = 0
+    reason: str = ""
+
+
 class Backlog:
     """Every name is in one place: fresh (just heard of), ready, flying, or waiting until it is due."""
 
@@ -45,7 +58,7 @@ class Backlog:
         self._waiting: dict[str, _Waiting] = {}
         self._due: list[tuple[float, str]] = []
         self._alone: dict[str, None] = {}
-        self._deaths: dict[str, int] = {}
+        self._deaths: dict[str, _Deaths] = {}
 
     def __len__(self) -> int:
         return len(self._fresh.keys() | self._ready.keys() | self._flying.keys() | self._waiting.keys())
@@ -100,13 +113,22 @@ class Backlog:
             self._flying.pop(work.name, None)
             self._ready[work.name] = None
 
-    def blame(self, batch: list[Work]) -> None:
-        """The worker died over this batch: each file is tried alone, and condemned when it happens again."""
+    def blame(self, batch: list[Work], reason: str, *, is_killed: bool) -> None:
+        """The worker died over this batch: each file is tried alone, and condemned when that goes on."""
         self.give_back(batch)
-        for work in batch:
-            self._alone[work.name] = None
-            if len(batch) == 1:
-                self._deaths[work.name] = self._deaths.get(work.name, 0) + 1
+        self._alone.update(dict.fromkeys(work.name for work in batch))
+        if len(batch) == 1:
+            self._count_death(batch[0].name, reason, is_killed)
+
+    def _count_death(self, name: str, reason: str, is_killed: bool) -> None:
+        deaths = self._deaths.setdefault(name, _Deaths())
+        deaths.reason = reason
+        if is_killed:
+            deaths.kills += 1
+            del self._ready[name]
+            self._postpone(name, None)
+        else:
+            deaths.own += 1
 
     def tries(self, name: str) -> int:
         """How often a waiting file has been tried."""
@@ -145,12 +167,15 @@ class Backlog:
         self._ready.pop(name, None)
 
     def _work(self, name: str) -> Work:
-        condemned = None
-        if self._deaths.get(name, 0) >= MAX_DEATHS:
-            condemned = f"the worker process died over it {MAX_DEATHS} times"
         waiting = self._waiting.get(name)
         settled = waiting is not None and time.monotonic() - waiting.since >= self._settle_seconds
-        return Work(name, waiting.stamp if waiting and settled else None, condemned)
+        return Work(name, waiting.stamp if waiting and settled else None, self._condemned(name))
+
+    def _condemned(self, name: str) -> str | None:
+        deaths = self._deaths.get(name, _Deaths())
+        if deaths.own >= MAX_DEATHS or deaths.kills >= MAX_KILLS:
+            return f"{deaths.reason}; {deaths.own + deaths.kills} times, with this file alone"
+        return None
 
     def _postpone(self, name: str, stamp: Stamp | None) -> None:
         now = time.monotonic()

@@ -11,15 +11,16 @@ from contextlib import suppress
 from commands.backlog import Backlog
 from commands.logs import Log
 from commands.lookout import Lookout
-from commands.outage import Outage
+from commands.outage import GaveUp, Outage
 from commands.report import log_outcome, log_waiting
 from commands.stop import Stop
 from commands.workers import start_pool
 from config import Settings
 from db.connection import Database
 from processing.errors import DatabaseUnavailable, Misconfigured
-from processing.pool import BatchLost, Results, WorkerDied, outcomes
+from processing.pool import Results
 from processing.processor import Outcome, Work
+from processing.pulse import CHECK_SECONDS, BatchLost, WorkerDied, WorkerKilled
 from processing.settle import recover_claims
 
 #: How long a stop waits for what is in hand; what is not done by then rolls back.
@@ -32,13 +33,16 @@ _TRIES_UNTIL_LOGGED = 4
 class Daemon:
     """Everything it does happens in one thread, which waits at its inbox."""
 
-    def __init__(self, settings: Settings, running: Callable[[], Database], log: Log, stop: Stop) -> None:
+    def __init__(
+        self, settings: Settings, running: Callable[[], Database], log: Log, stop: Stop, *, once: bool
+    ) -> None:
         self._folder = str(settings.folder)
         self._settings = settings
         self._running = running
         self._database = running()
         self._log = log
         self._stop = stop
+        self._once = once
         self._inbox: queue.SimpleQueue[str | Results | None] = queue.SimpleQueue()
         self._lookout = Lookout(self._folder, settings.observer, self._inbox.put, log)
         self._backlog = Backlog(settings.settle_seconds, settings.rescan_seconds)
@@ -48,27 +52,31 @@ class Daemon:
         self._next_scan = 0.0
         self._totals: Counter[str] = Counter()
 
-    def run(self, *, once: bool) -> Counter[str]:
-        """Until told to stop, or with once until all that was there is done; raises Misconfigured."""
+    def run(self) -> Counter[str]:
+        """Until told to stop, or with once until all that was there is done.
+
+        Raises Misconfigured, and with once GaveUp.
+        """
         self._stop.wake = lambda: self._inbox.put(None)
         try:
             while not self._stop.event.is_set():
-                self._scan_if_due(once)
+                self._scan_if_due()
+                self._pool.check()
                 self._dispatch()
-                if once and self._is_done():
+                if self._once and self._is_done():
                     break
                 self._wait()
         finally:
             self._finish()
         return self._totals
 
-    def _scan_if_due(self, once: bool) -> None:
+    def _scan_if_due(self) -> None:
         if time.monotonic() < self._next_scan:
             return
         is_first, self._next_scan = not self._next_scan, time.monotonic() + self._settings.rescan_seconds
-        if once and not is_first:
+        if self._once and not is_first:
             return
-        if not once:
+        if not self._once:
             self._lookout.observe()
         names = self._lookout.scan()
         if names is not None:
@@ -76,12 +84,17 @@ class Daemon:
             self._backlog.see(names)
 
     def _dispatch(self) -> None:
-        """A batch for each free worker; while the database is away, one at a time to ask for it."""
+        """A batch for each free worker; in an outage one at a time, to see whether it is over."""
         while self._may_dispatch():
             batch = self._backlog.batch(self._pool.size, self._size_of)
             if not batch:
                 return
-            flight = self._pool.load(batch)
+            try:
+                flight = self._pool.load(batch)
+            except BatchLost as error:
+                self._backlog.give_back(batch)
+                self._wait_for("a worker", error)
+                return
             self._flights[flight] = batch
             flight.add_done_callback(self._inbox.put)
 
@@ -109,6 +122,8 @@ class Daemon:
 
     def _patience(self) -> float:
         due = [self._next_scan]
+        if self._flights:
+            due.append(time.monotonic() + CHECK_SECONDS)
         if self._outage and not self._flights:
             due.append(self._outage.next_try)
         elif self._may_dispatch():
@@ -118,49 +133,55 @@ class Daemon:
     def _take(self, item: str | Results | None) -> None:
         if isinstance(item, str):
             self._backlog.hear(item)
-        elif item is not None:
+        elif item is None:
+            self._next_scan = time.monotonic()
+        else:
             self._collect(item)
 
     def _collect(self, flight: Results) -> None:
         batch = self._flights.pop(flight)
         try:
-            results = outcomes(flight)
+            results = self._pool.outcomes(flight)
         except DatabaseUnavailable as error:
             self._backlog.give_back(batch)
-            self._database_is_away(error)
-        except BatchLost:
+            self._wait_for("the database", error)
+            self._reach_again()
+        except BatchLost as error:
             self._backlog.give_back(batch)
+            self._wait_for("a worker", error)
         except Misconfigured:
             self._backlog.give_back(batch)
             raise
         except WorkerDied as error:
-            self._backlog.blame(batch)
+            self._backlog.blame(batch, str(error), is_killed=isinstance(error, WorkerKilled))
             if not self._stop.event.is_set():  # else it was told to, as we are
                 self._log.error("worker died", files=len(batch), reason=str(error))
         else:
-            self._database_is_back()
+            self._end_outage()
             for outcome in results:
                 self._settle(outcome)
 
-    def _database_is_away(self, error: DatabaseUnavailable) -> None:
-        if self._outage is None:
-            self._outage = Outage()
-            self._log.warning("waiting for the database", reason=str(error))
-        self._outage.postpone()
-        if not self._flights and not self._stop.event.is_set():
-            with suppress(DatabaseUnavailable):
-                self._reach(self._running())
+    def _wait_for(self, what: str, error: Exception) -> None:
+        if self._stop.event.is_set():  # then nothing is missed any more
+            return
+        if self._outage is None or self._outage.what != what:
+            self._outage = Outage(what, error, self._log)
+        self._outage.postpone(error, once=self._once)
 
-    def _reach(self, database: Database) -> None:
+    def _reach_again(self) -> None:
         """An embedded database that was started again may have had to take another port."""
-        if database != self._database:
-            self._database = database
-            self._pool.stop(0)
-            self._pool = start_pool(self._settings, database)
+        if self._flights or self._stop.event.is_set():
+            return
+        with suppress(DatabaseUnavailable):
+            database = self._running()
+            if database != self._database:
+                self._database = database
+                self._pool.stop(0)
+                self._pool = start_pool(self._settings, database)
 
-    def _database_is_back(self) -> None:
+    def _end_outage(self) -> None:
         if self._outage is not None:
-            self._log.info("the database is back", seconds=round(self._outage.seconds(), 1))
+            self._outage.end()
         self._outage = None
 
     def _settle(self, outcome: Outcome) -> None:
@@ -181,7 +202,7 @@ class Daemon:
         self._lookout.stop()
         self._pool.stop(STOP_SECONDS)
         for flight in [flight for flight in self._flights if flight.done()]:
-            with suppress(Misconfigured):
+            with suppress(Misconfigured, GaveUp):
                 self._collect(flight)
         self._totals["waiting"] = len(self._backlog)
         with suppress(OSError):

@@ -13,11 +13,11 @@ from watcher.observer import FolderObserver, ObserverKind
 
 
 class Lookout:
-    """Wakes with the name of a new file; tells all names when asked."""
+    """Wakes with the name of a new file, or with None when names were lost; tells all names when asked."""
 
-    def __init__(self, folder: str, kind: ObserverKind, wake: Callable[[str], None], log: Log) -> None:
+    def __init__(self, folder: str, kind: ObserverKind, wake: Callable[[str | None], None], log: Log) -> None:
         self._folder = folder
-        self._observer = FolderObserver(folder, kind, wake)
+        self._observer = FolderObserver(folder, kind, wake, alarm=lambda: wake(None))
         self._log = log
         self._troubles: dict[str, str] = {}
 
@@ -25,8 +25,11 @@ class Lookout:
         """Arms the observer if it is not, or no longer; before a scan, so that nothing is missed."""
         with self._told_once("not observing, only scanning", "observing again"):
             if not self._observer.is_sound():
+                was_armed = self._observer.is_armed
                 self._observer.stop()
                 self._observer.start()
+                if was_armed:
+                    self._log.warning("observer restarted", reason="it had died, or lost the folder")
 
     def scan(self) -> list[str] | None:
         """The names of the files to load; None if the folder can't be read now."""

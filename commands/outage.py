@@ -1,7 +1,17 @@
-"""A database that does not answer: since when, and when it is asked again."""
+"""What the daemon can't go on without: since when it is away, and when it is tried again."""
 
+import math
 import random
 import time
+
+from commands.logs import Log
+
+#: How long --once waits for what it can't go on without: a restart of the database takes less.
+ONCE_SECONDS = 30.0
+
+
+class GaveUp(Exception):
+    """It has been away for longer than --once waits; the files are as they were."""
 
 
 class BackOff:
@@ -18,15 +28,22 @@ class BackOff:
 
 
 class Outage:
-    """From the first sign of it until the database has answered."""
+    """From the first sign of it, which is told, until what is away has answered."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str, reason: Exception, log: Log) -> None:
+        self.what = what
         self.next_try = 0.0
         self._since = time.monotonic()
         self._back_off = BackOff()
+        self._log = log
+        log.warning(f"waiting for {what}", reason=str(reason))
 
-    def postpone(self) -> None:
-        self.next_try = time.monotonic() + self._back_off.next()
+    def postpone(self, reason: Exception, *, once: bool) -> None:
+        """The next try; raises GaveUp if there is to be none."""
+        now = time.monotonic()
+        if now - self._since >= (ONCE_SECONDS if once else math.inf):
+            raise GaveUp(f"gave up waiting for {self.what} after {now - self._since:.0f} s: {reason}")
+        self.next_try = now + self._back_off.next()
 
-    def seconds(self) -> float:
-        return time.monotonic() - self._since
+    def end(self) -> None:
+        self._log.info(f"{self.what} is back", seconds=round(time.monotonic() - self._since, 1))

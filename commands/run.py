@@ -1,18 +1,20 @@
 """The main job: prepares folders and database, then has the daemon load files until it is told to stop."""
 
 import os
+import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 
 from commands.daemon import Daemon
-from commands.database import open_database
+from commands.database import connected, open_database
 from commands.logs import Log, adopt_libraries, make_log
-from commands.outage import BackOff
+from commands.outage import Outage
 from commands.report import announce, say_goodbye
 from commands.stop import Stop
 from config import Settings
-from db import schema
 from db.connection import Database
+from db.embedded import Unwanted
 from processing.errors import DatabaseUnavailable, Misconfigured
 
 
@@ -23,10 +25,10 @@ def run(settings: Settings, *, once: bool) -> int:
     totals: Counter[str] = Counter()
     with stop.on_signals():
         prepare_folders(settings)
-        with open_database(settings) as running:
-            if prepare_database(running, log, stop):
+        with suppress(Unwanted), open_database(settings, stop.event.is_set) as running:
+            if prepare_database(running, log, stop, once=once):
                 announce(log, settings)
-                totals = Daemon(settings, running, log, stop).run(once=once)
+                totals = Daemon(settings, running, log, stop, once=once).run()
         say_goodbye(log, totals)
     return 1 if once and (totals["failed"] or totals["waiting"] or stop.event.is_set()) else 0
 
@@ -45,24 +47,17 @@ def prepare_folders(settings: Settings) -> None:
             raise Misconfigured(f"{folder} has to be on the same file system as {settings.folder}")
 
 
-def prepare_database(running: Callable[[], Database], log: Log, stop: Stop) -> bool:
+def prepare_database(running: Callable[[], Database], log: Log, stop: Stop, *, once: bool) -> bool:
     """Applies the schema, as soon as the database answers; false if told to stop before that."""
-    back_off, told = BackOff(), False
+    outage: Outage | None = None
     while not stop.event.is_set():
         try:
-            _apply_schema(running())
-            return True
+            with connected(running()):
+                return True
         except DatabaseUnavailable as error:
-            if not told:
-                log.warning("waiting for the database", reason=str(error))
-            told = True
-            stop.event.wait(back_off.next())
+            if stop.event.is_set():
+                break
+            outage = outage or Outage("the database", error, log)
+            outage.postpone(error, once=once)
+            stop.event.wait(outage.next_try - time.monotonic())
     return False
-
-
-def _apply_schema(database: Database) -> None:
-    connection = database.connect()
-    try:
-        schema.apply(connection)
-    finally:
-        connection.close()

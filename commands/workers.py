@@ -7,6 +7,7 @@ from db.connection import Database
 from db.sink import PostgresSink
 from processing.pool import Pool
 from processing.processor import Processor
+from processing.pulse import Pulse
 from processing.settle import OnLoaded, Settler
 
 
@@ -21,9 +22,11 @@ class StartWorker:
     max_bytes: int
     database: Database
 
-    def __call__(self) -> Processor:
+    def __call__(self, pulse: Pulse | None = None) -> Processor:
+        pulse = pulse or Pulse()
         settler = Settler(self.folder, self.failed, self.archive, self.on_loaded)
-        return Processor(self.folder, PostgresSink(self.database), settler, self.max_bytes)
+        sink = PostgresSink(self.database, pulse.waiting)
+        return Processor(self.folder, sink, settler, self.max_bytes, pulse)
 
 
 def start_pool(settings: Settings, database: Database) -> Pool:

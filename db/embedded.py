@@ -28,10 +28,18 @@ PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO, er
 MAPPED = Account(prefix=("unshare", "--user", "--map-user=1000", "--map-group=1000"))
 
 
-class Embedded:
-    """The embedded PostgreSQL in a data folder, shared by every process that enters it."""
+class Unwanted(DatabaseUnavailable):
+    """Whoever wanted the database no longer does."""
 
-    def __init__(self, data_folder: Path) -> None:
+
+class Embedded:
+    """The embedded PostgreSQL in a data folder, shared by every process that enters it.
+
+    However long its start takes, waiting for it ends with Unwanted once is_unwanted() is true.
+    """
+
+    def __init__(self, data_folder: Path, is_unwanted: Callable[[], bool] = lambda: False) -> None:
+        self._is_unwanted = is_unwanted
         self._folder = data_folder.resolve()
         self._cluster = self._folder / "postgres"
         self._log = self._folder / "postgres.log"
@@ -75,8 +83,19 @@ class Embedded:
         self._leave()
         make_folder(self._folder)
         self._users = keeper.open_lock(self._folder / "users.lock")
-        if not wait_for(lambda: try_lock(self._users, fcntl.LOCK_SH), START_SECONDS):
+        if not self._gets_lock(self._users, fcntl.LOCK_SH):
             raise DatabaseUnavailable(f"The embedded database in {self._folder} is still stopping.")
+
+    def _gets_lock(self, lock: int, how: int) -> bool:
+        def try_again() -> bool:
+            self._check_wanted()
+            return try_lock(lock, how)
+
+        return wait_for(try_again, START_SECONDS)
+
+    def _check_wanted(self) -> None:
+        if self._is_unwanted():
+            raise Unwanted(f"The embedded database in {self._folder} is not waited for any longer.")
 
     def _leave(self) -> None:
         if self._users >= 0:
@@ -86,7 +105,7 @@ class Embedded:
     @contextmanager
     def _only_starter(self) -> Iterator[None]:
         with opened(self._folder / "start.lock") as lock:
-            if not wait_for(lambda: try_lock(lock, fcntl.LOCK_EX), START_SECONDS):
+            if not self._gets_lock(lock, fcntl.LOCK_EX):
                 raise DatabaseUnavailable(f"The embedded database in {self._folder} is still starting.")
             yield
 
@@ -94,6 +113,7 @@ class Embedded:
         planned = self._plan()
         began, launched = time.monotonic(), 0
         while not self._is_ready():
+            self._check_wanted()
             if not self._is_kept():
                 self._give_up_if(launched == ATTEMPTS)
                 launched += self._launch(planned)

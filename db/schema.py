@@ -1,6 +1,7 @@
-"""Applies schema.sql, and only if the database does not have this very version of it."""
+"""Applies schema.sql, and only if the database does not have all of this very version of it."""
 
 import hashlib
+import re
 from pathlib import Path
 
 from psycopg2.extensions import connection as Connection
@@ -9,23 +10,26 @@ from db.connection import translated
 
 _SCHEMA_SQL = Path(__file__).parent.parent / "schema.sql"
 
+#: The tables, sequences, views and functions that it makes.
+_NAMED = re.compile(r"^CREATE [^;(]*?(mobileye_data\.\w+)", re.MULTILINE)
+
 _APPLIED = """
-    SELECT obj_description(oid, 'pg_namespace')
-    FROM pg_namespace
-    WHERE nspname = 'mobileye_data'
+    SELECT obj_description(to_regnamespace('mobileye_data'), 'pg_namespace'),
+           bool_and(coalesce(to_regclass(name)::oid, to_regproc(name)::oid) IS NOT NULL)
+    FROM unnest(%s) AS name
 """
 
 
 def apply(connection: Connection) -> bool:
-    """Brings the tables about; False if they were there. The version stands in the schema's comment.
+    """Brings the tables about; False if all were there. The version stands in the schema's comment.
 
     Applying takes locks that would wait for running loads: hence the look first.
     """
     sql = _SCHEMA_SQL.read_text(encoding="utf-8")
     version = f"Mobileye Data Processing System, schema {hashlib.sha256(sql.encode()).hexdigest()[:16]}"
     with translated(), connection, connection.cursor() as cursor:
-        cursor.execute(_APPLIED)
-        if cursor.fetchone() == (version,):
+        cursor.execute(_APPLIED, (_NAMED.findall(sql),))
+        if cursor.fetchone() == (version, True):
             return False
         # Two daemons may start at once.
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('mobileye_data.schema'))")

@@ -1,8 +1,9 @@
 """PostgreSQL as the place where rows go: one transaction for each batch of files."""
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import ParamSpec, TypeVar
 
 import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_INTRANS
@@ -17,26 +18,51 @@ from processing.errors import DatabaseUnavailable
 from processing.records import Kind, Parsed
 from processing.sink import Counts, Delivery
 
+#: Entered while the database has the next word.
+Waiting = Callable[[], AbstractContextManager[None]]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Sender(ThreadPoolExecutor):
+    """The one thread that sends; all that it does is for the database."""
+
+    def __init__(self, waiting: Waiting) -> None:
+        super().__init__(max_workers=1, thread_name_prefix="sender")
+        self._waiting = waiting
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        def send() -> T:
+            with self._waiting():
+                return fn(*args, **kwargs)
+
+        return super().submit(send)
+
 
 class PostgresSink:
     """Keeps one connection for its transactions, and makes a new one after any trouble with it."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, waiting: Waiting = nullcontext) -> None:
         self._database = database
+        self._waiting = waiting
         self._connection: Connection | None = None
         self._partitions = Partitions(database)
-        self._sender = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sender")
+        self._sender = _Sender(waiting)
 
     @contextmanager
     def transaction(self) -> Iterator["PostgresTransaction"]:
         """Rolls back unless it was committed; after a rollback nothing of the connection is trusted."""
-        transaction = PostgresTransaction(self._open(), self._partitions, self._sender)
+        with self._waiting():
+            connection = self._open()
+        transaction = PostgresTransaction(connection, self._partitions, self._sender, self._waiting)
         try:
             yield transaction
         finally:
-            transaction.stop()
-            if not transaction.committed:
-                self._drop()
+            with self._waiting():
+                transaction.stop()
+                if not transaction.committed:
+                    self._drop()
 
     def record_failure(self, delivery: Delivery, kind: str | None, reason: str) -> None:
         """Notes that a file can't be loaded, durably."""
@@ -65,8 +91,11 @@ class PostgresSink:
 class PostgresTransaction:
     """Rows of one or more files and their ledger entries, all or nothing."""
 
-    def __init__(self, connection: Connection, partitions: Partitions, sender: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, connection: Connection, partitions: Partitions, sender: ThreadPoolExecutor, waiting: Waiting
+    ) -> None:
         self._connection = connection
+        self._waiting = waiting
         self._cursor = connection.cursor()
         self._writer = Writer(connection, partitions, sender)
         self._file_ids: list[int] = []
@@ -77,7 +106,7 @@ class PostgresTransaction:
 
     def loaded(self, digests: Sequence[bytes]) -> set[bytes]:
         """Those of the digests that the ledger has as loaded; draws ids for the other files."""
-        with translated():
+        with self._waiting(), translated():
             loaded = ledger.loaded(self._cursor, digests)
             new = len(set(digests) - loaded)
             self._file_ids = ledger.draw_file_ids(self._cursor, new) if new else []
@@ -98,11 +127,17 @@ class PostgresTransaction:
         self._redelivered.append(delivery)
 
     def fail(self, delivery: Delivery, kind: str | None, reason: str) -> None:
-        with translated():
+        with self._waiting(), translated():
             ledger.fail(self._cursor, delivery, kind, reason)
 
     def commit(self) -> list[Counts]:
         """Writes what is left and the ledger entries, then COMMIT."""
+        with self._waiting():
+            self._finish()
+        self.committed = True
+        return [entry.counts for entry in self._entries]
+
+    def _finish(self) -> None:
         self._writer.finish()
         with translated():
             if self._entries:
@@ -113,8 +148,6 @@ class PostgresTransaction:
             if self._connection.info.transaction_status != TRANSACTION_STATUS_INTRANS:
                 raise DatabaseUnavailable("the transaction was lost before COMMIT")
             self._connection.commit()
-        self.committed = True
-        return [entry.counts for entry in self._entries]
 
     def stop(self) -> None:
         """Leaves no thread at work on the connection."""

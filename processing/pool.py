@@ -1,4 +1,4 @@
-"""Worker processes that load batches; a dead one costs its batch one more try."""
+"""Worker processes that load batches; one that dies or hangs costs its batch one more try."""
 
 import ctypes
 import gc
@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import active_children, get_context, resource_tracker
 from multiprocessing.synchronize import Semaphore
 from typing import cast
@@ -16,9 +16,10 @@ from pebble import ProcessExpired, ProcessPool
 
 from processing.errors import DatabaseUnavailable, Misconfigured
 from processing.processor import Outcome, Processor, Work
+from processing.pulse import CELLS, BatchLost, Cells, Pulse, Watch, WorkerDied, WorkerKilled
 
 #: Makes the processor of a worker, in that worker; must be picklable.
-Start = Callable[[], Processor]
+Start = Callable[[Pulse], Processor]
 
 Results = Future[list[Outcome]]
 
@@ -26,45 +27,82 @@ Results = Future[list[Outcome]]
 _BEGIN_SECONDS = 1.5
 
 
-class WorkerDied(Exception):
-    """The process that was loading the batch has ended, or failed in an unforeseen way."""
-
-
-class BatchLost(Exception):
-    """The pool has ended with the batch in hand, for a reason that lies elsewhere."""
-
-
 class Pool:
-    """Loads batches in a fixed number of processes."""
+    """Loads batches in a fixed number of processes, as many at once as there are of them."""
 
     def __init__(self, workers: int, start: Start) -> None:
         self.size = workers
         self._start = start
-        self._unfinished: set[Results] = set()
-        self._pool = self._make()
+        self._context = get_context("spawn")  # a fork would copy the locks of other threads in whatever state
+        self._cells: Cells = self._context.RawArray("q", workers * CELLS)
+        self._watches: dict[Results, Watch] = {}
+        self._verdicts: dict[Results, Exception] = {}
+        self._pool: ProcessPool | None = None
+        with suppress(RuntimeError, OSError):  # to load() it will happen again, and be told
+            self._start_workers()
 
     def load(self, batch: Sequence[Work]) -> Results:
-        """The outcomes to come; the future raises WorkerDied, or what Processor.load() raises."""
+        """The outcomes to come; raises BatchLost if there are no workers, and can't be: then try later."""
         try:
+            if self._pool is None:
+                self._start_workers()
             return self._schedule(batch)
-        except RuntimeError:  # pebble gives up when a process ends that was idle
+        except (RuntimeError, OSError) as error:
             self.stop(0)
-            self._pool = self._make()
-            return self._schedule(batch)
+            raise _lost(error) from None
+
+    def outcomes(self, results: Results) -> list[Outcome]:
+        """Those of a batch that is done; raises WorkerDied, BatchLost, or what Processor.load() raises."""
+        verdict = self._verdicts.pop(results, None)
+        try:
+            return results.result(timeout=0)
+        except (DatabaseUnavailable, Misconfigured):
+            raise
+        except ProcessExpired as error:
+            raise verdict or _death(error.exitcode) from None
+        except (BrokenExecutor, CancelledError) as error:
+            raise verdict or _lost(error) from None
+        except Exception as error:  # noqa: BLE001
+            # A fault of ours: the batch must not take the daemon with it. Its text may quote the file.
+            raise WorkerDied(f"the worker process failed: {type(error).__name__} {_place(error)}") from None
+
+    def check(self) -> None:
+        """Kills workers that hang; to be called every CHECK_SECONDS while there are batches."""
+        for results, watch in list(self._watches.items()):
+            complaint = watch.complaint()
+            if complaint is not None:
+                self._verdicts[results] = complaint
+                self._kill(watch.pid)
 
     def stop(self, seconds: float) -> None:
         """Lets the workers finish what they have in hand, for so long; what is not done rolls back."""
+        if self._pool is None:
+            return
+        pool, self._pool = self._pool, None
         self._wait_for_beginners()
-        self._pool.close()  # type: ignore[no-untyped-call]
+        pool.close()  # type: ignore[no-untyped-call]
         try:
-            self._pool.join(seconds)
+            pool.join(seconds)
         except TimeoutError:
-            self._pool.stop()  # type: ignore[no-untyped-call]
-            for results in list(self._unfinished):
-                results.cancel()  # pebble would leave some for ever undone
+            pool.stop()  # type: ignore[no-untyped-call]
+            self._cancel_all()
             for worker in active_children():
                 worker.kill()
-            self._pool.join()
+            pool.join()
+        self._cancel_all()
+
+    def _kill(self, pid: int) -> None:
+        """If that is no worker any more, or none yet, pebble would wait for it for ever."""
+        workers = {worker.pid: worker for worker in active_children()}
+        if pid in workers:
+            workers[pid].kill()
+        else:
+            self.stop(0)
+
+    def _cancel_all(self) -> None:
+        """pebble would leave some for ever undone."""
+        for results in list(self._watches):
+            results.cancel()
 
     def _wait_for_beginners(self) -> None:
         """A worker that is stopped while it starts would complain of what it no longer finds."""
@@ -73,39 +111,38 @@ class Pool:
             self._begun.acquire(timeout=max(0.0, deadline - time.monotonic()))
 
     def _schedule(self, batch: Sequence[Work]) -> Results:
-        results = cast(Results, self._pool.schedule(_load, args=(list(batch),)))
-        self._unfinished.add(results)
-        results.add_done_callback(self._unfinished.discard)
+        assert self._pool is not None
+        slot = min(set(range(self.size)) - {watch.slot for watch in self._watches.values()})
+        watch = Watch(self._cells, slot)
+        results = cast(Results, self._pool.schedule(_load, args=(slot, list(batch))))
+        self._watches[results] = watch
+        results.add_done_callback(self._watches.pop)
         return results
 
-    def _make(self) -> ProcessPool:
-        # spawn: a fork would copy the locks of the observer's threads in whatever state they are.
-        context = get_context("spawn")
-        self._begun = context.Semaphore(0)
-        pool = ProcessPool(
+    def _start_workers(self) -> None:
+        self._begun = self._context.Semaphore(0)
+        self._pool = ProcessPool(
             max_workers=self.size,
             initializer=_begin,
-            initargs=(self._start, self._begun),
-            context=context,
+            initargs=(self._start, self._begun, self._cells),
+            context=self._context,
         )
         with _deaf_to_ctrl_c():
-            pool.schedule(int)  # starts the processes before there is work
-        return pool
+            self._pool.schedule(int)  # starts the processes before there is work
 
 
-def outcomes(results: Results) -> list[Outcome]:
-    """The outcomes of a batch that is done."""
-    try:
-        return results.result(timeout=0)
-    except (DatabaseUnavailable, Misconfigured):
-        raise
-    except ProcessExpired as error:
-        raise WorkerDied(f"the worker process ended: {error}") from None
-    except (BrokenExecutor, CancelledError) as error:
-        raise BatchLost(f"the worker pool ended: {error}") from None
-    except Exception as error:  # noqa: BLE001
-        # A fault of ours: the batch must not take the daemon with it. Its text may quote the file.
-        raise WorkerDied(f"{type(error).__name__} {_place(error)}") from None
+def _lost(error: BaseException) -> BatchLost:
+    """pebble tells its reason as the cause of another error, or not at all."""
+    reason = error.__cause__ or error
+    return BatchLost(f"the worker pool ended: {str(reason) or type(reason).__name__}")
+
+
+def _death(exit_code: int) -> WorkerDied:
+    if exit_code == -signal.SIGKILL:
+        return WorkerKilled("the worker process was killed (SIGKILL: for want of memory, or by somebody)")
+    if exit_code < 0:
+        return WorkerDied(f"the worker process ended by signal {-exit_code} ({signal.strsignal(-exit_code)})")
+    return WorkerDied(f"the worker process ended with exit code {exit_code}")
 
 
 def _place(error: Exception) -> str:
@@ -118,6 +155,7 @@ class _Worker:
     """What a worker process keeps between batches."""
 
     start: Start
+    pulse: Pulse
     processor: Processor | None = None
 
 
@@ -132,11 +170,12 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
 
-def _begin(start: Start, begun: Semaphore) -> None:
+def _begin(start: Start, begun: Semaphore, cells: Cells) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # systemd, say, sends it to all; the daemon decides
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # a lease that is broken in the instant it is tried
     _end_with_parent()
     _Worker.start = staticmethod(start)
+    _Worker.pulse = Pulse(cells)
     # What lives long lives as long as the process; what a chunk holds dies with it, and has no cycles.
     gc.freeze()
     gc.set_threshold(100_000, 50, 50)
@@ -145,9 +184,10 @@ def _begin(start: Start, begun: Semaphore) -> None:
     begun.release()
 
 
-def _load(batch: list[Work]) -> list[Outcome]:
+def _load(slot: int, batch: list[Work]) -> list[Outcome]:
+    _Worker.pulse.begin(slot)
     if _Worker.processor is None:
-        _Worker.processor = _Worker.start()
+        _Worker.processor = _Worker.start(_Worker.pulse)
     return _Worker.processor.load(batch)
 
 

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from processing.document import Document, Overflow, RepeatedKey
 from processing.errors import BadFile, Gone, Incomplete, NotReady, TooLarge, TryAgain
 from processing.names import printable
+from processing.pulse import Pulse
 from processing.reader import MAX_SHARED_BYTES, Source, Stamp, open_source, open_text
 from processing.records import Kind, Parsed
 from processing.settle import Settler
@@ -58,11 +59,14 @@ class Outcome(Struct, frozen=True):
 class Processor:
     """Loads batches of files of one folder into one sink."""
 
-    def __init__(self, folder: str, sink: Sink, settler: Settler, max_bytes: int) -> None:
+    def __init__(
+        self, folder: str, sink: Sink, settler: Settler, max_bytes: int, pulse: Pulse | None = None
+    ) -> None:
         self._folder = folder
         self._sink = sink
         self._settler = settler
         self._max_bytes = max_bytes
+        self._pulse = pulse or Pulse()
 
     def load(self, batch: Sequence[Work]) -> list[Outcome]:
         """Loads the files in one transaction; a bad one among them does not touch the others.
@@ -82,13 +86,14 @@ class Processor:
         return [replace(outcome, seconds=seconds) for outcome in outcomes]
 
     def _open(self, file: "_File", stack: ExitStack) -> None:
-        source = file.source = stack.enter_context(open_source(self._folder, file.work.name))
+        opening = open_source(self._folder, file.work.name, self._pulse.beat)
+        source = file.source = stack.enter_context(opening)
         if source.stamp.size > self._max_bytes:
             size = source.stamp.size
             raise BadFile(f"expected at most {self._max_bytes} bytes (MAX_FILE_BYTES), got {size}")
-        source.digest()
         if file.work.condemned is not None:
-            raise BadFile(file.work.condemned)
+            raise BadFile(file.work.condemned)  # unread: reading it may be what killed the workers
+        source.digest()
 
     def _write(self, files: Sequence["_File"]) -> None:
         """Writes the rows of all files, a large one by itself."""

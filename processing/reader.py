@@ -8,7 +8,7 @@ import io
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -38,6 +38,14 @@ class Readable(Protocol):
     def read(self, size: int = -1, /) -> bytes: ...
 
 
+#: Tells whoever watches that there is progress.
+Beat = Callable[[], None]
+
+
+def _nothing() -> None:
+    """Nobody watches."""
+
+
 class Stamp(Struct, frozen=True):
     """What tells that a name still means the same file, and that nobody has changed it."""
 
@@ -61,8 +69,9 @@ class Stamp(Struct, frozen=True):
 class Source:
     """A dropped file, open for reading and locked against other daemons; close() gives both up."""
 
-    def __init__(self, folder: str, name: str, fd: int, stamp: Stamp) -> None:
+    def __init__(self, folder: str, name: str, fd: int, stamp: Stamp, beat: Beat) -> None:
         self.name = name
+        self.beat = beat
         self.path = os.path.join(folder, name)
         self.fd = fd
         self.stamp = stamp
@@ -71,7 +80,7 @@ class Source:
 
     def digest(self) -> None:
         """Sets sha256, of the bytes as dropped; keeps the content of a small file, to read it only once."""
-        raw = io.BufferedReader(_Raw(self.fd), CHUNK_BYTES)
+        raw = io.BufferedReader(_Raw(self.fd, self.beat), CHUNK_BYTES)
         if self.stamp.size <= MAX_SHARED_BYTES:
             self.content = raw.read()
             self.sha256 = hashlib.sha256(self.content).digest()
@@ -80,6 +89,7 @@ class Source:
 
     def check_unchanged(self) -> None:
         """Raises NotReady if anyone has written, or may be about to."""
+        self.beat()
         if Stamp.of(os.fstat(self.fd)) != self.stamp:
             raise NotReady("it changed while it was read")
         if self.has_writer():
@@ -105,12 +115,12 @@ class Source:
 
 
 @contextmanager
-def open_source(folder: str, name: str) -> Iterator[Source]:
-    """The file of that name, if it is one and nobody is busy with it.
+def open_source(folder: str, name: str, beat: Beat = _nothing) -> Iterator[Source]:
+    """The file of that name, if it is one and nobody is busy with it; each step in reading it beats.
 
     Raises Gone, NotReady (locked, being written, not to be read now) or BadFile (not a regular file).
     """
-    source = _open(folder, name)
+    source = _open(folder, name, beat)
     try:
         yield source
     finally:
@@ -123,22 +133,24 @@ def open_text(source: Source, max_bytes: int) -> Readable:
     Its read() raises Incomplete (the compressed data ends too early), BadFile (it is damaged, too
     long or not UTF-8) and NotReady (the disk fails).
     """
-    bytes_as_dropped = io.BytesIO(source.content) if source.content is not None else _Raw(source.fd)
+    bytes_as_dropped = (
+        io.BytesIO(source.content) if source.content is not None else _Raw(source.fd, source.beat)
+    )
     raw = io.BufferedReader(bytes_as_dropped, CHUNK_BYTES)
-    return _Text(_decompressed(raw), max_bytes)
+    return _Text(_decompressed(raw), max_bytes, source.beat)
 
 
-def _open(folder: str, name: str) -> Source:
+def _open(folder: str, name: str, beat: Beat) -> Source:
+    path = os.path.join(folder, name)
     try:
-        fd = os.open(os.path.join(folder, name), _OPEN_SAFELY)
+        fd = os.open(path, _OPEN_SAFELY)
     except OSError as error:
         raise _unopened(error) from None
     try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise BadFile("expected a regular file, got something else")
         _lock(fd)
-        source = Source(folder, name, fd, Stamp.of(status))
+        source = Source(folder, name, fd, _stamp_of_named(path, fd), beat)
         if source.has_writer():
             raise NotReady("a program has it open for writing")
         return source
@@ -157,6 +169,18 @@ def _unopened(error: OSError) -> Exception:
     return NotReady(f"it can't be opened: {os.strerror(error.errno or 0)}")
 
 
+def _stamp_of_named(path: str, fd: int) -> Stamp:
+    """Taken with the lock held: before that, another process may have settled the file."""
+    try:
+        named = os.stat(path, follow_symlinks=False)
+    except OSError as error:
+        raise _unopened(error) from None
+    status = os.fstat(fd)
+    if not os.path.samestat(named, status):
+        raise NotReady("another file took its name")
+    return Stamp.of(status)
+
+
 def _lock(fd: int) -> None:
     """Keeps other daemons off while this one works; the kernel unlocks when the process ends."""
     try:
@@ -170,8 +194,9 @@ def _lock(fd: int) -> None:
 class _Raw(io.RawIOBase):
     """The bytes as dropped, from the beginning, whatever position the descriptor has."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, beat: Beat) -> None:
         self._fd = fd
+        self._beat = beat
         self._position = 0
 
     def readable(self) -> bool:
@@ -183,6 +208,7 @@ class _Raw(io.RawIOBase):
         except OSError as error:
             raise NotReady(f"it can't be read: {os.strerror(error.errno or 0)}") from None
         self._position += count
+        self._beat()
         return count
 
 
@@ -236,13 +262,15 @@ class _Frames:
 class _Text:
     """Passes on decompressed chunks; the edge where errors of decompression become ours."""
 
-    def __init__(self, inner: Readable, max_bytes: int) -> None:
+    def __init__(self, inner: Readable, max_bytes: int, beat: Beat) -> None:
         self._inner = inner
+        self._beat = beat
         self._left = max_bytes
         self._at_start = True
 
     def read(self, size: int = -1, /) -> bytes:
         chunk = self._read(size)
+        self._beat()
         self._left -= len(chunk)
         if self._left < 0:
             raise TooLarge

@@ -84,7 +84,7 @@ def test_there_is_no_import_cycle() -> None:
 
 def test_only_the_database_part_and_commands_know_psycopg2() -> None:
     knows = {m for m in MODULES if any(name.partition(".")[0] == "psycopg2" for name in named(MODULES[m]))}
-    assert {module.partition(".")[0] for module in knows} == {"db", "commands", "config", "main"}
+    assert {module.partition(".")[0] for module in knows} == {"db", "commands", "config"}
 
 
 def test_only_the_watcher_knows_watchdog() -> None:

@@ -1,6 +1,8 @@
 """Tells of new files as soon as the system does, by inotify and its like or by polling."""
 
+import logging
 import os
+import threading
 from collections.abc import Callable
 from enum import StrEnum
 
@@ -19,14 +21,32 @@ class ObserverKind(StrEnum):
     OFF = "off"
 
 
-class FolderObserver:
-    """An observer of one folder that can be asked whether it still observes it."""
+class _Alarm(logging.Handler):
+    """watchdog tells of events that the system dropped (IN_Q_OVERFLOW) only by a warning in its log."""
 
-    def __init__(self, folder: str, kind: ObserverKind, wake: Callable[[str], None]) -> None:
+    def __init__(self, ring: Callable[[], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._ring = ring
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._ring()
+
+
+class FolderObserver:
+    """An observer of one folder that can be asked whether it still observes it.
+
+    Wakes with the name of a file; sounds the alarm when events may be lost.
+    """
+
+    def __init__(
+        self, folder: str, kind: ObserverKind, wake: Callable[[str], None], alarm: Callable[[], None]
+    ) -> None:
         self._folder = folder
         self._kind = kind
         self._handler = Handler(wake)
+        self._alarm = _Alarm(alarm)
         self._observer: BaseObserver | None = None
+        self._threads: set[threading.Thread] = set()
         self._root: tuple[int, int] | None = None
 
     def start(self) -> None:
@@ -34,23 +54,35 @@ class FolderObserver:
         if self._kind is ObserverKind.OFF:
             return
         self._root = _identity(self._folder)
+        # watchdog names its observer and emitters, but not the thread that reads from inotify.
+        others = set(threading.enumerate())
         observer = PollingObserver(timeout=1) if self._kind is ObserverKind.POLLING else Observer()
-        observer.schedule(self._handler, self._folder, recursive=False, event_filter=EVENTS)
-        observer.start()
+        try:
+            observer.schedule(self._handler, self._folder, recursive=False, event_filter=EVENTS)
+            observer.start()
+        except OSError:
+            observer.stop()
+            raise
+        self._threads = set(threading.enumerate()) - others
         self._observer = observer
+        logging.getLogger("watchdog").addHandler(self._alarm)
 
     def is_sound(self) -> bool:
         """Whether all its threads live and the folder is still the one it was armed on."""
         if self._kind is ObserverKind.OFF:
             return True
-        observer = self._observer
-        if observer is None or not observer.is_alive() or not observer.emitters:
-            return False
-        return all(emitter.is_alive() for emitter in observer.emitters) and self._is_same_folder()
+        is_alive = self.is_armed and all(thread.is_alive() for thread in self._threads)
+        return is_alive and self._is_same_folder()
+
+    @property
+    def is_armed(self) -> bool:
+        """Whether it was started and not stopped since."""
+        return self._observer is not None
 
     def stop(self) -> None:
         observer, self._observer = self._observer, None
-        if observer is not None and observer.is_alive():
+        if observer is not None:
+            logging.getLogger("watchdog").removeHandler(self._alarm)
             observer.stop()
             observer.join(timeout=2)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pytest
 
 import commands.backlog
-from commands.backlog import BATCH_BYTES, BATCH_FILES, MAX_DEATHS, Backlog
+from commands.backlog import BATCH_BYTES, BATCH_FILES, MAX_DEATHS, MAX_KILLS, Backlog
 from processing.processor import Outcome, Work
 from processing.reader import Stamp
 
@@ -250,7 +250,7 @@ def test_a_file_that_spoils_a_batch_is_tried_alone(backlog: Backlog) -> None:
 
 def test_a_death_over_a_batch_condemns_nobody_but_all_are_tried_alone(backlog: Backlog) -> None:
     backlog.see(["a", "b"])
-    backlog.blame(take(backlog))
+    die(backlog, take(backlog))
     alone = [take(backlog), take(backlog)]
     assert [names(batch) for batch in alone] == [["a"], ["b"]]
     assert all(work.condemned is None for batch in alone for work in batch)
@@ -261,15 +261,55 @@ def test_a_file_over_which_a_worker_died_twice_is_condemned(backlog: Backlog) ->
     for _ in range(MAX_DEATHS):
         (work,) = take(backlog)
         assert work.condemned is None
-        backlog.blame([work])
+        die(backlog, [work])
     (work,) = take(backlog)
-    assert work.condemned == "the worker process died over it 2 times"
+    assert work.condemned == "it ended by signal 11; 2 times, with this file alone"
+
+
+def die(backlog: Backlog, batch: list[Work]) -> None:
+    backlog.blame(batch, "it ended by signal 11", is_killed=False)
+
+
+def kill(backlog: Backlog, batch: list[Work]) -> None:
+    backlog.blame(batch, "it was killed", is_killed=True)
+
+
+def test_a_file_over_which_a_worker_was_killed_is_condemned_later(backlog: Backlog, clock: Clock) -> None:
+    backlog.see(["a"])
+    pauses = []
+    for _ in range(MAX_KILLS):
+        (work,) = take(backlog)
+        assert work.condemned is None
+        kill(backlog, [work])
+        assert take(backlog) == []
+        pauses.append(clock.go_to(backlog.next_due()))
+    assert pauses == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 5, 5, 5, 5, 5])
+    (work,) = take(backlog)
+    assert work.condemned == "it was killed; 10 times, with this file alone"
+
+
+def test_a_batch_over_which_a_worker_was_killed_is_tried_one_by_one_at_once(backlog: Backlog) -> None:
+    backlog.see(["a", "b"])
+    kill(backlog, take(backlog))
+    assert [names(take(backlog)) for _ in range(2)] == [["a"], ["b"]]
+
+
+def test_kills_do_not_add_to_deaths_of_the_worker_s_own(backlog: Backlog, clock: Clock) -> None:
+    backlog.see(["a"])
+    for end in (die, kill, kill, die):
+        (work,) = take(backlog)
+        assert work.condemned is None
+        end(backlog, [work])
+        if end is kill:
+            clock.go_to(backlog.next_due())
+    (work,) = take(backlog)
+    assert work.condemned == "it ended by signal 11; 4 times, with this file alone"
 
 
 def test_a_new_file_of_a_condemned_name_starts_innocent(backlog: Backlog) -> None:
     backlog.see(["a"])
     for _ in range(MAX_DEATHS):
-        backlog.blame(take(backlog))
+        die(backlog, take(backlog))
     come_back(backlog, "failed")
     backlog.see(["a"])
     assert take(backlog)[0].condemned is None

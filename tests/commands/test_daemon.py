@@ -4,24 +4,31 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
+import psycopg2
 import pytest
+from psycopg2.extensions import connection as Connection
 
 import commands.daemon
+from commands.backlog import MAX_DEATHS
 from commands.logs import make_log
+from commands.outage import GaveUp
 from commands.run import prepare_folders
 from commands.stop import Stop
 from commands.workers import StartWorker
 from config import LogFormat, Settings
 from db.connection import Database
 from processing.processor import Outcome, Processor, Work
+from processing.pulse import Pulse
 from tests.support import Daemon, Server, detections, event, query, report, statuses, until
 
 
@@ -55,8 +62,15 @@ def test_a_burst_of_20_000_files_is_loaded_while_it_is_written(daemon: Daemon) -
     assert daemon.rows(f"SELECT {counts} FROM mobileye_data.ingested_files") == [(40_000, 40_000)]
 
 
-def test_files_of_which_the_system_lost_the_events_are_loaded(daemon: Daemon) -> None:
-    daemon.start()
+@pytest.fixture
+def rarely_scanning(tmp_path: Path, database: Database) -> Iterator[Daemon]:
+    daemon = Daemon(tmp_path, database.url, RESCAN_SECONDS=600).start()
+    yield daemon
+    assert daemon.stop() == 0
+
+
+def test_files_of_which_the_system_lost_the_events_are_loaded_at_once(rarely_scanning: Daemon) -> None:
+    daemon = rarely_scanning
     daemon.drop("vehicles_status_first.json", one_status(-1))
     daemon.until_empty()
     assert daemon.process is not None
@@ -145,44 +159,223 @@ def workers(daemon: Daemon) -> list[psutil.Process]:
     return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
 
 
-class Deadly(Processor):
-    """Dies over a file of that name."""
+class Troubled(Processor):
+    """Does to itself what the names of its files say."""
 
     def load(self, batch: list[Work]) -> list[Outcome]:  # type: ignore[override]
-        if any("deadly" in work.name and not work.condemned for work in batch):
-            os._exit(9)
+        for work in batch:
+            if not work.condemned:
+                self._suffer(work.name)
         return super().load(batch)
+
+    def _suffer(self, name: str) -> None:
+        if "deadly" in name:
+            os._exit(9)
+        if "hanging" in name:
+            signal.pause()
+        if "killed" in name and os.access(name, os.W_OK):
+            with open(name, "ab") as times:
+                times.write(b".")
+            if times_killed(name) <= MAX_DEATHS + 1 or "always" in name:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def times_killed(name: str) -> int:
+    return os.stat(name).st_size
 
 
 @dataclass(frozen=True)
-class StartDeadly(StartWorker):
-    def __call__(self) -> Processor:
-        processor = super().__call__()
-        processor.__class__ = Deadly
+class StartTroubled(StartWorker):
+    def __call__(self, pulse: Pulse | None = None) -> Processor:
+        processor = super().__call__(pulse)
+        processor.__class__ = Troubled
         return processor
 
 
-def test_a_file_that_kills_its_worker_twice_fails_and_the_others_load(
-    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("commands.workers.StartWorker", StartDeadly)
+@pytest.fixture
+def troubled(tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch) -> Daemon:
+    """For here(): with files that load, and workers that suffer from the others."""
+    monkeypatch.setattr("commands.workers.StartWorker", StartTroubled)
+    monkeypatch.chdir(tmp_path)
     daemon = Daemon(tmp_path, database.url)
     for number in range(20):
         daemon.drop(f"vehicles_status_{number}.json", one_status(number))
-    daemon.drop("vehicles_status_deadly.json", one_status(99))
-    totals = here(daemon, database).run(once=True)
+    return daemon
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [
+        ("deadly", "the worker process ended with exit code 9; 2 times, with this file alone"),
+        ("hanging", "the worker process made no progress for 2 s; 2 times, with this file alone"),
+    ],
+)
+def test_a_file_over_which_workers_die_or_hang_twice_fails_and_the_others_load(
+    troubled: Daemon, database: Database, monkeypatch: pytest.MonkeyPatch, trouble: str, reason: str
+) -> None:
+    monkeypatch.setattr("processing.pulse.HANG_SECONDS", 2.0)
+    name = f"vehicles_status_{trouble}.json"
+    troubled.drop(name, one_status(99))
+    totals = here(troubled, database).run()
     assert (totals["loaded"], totals["failed"], totals["waiting"]) == (20, 1, 0)
-    assert daemon.rows("SELECT name, error FROM mobileye_data.ingested_files WHERE state = 'failed'") == [
-        ("vehicles_status_deadly.json", "the worker process died over it 2 times")
-    ]
-    assert (daemon.failed / "vehicles_status_deadly.json").read_bytes() == one_status(99)
+    assert failures(troubled) == [(name, reason)]
+    assert (troubled.failed / name).read_bytes() == one_status(99)
+
+
+def test_a_file_whose_worker_is_killed_from_outside_again_and_again_is_loaded(
+    troubled: Daemon, database: Database, tmp_path: Path
+) -> None:
+    name = "vehicles_status_killed.json"
+    (tmp_path / name).touch()
+    troubled.drop(name, one_status(99))
+    totals = here(troubled, database).run()
+    assert (totals["loaded"], totals["failed"], totals["waiting"]) == (21, 0, 0)
+    assert times_killed(name) > MAX_DEATHS + 1
+
+
+def test_a_file_over_which_the_system_kills_every_worker_fails_at_last(
+    troubled: Daemon, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("commands.backlog.MAX_KILLS", 4)
+    name = "vehicles_status_killed_always.json"
+    (tmp_path / name).touch()
+    troubled.drop(name, one_status(99))
+    totals = here(troubled, database).run()
+    assert (totals["loaded"], totals["failed"], totals["waiting"]) == (20, 1, 0)
+    assert times_killed(name) in (4, 5)  # once more if others shared its batch
+    assert "was killed (SIGKILL" in (troubled.failed / f"{name}.reason.txt").read_text()
+
+
+# Files large and small: one waits in the thread that sends, the other in the one that reads.
+SMALL = detections(event())
+LARGE = detections(*(event(0, ("cars", 1), vehicle=f"v{number}") for number in range(30_000)))
+
+
+@pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
+def test_a_worker_that_waits_for_a_lock_does_not_hang(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    monkeypatch.setattr("processing.pulse.HANG_SECONDS", 0.5)
+    daemon = Daemon(tmp_path, database.url)
+    daemon.drop("objects_detection_1.json", content)
+    with closing(psycopg2.connect(database.url)) as locker:
+        locker.cursor().execute("LOCK TABLE mobileye_data.objects_detection_events")
+        release = threading.Timer(4, locker.rollback)
+        release.start()
+        totals = here(daemon, database).run()
+        assert release.finished.is_set()
+    assert (totals["loaded"], totals["failed"], totals["waiting"]) == (1, 0, 0)
+
+
+BUSY = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may stop the server's processes")
+def test_a_frozen_server_process_is_an_outage_and_no_file_to_blame(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("processing.pulse.HANG_SECONDS", 0.5)
+    monkeypatch.setattr("processing.pulse.DATABASE_SECONDS", 1.5)
+    daemon = Daemon(tmp_path, database.url)
+    daemon.drop("objects_detection_1.json", SMALL)
+    frozen: list[int] = []
+
+    def freeze(locker: Connection) -> None:
+        frozen.extend(pid for (pid,) in until(lambda: query(database.url, BUSY)))
+        for pid in frozen:
+            os.kill(pid, signal.SIGSTOP)
+        locker.rollback()
+
+    def thaw() -> None:
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
+
+    with closing(psycopg2.connect(database.url)) as locker:
+        locker.cursor().execute("LOCK TABLE mobileye_data.objects_detection_events")
+        threading.Thread(target=freeze, args=(locker,)).start()
+        release = threading.Timer(6, thaw)
+        release.start()
+        totals = here(daemon, database).run()
+        release.join()
+    assert (totals["loaded"], totals["failed"], totals["waiting"]) == (1, 0, 0)
+    told = capsys.readouterr().err
+    assert told.count(' waiting for the database reason="it did not answer for 1.5 s"') == 1
+    assert " the database is back " in told and " worker died " not in told
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit in ("HANG_SECONDS", "DATABASE_SECONDS"):
+        monkeypatch.setattr(f"processing.pulse.{limit}", 0.7)
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_file_of_many_rows_makes_progress_however_long_it_takes(tmp_path: Path, database: Database) -> None:
+    daemon = Daemon(tmp_path, database.url)
+    kinds = [(f"kind {number}", 1) for number in range(10)]
+    events = [event(second, *kinds, vehicle=f"v{v}") for v in range(70) for second in range(2000)]
+    daemon.drop("objects_detection_1.json", detections(*events))
+    started = time.monotonic()
+    totals = here(daemon, database).run()
+    assert (totals["loaded"], totals["rows"]) == (1, 1_400_000)
+    assert time.monotonic() - started > 2
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_file_of_many_bytes_makes_progress_while_it_is_digested(tmp_path: Path, database: Database) -> None:
+    daemon = Daemon(tmp_path, database.url)
+    os.truncate(daemon.drop("objects_detection_1.json", b""), 1_500_000_000)
+    started = time.monotonic()
+    totals = here(daemon, database).run()
+    assert totals["failed"] == 1 and "expected UTF-8" in failures(daemon)[0][1]
+    assert time.monotonic() - started > 1.4
+
+
+def failures(daemon: Daemon) -> list[tuple[str, str]]:
+    return daemon.rows("SELECT name, error FROM mobileye_data.ingested_files WHERE state = 'failed'")
+
+
+def test_once_gives_up_a_database_that_goes_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("commands.outage.ONCE_SECONDS", 1.0)
+    daemon = Daemon(tmp_path, None)
+    daemon.drop("vehicles_status_1.json", one_status(1))
+    with pytest.raises(GaveUp, match="gave up waiting for the database after"):
+        here(daemon, Database("postgresql://127.0.0.1:1/d")).run()
+    assert daemon.left() == ["vehicles_status_1.json"]
+    assert capsys.readouterr().err.count(" waiting for the database ") == 1
+
+
+def fail_to_begin(*_: object) -> NoReturn:
+    os._exit(1)
+
+
+def test_workers_that_can_not_start_are_told_once_and_tried_again(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    daemon = Daemon(tmp_path, database.url)
+    daemon.drop("vehicles_status_1.json", one_status(1))
+    with monkeypatch.context() as patch:
+        patch.setattr("processing.pool._begin", fail_to_begin)
+        process = here(daemon, database)
+        mend = threading.Timer(6, patch.undo)
+        mend.start()
+        totals = process.run()
+        mend.join()
+    assert (totals["loaded"], totals["failed"], totals["waiting"]) == (1, 0, 0)
+    told = [line for line in capfd.readouterr().err.splitlines() if "a worker" in line]
+    assert [" ".join(line.split()[1:6]) for line in told] == [
+        "warning waiting for a worker",
+        "info a worker is back",
+    ], told
 
 
 def here(daemon: Daemon, database: Database) -> commands.daemon.Daemon:
     """The same daemon in this process."""
     settings = Settings(watch_folder=daemon.incoming, workers=2, rescan_seconds=0.2)
     prepare_folders(settings)
-    return commands.daemon.Daemon(settings, lambda: database, make_log(LogFormat.TEXT), Stop())
+    return commands.daemon.Daemon(settings, lambda: database, make_log(LogFormat.TEXT), Stop(), once=True)
 
 
 def test_a_folder_that_is_taken_for_a_new_file_is_left_alone(tmp_path: Path, database: Database) -> None:
@@ -194,7 +387,7 @@ def test_a_folder_that_is_taken_for_a_new_file_is_left_alone(tmp_path: Path, dat
     inside.touch()
     process = here(daemon, database)
     process._inbox.put("folder.json")
-    totals = process.run(once=True)
+    totals = process.run()
     assert (totals["loaded"], totals["failed"], totals["waiting"]) == (1, 0, 0)
     assert inside.exists()
 

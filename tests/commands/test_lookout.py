@@ -11,9 +11,7 @@ from typing import Any
 
 import pytest
 
-from commands.logs import make_log
 from commands.lookout import Lookout
-from config import LogFormat
 from db.connection import Database
 from tests.support import ROOT, Daemon, Server, drop, report, statuses, until
 from watcher.observer import FolderObserver, ObserverKind
@@ -124,21 +122,24 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def look(folder: Path, log: Any) -> tuple[Lookout, "queue.SimpleQueue[str]"]:
-    heard: queue.SimpleQueue[str] = queue.SimpleQueue()
+def look(folder: Path, log: Any) -> tuple[Lookout, "queue.SimpleQueue[str | None]"]:
+    heard: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     return Lookout(str(folder), ObserverKind.NATIVE, heard.put, log), heard
 
 
 def test_a_thread_of_the_observer_that_dies_is_replaced(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path,
 ) -> None:
-    lookout, heard = look(folder, make_log(LogFormat.TEXT))
+    told = Told()
+    lookout, heard = look(folder, told)
     lookout.observe()
     observer = observer_of(lookout)
     for emitter in observer._observer.emitters:  # type: ignore[union-attr]
         emitter.stop()
     until(lambda: not observer.is_sound())
+    assert told.lines == []
     lookout.observe()
+    assert told.lines == [("observer restarted", {"reason": "it had died, or lost the folder"})]
     drop(folder, "a.json", b"{}")
     assert heard.get(timeout=20) == "a.json"
     lookout.stop()

@@ -1,15 +1,22 @@
 """The main job from its start to its exit code: folders, --once, the embedded database."""
 
+import fcntl
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
+from commands.outage import GaveUp
+from commands.run import run
+from config import Settings
 from db.connection import Database
-from tests.support import Daemon, detections, drop, event, report, statuses
+from db.keeper import open_lock, try_lock
+from tests.support import Daemon, detections, drop, event, report, statuses, until
 
 GOOD = statuses(report())
+NOWHERE = "postgresql://127.0.0.1:1/d"
 
 
 def test_its_folders_are_made_and_an_archive_keeps_what_is_loaded(tmp_path: Path, database: Database) -> None:
@@ -91,6 +98,27 @@ def test_once_ends_with_1_if_a_file_can_not_be_loaded_yet(daemon: Daemon) -> Non
     assert daemon.left() == ["vehicles_status_open.json"]
 
 
+def test_once_gives_up_a_database_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("commands.outage.ONCE_SECONDS", 1.0)
+    path = Daemon(tmp_path, None).drop("vehicles_status_1.json", GOOD)
+    settings = Settings(watch_folder=path.parent, database_url=NOWHERE)
+    with pytest.raises(GaveUp, match=r"^gave up waiting for the database after [1-9] s: connection"):
+        run(settings, once=True)
+    assert capsys.readouterr().err.count(" waiting for the database ") == 1
+    assert path.read_bytes() == GOOD
+
+
+@pytest.mark.slow
+def test_giving_up_is_one_sentence_and_exit_code_1(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path, NOWHERE)
+    daemon.drop("vehicles_status_1.json", GOOD)
+    assert once(daemon) == 1
+    assert daemon.log().splitlines()[-1].startswith("error: gave up waiting for the database after 3")
+    assert "Traceback" not in daemon.log() and daemon.left() == ["vehicles_status_1.json"]
+
+
 # The embedded database ----------------------------------------------------------------------------
 
 
@@ -119,6 +147,41 @@ def test_an_embedded_database_that_dies_is_started_again(tmp_path: Path) -> None
     daemon.until_empty()
     assert daemon.stop() == 0
     assert " loaded=2 " in daemon.log().splitlines()[-1] and not os.listdir(daemon.failed)
+
+
+def seconds_to_stop(daemon: Daemon) -> float:
+    started = time.monotonic()
+    assert daemon.stop() == 0
+    return time.monotonic() - started
+
+
+def test_it_stops_at_once_while_it_waits_for_its_database_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    lock = open_lock(tmp_path / "data" / "users.lock")
+    assert try_lock(lock, fcntl.LOCK_EX)  # as a keeper does whose server is still stopping
+    daemon = Daemon(tmp_path, None).start(wait=False)
+    until(lambda: has_open(daemon, "users.lock"))
+    assert seconds_to_stop(daemon) < 2
+    os.close(lock)
+
+
+def test_it_stops_at_once_while_it_waits_for_its_database_in_an_outage(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path, None).start()
+    lock = open_lock(tmp_path / "data" / "start.lock")
+    assert try_lock(lock, fcntl.LOCK_EX)  # as another process does that is starting it
+    server = int((tmp_path / "data" / "postgres" / "postmaster.pid").read_text().split()[0])
+    os.kill(server, signal.SIGKILL)
+    daemon.drop("vehicles_status_1.json", GOOD)
+    until(lambda: has_open(daemon, "start.lock"))
+    assert seconds_to_stop(daemon) < 5
+    assert daemon.left() == ["vehicles_status_1.json"]
+    os.close(lock)
+
+
+def has_open(daemon: Daemon, name: str) -> bool:
+    assert daemon.process is not None
+    opened = Path(f"/proc/{daemon.process.pid}/fd")
+    return any(link.readlink().name == name for link in opened.iterdir() if link.is_symlink())
 
 
 def test_an_embedded_database_that_can_not_start_is_told(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from db import schema
 from db.connection import Database
-from processing.errors import DatabaseUnavailable
+from processing.errors import DatabaseUnavailable, Misconfigured
 from tests.db.loading import load, sink_to
 from tests.support import ROOT, VEHICLE, Server, detections, event, query, report, statuses
 
@@ -58,6 +58,45 @@ def test_a_changed_one_is_applied_over_the_old(
     assert apply(filled)
     assert not apply(filled)
     assert query(filled.url, "SELECT to_regclass('mobileye_data.more')::text") == [("mobileye_data.more",)]
+
+
+OBJECTS = {
+    "TABLE": [
+        "ingested_files",
+        "rejected_records",
+        "objects_detection_events",
+        "objects_detection_events_other",
+        "vehicle_status_history",
+        "vehicle_status_history_other",
+        "vehicle_status",
+    ],
+    "VIEW": ["detections_by_hour", "vehicles_by_status", "vehicle_timeline", "open_rejects"],
+    "SEQUENCE": ["file_ids"],
+    "FUNCTION": ["add_partition"],
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind, names in OBJECTS.items() for name in names]
+)
+def test_what_somebody_dropped_is_made_again(filled: Database, kind: str, name: str) -> None:
+    query(filled.url, f"DROP {kind} mobileye_data.{name} CASCADE")
+    assert apply(filled)
+    assert not apply(filled)
+    with sink_to(filled) as sink:
+        load(sink, detections({**event(), "detection_time": "2022-06-07T00:00:00Z"}))
+    views = " UNION ALL ".join(f"SELECT count(*) FROM mobileye_data.{view}" for view in OBJECTS["VIEW"])
+    assert len(query(filled.url, views)) == len(OBJECTS["VIEW"])
+
+
+@pytest.mark.parametrize("name", ["objects_detection_events", "vehicle_status_history"])
+def test_a_table_that_was_renamed_is_told_and_not_made_again(filled: Database, name: str) -> None:
+    query(filled.url, f"ALTER TABLE mobileye_data.{name} RENAME TO lost")
+    with pytest.raises(Misconfigured, match=f"{name}_other is no partition of {name}: was that renamed"):
+        apply(filled)
+    assert query(filled.url, f"SELECT to_regclass('mobileye_data.{name}')") == [(None,)]
+    query(filled.url, f"ALTER TABLE mobileye_data.lost RENAME TO {name}")
+    assert not apply(filled)
 
 
 def test_one_that_fails_leaves_nothing(

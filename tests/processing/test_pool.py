@@ -1,10 +1,13 @@
 """Worker processes: what becomes of their batches, their errors, their deaths and of signals."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -12,9 +15,11 @@ from typing import cast
 import psutil
 import pytest
 
+from processing import pulse
 from processing.errors import DatabaseUnavailable, Misconfigured, TryAgain
-from processing.pool import BatchLost, Pool, Results, WorkerDied, outcomes
+from processing.pool import Pool, Results
 from processing.processor import Outcome, Processor, Work
+from processing.pulse import BatchLost, Pulse, WorkerDied, WorkerHung, WorkerKilled
 from tests.support import ROOT, until
 
 ERRORS = {
@@ -28,6 +33,9 @@ ERRORS = {
 class Actor:
     """A processor that does what the names of its files say, "pid" by default."""
 
+    def __init__(self, pulse: Pulse) -> None:
+        self._pulse = pulse
+
     def load(self, batch: list[Work]) -> list[Outcome]:
         return [self._act(*work.name.split()) for work in batch]
 
@@ -36,21 +44,32 @@ class Actor:
             raise ERRORS[what]("because of secret rows" if what == "fault" else value)
         if what == "exit":
             os._exit(int(value))
+        if what == "crash":
+            os.kill(os.getpid(), int(value))
         if what == "hang":
             Path(value).touch()
             signal.pause()
         if what == "wait":
             until(Path(value).exists)
+        if what == "walk":
+            until(lambda: self._walks_to(Path(value)))
+        if what == "ask":
+            with self._pulse.waiting():
+                until(Path(value).exists)
         return Outcome(what, "loaded", str(os.getpid()))
+
+    def _walks_to(self, path: Path) -> bool:
+        self._pulse.beat()
+        return path.exists()
 
 
 @dataclass(frozen=True)
 class StartActor:
-    def __call__(self) -> Processor:
-        return cast(Processor, Actor())
+    def __call__(self, pulse: Pulse) -> Processor:
+        return cast(Processor, Actor(pulse))
 
 
-def fail_to_start() -> Processor:
+def fail_to_start(pulse: Pulse) -> Processor:
     raise DatabaseUnavailable("not yet")
 
 
@@ -86,13 +105,13 @@ def load(pool: Pool, *names: str) -> Results:
     return pool.load([Work(name) for name in names])
 
 
-def done(results: Results) -> list[Outcome]:
+def done(pool: Pool, results: Results) -> list[Outcome]:
     until(results.done)
-    return outcomes(results)
+    return pool.outcomes(results)
 
 
 def test_a_batch_comes_back_with_its_outcomes_in_order(pool: Pool) -> None:
-    assert [(o.name, o.state) for o in done(load(pool, "b", "a", "c"))] == [
+    assert [(o.name, o.state) for o in done(pool, load(pool, "b", "a", "c"))] == [
         ("b", "loaded"),
         ("a", "loaded"),
         ("c", "loaded"),
@@ -102,10 +121,10 @@ def test_a_batch_comes_back_with_its_outcomes_in_order(pool: Pool) -> None:
 def test_as_many_batches_as_there_are_workers_are_loaded_at_once(pool: Pool, tmp_path: Path) -> None:
     first = load(pool, f"wait {tmp_path / 'go'}")
     second = load(pool, "pid")
-    done(second)
+    done(pool, second)
     assert not first.done()
     (tmp_path / "go").touch()
-    assert done(first)[0].reason != done(second)[0].reason
+    assert done(pool, first)[0].reason != done(pool, second)[0].reason
 
 
 def test_the_workers_are_there_before_the_first_batch(pool: Pool) -> None:
@@ -117,23 +136,156 @@ def test_what_the_processor_says_of_the_database_comes_through(
     pool: Pool, name: str, error: type[Exception]
 ) -> None:
     with pytest.raises(error, match="reason"):
-        done(load(pool, f"{name} reason"))
+        done(pool, load(pool, f"{name} reason"))
 
 
 def test_a_fault_of_ours_costs_the_batch_not_the_pool_and_quotes_nothing(pool: Pool) -> None:
     with pytest.raises(WorkerDied) as caught:
-        done(load(pool, "fault"))
-    assert str(caught.value).startswith("KeyError File ") and "secret" not in str(caught.value)
-    assert done(load(pool, "next"))[0].state == "loaded"
+        done(pool, load(pool, "fault"))
+    assert str(caught.value).startswith("the worker process failed: KeyError File ") and "secret" not in str(
+        caught.value
+    )
+    assert done(pool, load(pool, "next"))[0].state == "loaded"
 
 
 def test_a_worker_that_dies_costs_its_own_batch_only(pool: Pool, tmp_path: Path) -> None:
     other = load(pool, f"wait {tmp_path / 'go'}")
     with pytest.raises(WorkerDied, match="the worker process ended"):
-        done(load(pool, "exit 3"))
+        done(pool, load(pool, "exit 3"))
     (tmp_path / "go").touch()
-    assert done(other)[0].state == "loaded"
-    assert done(load(pool, "next"))[0].state == "loaded"
+    assert done(pool, other)[0].state == "loaded"
+    assert done(pool, load(pool, "next"))[0].state == "loaded"
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ("exit 3", "ended with exit code 3"),
+        ("crash 11", r"ended by signal 11 \(Segmentation fault\)"),
+        ("crash 40", r"ended by signal 40 \(Real-time signal 6\)"),
+    ],
+)
+def test_how_a_worker_died_is_told(pool: Pool, what: str, told: str) -> None:
+    with pytest.raises(WorkerDied, match=told) as caught:
+        done(pool, load(pool, what))
+    assert not isinstance(caught.value, WorkerKilled)
+
+
+# Hangs --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def impatient(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short limits, as soon as both workers have started."""
+    both = [load(pool, f"wait {tmp_path / 'started'}") for _ in range(2)]
+    until(lambda: all(watch.pid for watch in pool._watches.values()))
+    (tmp_path / "started").touch()
+    for results in both:
+        done(pool, results)
+    for limit, seconds in (("CHECK_SECONDS", 0.05), ("HANG_SECONDS", 0.5), ("DATABASE_SECONDS", 2.0)):
+        monkeypatch.setattr(pulse, limit, seconds)
+
+
+def watched(pool: Pool, results: Results) -> list[Outcome]:
+    """As the daemon waits for it."""
+    until(lambda: is_done(pool, results))
+    return pool.outcomes(results)
+
+
+def is_done(pool: Pool, results: Results) -> bool:
+    pool.check()
+    return results.done()
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("stop", [signal.SIGSTOP, None], ids=["stopped", "hanging"])
+def test_a_worker_that_makes_no_progress_is_killed_and_costs_its_own_batch_only(
+    pool: Pool, tmp_path: Path, stop: signal.Signals | None
+) -> None:
+    other = load(pool, f"walk {tmp_path / 'go'}")
+    begun = tmp_path / "begun"
+    results = load(pool, f"hang {begun}" if stop is None else f"wait {begun}")
+    if stop is not None:
+        (slot,) = (watch.slot for flight, watch in pool._watches.items() if flight is results)
+        until(lambda: pool._watches[results].pid)
+        os.kill(pool._watches[results].pid, stop)
+        assert slot == 1
+        begun.touch()
+    with pytest.raises(WorkerHung, match=r"made no progress for 0\.5 s"):
+        watched(pool, results)
+    (tmp_path / "go").touch()
+    assert watched(pool, other)[0].state == "loaded"
+    assert done(pool, load(pool, "next"))[0].state == "loaded"
+    until(lambda: len(workers()) == 2)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("busy", ["walk", "ask"])
+def test_a_worker_that_makes_progress_or_waits_for_the_database_is_left_alone(
+    pool: Pool, tmp_path: Path, busy: str
+) -> None:
+    results = load(pool, f"{busy} {tmp_path / 'go'}")
+    deadline = time.monotonic() + 1.5
+    until(lambda: is_done(pool, results) or time.monotonic() > deadline)
+    (tmp_path / "go").touch()
+    assert watched(pool, results)[0].state == "loaded"
+
+
+@pytest.mark.usefixtures("impatient")
+def test_no_answer_of_the_database_for_very_long_is_an_outage_and_no_file_to_blame(
+    pool: Pool, tmp_path: Path
+) -> None:
+    results = load(pool, f"ask {tmp_path / 'never'}")
+    with pytest.raises(DatabaseUnavailable, match="it did not answer for 2 s"):
+        watched(pool, results)
+    assert done(pool, load(pool, "next"))[0].state == "loaded"
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_worker_that_ends_as_if_all_were_well_loses_its_batch(pool: Pool) -> None:
+    with pytest.raises(WorkerHung):
+        watched(pool, load(pool, "exit 0"))
+    assert done(pool, load(pool, "next"))[0].state == "loaded"
+
+
+def test_workers_that_can_not_be_started_are_started_later() -> None:
+    """With room for no descriptor, for one, for two …: each time the start fails at another place."""
+    for room in range(0, 50, 2):
+        with only_descriptors(room):
+            pool = Pool(2, StartActor())
+            with suppress(BatchLost):
+                load(pool, "pid")
+                break
+        assert done(pool, load(pool, "pid"))[0].state == "loaded"
+        pool.stop(0)
+        assert workers() == []
+    assert room > 3
+    pool.stop(0)
+
+
+@contextmanager
+def only_descriptors(room: int) -> Iterator[None]:
+    """So many more than are open."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as stack:
+        highest = max(map(int, os.listdir("/proc/self/fd")))
+        while stack.enter_context(open(os.devnull)).fileno() <= highest:
+            continue
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 2 + room, limits[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_workers_that_take_no_batch_are_replaced(pool: Pool) -> None:
+    for worker in workers():
+        worker.suspend()
+    results = load(pool, "pid")
+    with pytest.raises(BatchLost, match=r"no worker took the batch for 0\.5 s"):
+        watched(pool, results)
+    assert done(pool, load(pool, "next"))[0].state == "loaded"
 
 
 def test_a_worker_killed_with_9_is_replaced(pool: Pool, tmp_path: Path) -> None:
@@ -141,10 +293,9 @@ def test_a_worker_killed_with_9_is_replaced(pool: Pool, tmp_path: Path) -> None:
     until((tmp_path / "begun").exists)
     for worker in workers():
         worker.kill()
-    with pytest.raises((WorkerDied, BatchLost)):
-        done(results)
-    assert done(load(pool, "next"))[0].state == "loaded"
-    until(lambda: len(workers()) == 2)
+    with pytest.raises(WorkerKilled, match="SIGKILL"):
+        done(pool, results)
+    until(lambda: survives(pool) and len(workers()) == 2)
 
 
 def test_idle_workers_killed_with_9_are_replaced_and_none_is_left_over(pool: Pool) -> None:
@@ -157,7 +308,7 @@ def test_idle_workers_killed_with_9_are_replaced_and_none_is_left_over(pool: Poo
 def survives(pool: Pool) -> bool:
     """A batch may be lost in the instant in which the death is noticed, but not one after the other."""
     try:
-        return bool(done(load(pool, "next")))
+        return bool(done(pool, load(pool, "next")))
     except (WorkerDied, BatchLost):
         return False
 
@@ -169,14 +320,14 @@ def test_a_batch_of_a_pool_that_is_stopped_is_lost_and_no_file_to_blame(
     until((tmp_path / "begun").exists)
     pool_to_stop.stop(0)
     with pytest.raises(BatchLost):
-        done(results)
+        done(pool_to_stop, results)
 
 
 def test_a_processor_that_can_not_start_is_started_again_for_the_next_batch() -> None:
     pool = Pool(1, fail_to_start)
     for _ in range(2):
         with pytest.raises(DatabaseUnavailable, match="not yet"):
-            done(load(pool, "pid"))
+            done(pool, load(pool, "pid"))
     pool.stop(0)
 
 
@@ -184,7 +335,7 @@ def test_stop_lets_a_batch_end(pool_to_stop: Pool, tmp_path: Path) -> None:
     results = load(pool_to_stop, f"wait {tmp_path / 'go'}")
     (tmp_path / "go").touch()
     pool_to_stop.stop(20)
-    assert outcomes(results)[0].state == "loaded"
+    assert pool_to_stop.outcomes(results)[0].state == "loaded"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGIO])
@@ -196,7 +347,7 @@ def test_workers_do_not_hear_what_a_terminal_sends_to_all(
     for worker in workers():
         worker.send_signal(number)
     (tmp_path / "go").touch()
-    assert done(results)[0].state == "loaded"
+    assert done(pool, results)[0].state == "loaded"
 
 
 PARENT = """

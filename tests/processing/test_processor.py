@@ -706,6 +706,7 @@ def test_a_condemned_file_is_failed_unread(loader: Loader) -> None:
     outcome = loader.load_one("vehicles_status_1.json", statuses(report()), condemned="it killed two workers")
     assert (outcome.state, outcome.reason) == ("failed", "it killed two workers")
     assert loader.values("SELECT error FROM ingested_files") == ["it killed two workers"]
+    assert loader.values("SELECT sha256 FROM ingested_files") == [None]
     assert loader.count(HISTORY) == 0
 
 

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 import zstandard
 
+from processing import reader
 from processing.errors import BadFile, Gone, Incomplete, NotReady, TooLarge
-from processing.reader import MAX_SHARED_BYTES, Stamp, open_source, open_text
+from processing.reader import CHUNK_BYTES, MAX_SHARED_BYTES, Stamp, open_source, open_text
 from tests.processing.support import MAX_BYTES, WRITER, as_other_user, beside, peak, read_source
 from tests.support import report, statuses
 
@@ -146,6 +147,62 @@ def test_a_file_is_locked_for_as_long_as_it_is_open(tmp_path: Path) -> None:
     with open_source(str(tmp_path), NAME), pytest.raises(NotReady, match="locked"):
         count(tmp_path)
     assert count(tmp_path) == 50
+
+
+def set_aside(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+
+
+def replace(path: Path) -> None:
+    set_aside(path)
+    path.write_bytes(b"new")
+
+
+@pytest.mark.parametrize(
+    ("settle", "verdict", "told"),
+    [
+        (os.unlink, Gone, ""),
+        (set_aside, Gone, ""),
+        (replace, NotReady, "another file took its name"),
+        (lambda path: path.parent.rename(path.parent.with_name("away")), Gone, ""),
+    ],
+    ids=["deleted", "set aside", "replaced", "folder renamed"],
+)
+def test_a_file_that_another_process_settles_before_it_is_locked_is_not_read(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settle: Callable[[Path], object],
+    verdict: type[Exception],
+    told: str,
+) -> None:
+    (tmp_path / "in").mkdir()
+    path = put(tmp_path / "in", CONTENT)
+    lock = reader._lock
+
+    def lose_the_race(fd: int) -> None:
+        settle(path)
+        lock(fd)
+
+    monkeypatch.setattr(reader, "_lock", lose_the_race)
+    with pytest.raises(verdict) as caught:
+        count(tmp_path / "in")
+    assert str(caught.value) == told
+
+
+def test_the_stamp_is_that_of_the_file_as_it_was_when_it_was_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = put(tmp_path, CONTENT)
+    lock = reader._lock
+
+    def lock_late(fd: int) -> None:
+        append(path)
+        lock(fd)
+
+    monkeypatch.setattr(reader, "_lock", lock_late)
+    with open_source(str(tmp_path), NAME) as source:
+        assert source.stamp.size == len(CONTENT) + 1
+        source.check_unchanged()
 
 
 def test_readers_do_not_keep_a_file_waiting(tmp_path: Path) -> None:
@@ -344,6 +401,36 @@ def test_a_bomb_is_bounded(
     told, megabytes = peak(*code)
     assert told == verdict
     assert megabytes < 160
+
+
+# Whoever watches ---------------------------------------------------------------------------------
+
+
+def test_each_step_in_reading_a_file_is_told(tmp_path: Path) -> None:
+    put(tmp_path, os.urandom(MAX_SHARED_BYTES))
+    append(tmp_path / NAME)
+    steps: list[None] = []
+    with open_source(str(tmp_path), NAME, lambda: steps.append(None)) as source:
+        source.digest()
+        digested = len(steps)
+        assert digested >= MAX_SHARED_BYTES / CHUNK_BYTES / 8  # hashlib reads larger chunks
+        text = open_text(source, MAX_BYTES)
+        read = sum(1 for _ in iter(lambda: text.read(CHUNK_BYTES), b""))
+        assert len(steps) - digested >= read > MAX_SHARED_BYTES / CHUNK_BYTES
+        before = len(steps)
+        source.check_unchanged()
+        assert len(steps) > before
+
+
+def test_each_step_in_decompressing_is_told(tmp_path: Path) -> None:
+    """A few bytes of the file may be gigabytes of text."""
+    put(tmp_path, gzip.compress(bytes(50_000_000).replace(b"\0", b" ")))
+    steps: list[None] = []
+    with open_source(str(tmp_path), NAME, lambda: steps.append(None)) as source:
+        text = open_text(source, MAX_BYTES)
+        for _ in iter(lambda: text.read(CHUNK_BYTES), b""):
+            continue
+    assert len(steps) > 50_000_000 / CHUNK_BYTES
 
 
 # A disk that fails --------------------------------------------------------------------------------

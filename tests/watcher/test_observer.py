@@ -1,13 +1,17 @@
 """The observer with real folders and real events: what it tells, and when it knows that it no longer does."""
 
+import ctypes
+import errno
 import os
 import queue
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from watchdog.observers import inotify_c
 
 from tests.support import drop, until
 from watcher.observer import FolderObserver, ObserverKind
@@ -25,6 +29,10 @@ class Heard:
         return self.names.get(timeout=20)
 
 
+def no_alarm() -> None:
+    raise AssertionError("nothing was lost")
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "in").mkdir()
@@ -38,7 +46,7 @@ def heard() -> Heard:
 
 @pytest.fixture(params=OBSERVING)
 def observer(request: pytest.FixtureRequest, folder: Path, heard: Heard) -> Iterator[FolderObserver]:
-    observer = FolderObserver(str(folder), request.param, heard.names.put)
+    observer = FolderObserver(str(folder), request.param, heard.names.put, no_alarm)
     observer.start()
     yield observer
     observer.stop()
@@ -72,7 +80,7 @@ def test_a_file_is_told_however_it_arrives(observer: FolderObserver, folder: Pat
 
 
 def test_a_close_is_told_again_so_that_a_slow_writer_is_not_waited_for(folder: Path, heard: Heard) -> None:
-    observer = FolderObserver(str(folder), ObserverKind.NATIVE, heard.names.put)
+    observer = FolderObserver(str(folder), ObserverKind.NATIVE, heard.names.put, no_alarm)
     observer.start()
     with open(folder / "a.json", "wb") as file:
         assert heard.next() == "a.json"
@@ -133,7 +141,7 @@ def test_it_can_be_armed_again_on_the_new_folder(
 
 @pytest.mark.parametrize("kind", OBSERVING)
 def test_a_missing_folder_is_told_and_nothing_observes(tmp_path: Path, kind: ObserverKind) -> None:
-    observer = FolderObserver(str(tmp_path / "nowhere"), kind, lambda name: None)
+    observer = FolderObserver(str(tmp_path / "nowhere"), kind, lambda name: None, no_alarm)
     with pytest.raises(FileNotFoundError):
         observer.start()
     assert not observer.is_sound()
@@ -146,7 +154,7 @@ def test_a_dead_thread_is_noticed(folder: Path, kind: ObserverKind) -> None:
     def die(name: str) -> NoReturn:
         raise SystemExit
 
-    observer = FolderObserver(str(folder), kind, die)
+    observer = FolderObserver(str(folder), kind, die, no_alarm)
     observer.start()
     assert observer.is_sound()
     drop(folder, "a.json", b"{}")
@@ -154,9 +162,64 @@ def test_a_dead_thread_is_noticed(folder: Path, kind: ObserverKind) -> None:
     observer.stop()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_dead_thread_of_inotify_is_noticed_and_another_one_reads_when_it_is_armed_again(
+    folder: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    observer = FolderObserver(str(folder), ObserverKind.NATIVE, heard.names.put, no_alarm)
+    observer.start()
+    with monkeypatch.context() as patch:
+        patch.setattr(inotify_c.InotifyFD, "handle_event", dies_of_it)
+        drop(folder, "a.json", b"{}")
+        until(lambda: not observer.is_sound())
+    observer.stop()
+    observer.start()
+    drop(folder, "b.json", b"{}")
+    assert heard.next() == "b.json" and observer.is_sound()
+    observer.stop()
+
+
+def dies_of_it(*_: object) -> NoReturn:
+    raise KeyError("as watchdog #1388")
+
+
+def test_one_that_can_not_be_armed_leaves_no_thread(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = set(threading.enumerate())
+    monkeypatch.setattr(inotify_c, "inotify_add_watch", lambda *_: -1)
+    ctypes.set_errno(errno.ENOSPC)
+    observer = FolderObserver(str(folder), ObserverKind.NATIVE, lambda name: None, no_alarm)
+    with pytest.raises(OSError, match="inotify watch limit reached"):
+        observer.start()
+    assert set(threading.enumerate()) <= before and not observer.is_sound()
+
+
+def test_it_sounds_the_alarm_when_the_queue_of_inotify_has_overflowed(
+    folder: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, alarmed = threading.Event(), threading.Event()
+    handle = inotify_c.InotifyFD.handle_event
+
+    def handle_late(self: inotify_c.InotifyFD, event: inotify_c.InotifyEvent) -> None:
+        go_on.wait()
+        handle(self, event)
+
+    monkeypatch.setattr(inotify_c.InotifyFD, "handle_event", handle_late)
+    observer = FolderObserver(str(folder), ObserverKind.NATIVE, heard.names.put, alarmed.set)
+    observer.start()
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    path = folder / "a.json"
+    for _ in range(limit // 2 + 100):  # each is created and closed; the kernel merges only what is equal
+        path.write_bytes(b"")
+        path.unlink()
+    assert not alarmed.is_set()
+    go_on.set()
+    assert alarmed.wait(20)
+    observer.stop()
+
+
 @pytest.mark.parametrize("kind", OBSERVING)
 def test_a_stopped_observer_is_not_sound_and_can_be_stopped_twice(folder: Path, kind: ObserverKind) -> None:
-    observer = FolderObserver(str(folder), kind, lambda name: None)
+    observer = FolderObserver(str(folder), kind, lambda name: None, no_alarm)
     assert not observer.is_sound()
     observer.start()
     observer.stop()
@@ -165,7 +228,7 @@ def test_a_stopped_observer_is_not_sound_and_can_be_stopped_twice(folder: Path, 
 
 
 def test_off_is_always_sound_and_starts_no_thread(tmp_path: Path) -> None:
-    observer = FolderObserver(str(tmp_path / "nowhere"), ObserverKind.OFF, lambda name: None)
+    observer = FolderObserver(str(tmp_path / "nowhere"), ObserverKind.OFF, lambda name: None, no_alarm)
     observer.start()
     assert observer.is_sound()
     observer.stop()
@@ -175,7 +238,7 @@ def test_arming_again_and_again_leaves_no_descriptors_and_threads(folder: Path) 
     def used() -> tuple[int, int]:
         return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
 
-    observer = FolderObserver(str(folder), ObserverKind.NATIVE, lambda name: None)
+    observer = FolderObserver(str(folder), ObserverKind.NATIVE, lambda name: None, no_alarm)
     observer.start()
     observer.stop()
     before = used()
