@@ -1,11 +1,11 @@
 """Rows of one table that are sent together, and where each of them came from."""
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Container, Iterator, Sequence
 from functools import cached_property
 
 from db.ledger import Entry
 from db.rows import Packed, copy_data
-from db.stage import Placed
 from db.tables import TABLE_OF, Row, Table
 from processing.records import Kind, Parsed, Record, Rejected
 
@@ -18,7 +18,7 @@ CHUNK_BYTES = 8 * 1024 * 1024
 
 
 class Chunk:
-    """Elements whose rows go to one table together."""
+    """Elements whose rows go to one table together; a row's index counts them in the order of the files."""
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
@@ -26,44 +26,64 @@ class Chunk:
         self.size = 0
         self.bytes = 0
         self.packed = Packed()
-        self.elements: list[tuple[Entry, Parsed]] = []
         self.rejected: list[tuple[Entry, Rejected]] = []
+        self._elements: list[tuple[Entry, Parsed]] = []
+        self._starts: list[int] = []
 
     def add(self, entry: Entry, parsed: Parsed) -> None:
         self.bytes += parsed.loose_bytes
         self.size += len(parsed.records) + len(parsed.rejected)
         if parsed.records:
+            self._starts.append(len(self.packed.rows))
+            self._elements.append((entry, parsed))
             self.table.pack(self.packed, parsed.records, entry.file_id)
-            self.elements.append((entry, parsed))
         self.rejected += [(entry, rejected) for rejected in parsed.rejected]
 
     def is_full(self) -> bool:
         return self.size >= CHUNK_ROWS or self.bytes >= CHUNK_BYTES
 
     @cached_property
-    def data(self) -> bytes:
-        """The rows for COPY, in the order of their bytes, nearly that of keys: the server likes it better."""
-        return copy_data(sorted(self.packed.rows))
+    def order(self) -> list[int]:
+        """The rows' indexes in the order of their bytes, nearly that of keys: the server likes it better."""
+        return sorted(range(len(self.packed.rows)), key=self.packed.rows.__getitem__)
+
+    def data_of(self, indexes: Sequence[int]) -> bytes:
+        """These rows for COPY."""
+        rows = self.packed.rows
+        return copy_data([rows[index] for index in indexes])
 
     def table_rows(self) -> list[Row]:
         """The rows for execute_values."""
         row = self.table.row
-        return [row(record, entry.file_id) for entry, parsed in self.elements for record in parsed.records]
+        return [row(record, entry.file_id) for entry, records in self.records() for record in records]
 
-    def placed(self) -> list[Placed]:
-        """The rows one by one, each with the place where it came from."""
-        return [Placed(row, *place) for row, place in zip(self.packed.rows, self._places(), strict=True)]
+    def records(self, without: Container[int] = ()) -> Iterator[tuple[Entry, list[Record]]]:
+        """The records of each entry, in order, without some rows."""
+        for start, (entry, parsed) in zip(self._starts, self._elements, strict=True):
+            kept = parsed.records
+            if without:
+                kept = [record for index, record in enumerate(kept, start) if index not in without]
+            yield entry, kept
 
-    def _places(self) -> Iterator[tuple[Record, Entry, Parsed, int]]:
-        for entry, parsed in self.elements:
-            for offset, record in zip(_offsets(parsed), parsed.records, strict=True):
-                yield record, entry, parsed, offset
+    def entry(self, index: int) -> Entry:
+        """The entry of a row."""
+        return self._place(index)[0]
+
+    def reject(self, index: int, reason: str, detail: str) -> tuple[Entry, Rejected]:
+        """A row as a reject that was found only when it was written."""
+        entry, parsed, number = self._place(index)
+        offset = _offset(parsed, number)
+        path, original = self.kind.origin(parsed, offset)
+        return entry, Rejected(parsed.position + offset, path, reason, detail, original)
+
+    def _place(self, index: int) -> tuple[Entry, Parsed, int]:
+        """Where a row came from: the file's entry, the elements, which of their records it is."""
+        place = bisect_right(self._starts, index) - 1
+        return *self._elements[place], index - self._starts[place]
 
 
-def _offsets(parsed: Parsed) -> Iterable[int]:
-    """Where in its elements each record stands: the rejected ones stand between them."""
-    count = len(parsed.records) + len(parsed.rejected)
-    if not parsed.rejected:
-        return range(count)
+def _offset(parsed: Parsed, number: int) -> int:
+    """Where in its elements a record stands: the rejected ones stand between them."""
     rejected = {rejected.position - parsed.position for rejected in parsed.rejected}
-    return [offset for offset in range(count) if offset not in rejected]
+    count = len(parsed.records) + len(parsed.rejected)
+    return [offset for offset in range(count) if offset not in rejected][number]

@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg2
 from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import cursor as Cursor
 from psycopg2.extensions import parse_dsn
 
 from processing.errors import DatabaseUnavailable, Misconfigured, TryAgain
@@ -118,6 +119,20 @@ def translated() -> Iterator[None]:
         yield
     except psycopg2.Error as error:
         raise _translate(error) from None
+
+
+@contextmanager
+def savepoint(connection: Connection) -> Iterator[Cursor]:
+    """What is refused within is undone, and the transaction goes on."""
+    with translated(), connection.cursor() as cursor:
+        cursor.execute("SAVEPOINT rows")
+        try:
+            with translated():
+                yield cursor
+        except RowRefused:
+            cursor.execute("ROLLBACK TO SAVEPOINT rows")
+            raise
+        cursor.execute("RELEASE SAVEPOINT rows")
 
 
 def _translate(error: psycopg2.Error) -> Exception:

@@ -48,6 +48,7 @@ class PostgresSink:
         self._waiting = waiting
         self._connection: Connection | None = None
         self._partitions = Partitions(database)
+        self._overlapping: set[str] = set()
         self._sender = _Sender(waiting)
 
     @contextmanager
@@ -55,7 +56,8 @@ class PostgresSink:
         """Rolls back unless it was committed; after a rollback nothing of the connection is trusted."""
         with self._waiting():
             connection = self._open()
-        transaction = PostgresTransaction(connection, self._partitions, self._sender, self._waiting)
+        writer = Writer(connection, self._partitions, self._sender, self._overlapping)
+        transaction = PostgresTransaction(connection, writer, self._waiting)
         try:
             yield transaction
         finally:
@@ -91,13 +93,11 @@ class PostgresSink:
 class PostgresTransaction:
     """Rows of one or more files and their ledger entries, all or nothing."""
 
-    def __init__(
-        self, connection: Connection, partitions: Partitions, sender: ThreadPoolExecutor, waiting: Waiting
-    ) -> None:
+    def __init__(self, connection: Connection, writer: Writer, waiting: Waiting) -> None:
         self._connection = connection
         self._waiting = waiting
         self._cursor = connection.cursor()
-        self._writer = Writer(connection, partitions, sender)
+        self._writer = writer
         self._file_ids: list[int] = []
         self._entries: list[Entry] = []
         self._redelivered: list[Delivery] = []

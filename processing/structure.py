@@ -7,7 +7,7 @@ colons outside of strings are enough to see all that, at a tenth of the cost of 
 
 import re
 
-from processing.errors import BadFile
+from processing.errors import BadFile, Incomplete
 
 #: How deep a document may nest; the formats need 5.
 MAX_DEPTH = 64
@@ -54,8 +54,13 @@ class Structure:
         self._descend(marks, len(chunk))
 
     def finish(self) -> None:
-        """Raises BadFile if the document, valid JSON as it is, was not one array under one key."""
+        """Raises BadFile if the document, which the parser has taken, was not one array under one key.
+
+        The parser also takes a string behind it that does not end: that is Incomplete.
+        """
         self._surrogates.finish()
+        if self._in_string:
+            raise Incomplete("it ends in the middle of a string")
         if self._head != _HEAD or self._tail != _TAIL:
             raise BadFile("expected one top-level key with an array under it, got something else")
 

@@ -40,7 +40,7 @@ def connection(database: Database) -> Iterator[Connection]:
 def writer(connection: Connection, database: Database) -> Iterator[Writer]:
     partitions = Partitions(database)
     with ThreadPoolExecutor(1) as sender:
-        writer = Writer(connection, partitions, sender)
+        writer = Writer(connection, partitions, sender, set())
         yield writer
         writer.abandon()
     partitions.close()
@@ -218,7 +218,7 @@ def test_what_fails_in_the_thread_is_told_when_the_next_chunk_is_full(
 def test_elements_without_records_are_not_kept(writer: Writer) -> None:
     entry = Entry(1, delivery(b"x"), "vehicles_status")
     writer.add(entry, KIND, Parsed(0, 0, {}, [], [], 0))
-    assert [chunk.elements for chunk in writer._chunks.values() if chunk.elements] == []
+    assert [chunk._elements for chunk in writer._chunks.values() if chunk._elements] == []
 
 
 @pytest.mark.parametrize("status", ["driving", 5], ids=["extra", "rejected"])
@@ -244,7 +244,7 @@ def test_places_of_records_leave_room_for_the_rejected_between_them() -> None:
     chunk = Chunk(kind)
     for parsed in (first, second):
         chunk.add(Entry(1, delivery(b"x"), kind.name), parsed)
-    found = [placed.rejected(kind, "conflict", "")[1] for placed in chunk.placed()]
+    found = [chunk.reject(index, "conflict", "")[1] for index in range(3)]
     assert [(reject.position, reject.original["detections"][0]["object_type"]) for reject in found] == [
         (1, "b"),
         (3, "d"),

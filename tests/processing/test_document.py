@@ -131,6 +131,12 @@ def test_the_beginning_of_anything_is_incomplete(content: bytes) -> None:
         read(content)
 
 
+@pytest.mark.parametrize("tail", [b'"', b' "abc', b" tru", b"1"])
+def test_what_begins_behind_the_document_is_incomplete(tail: bytes) -> None:
+    with pytest.raises(Incomplete, match="it ends in the middle"):
+        read(statuses(report()) + tail)
+
+
 def test_whole_elements_of_an_incomplete_document_are_counted() -> None:
     with pytest.raises(Incomplete, match="it ends in the middle, after 2 whole elements"):
         read(statuses(report(), report(1))[:-2])

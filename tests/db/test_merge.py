@@ -1,25 +1,25 @@
 """Rows beside what is stored already: which are new, which the same, which others."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from psycopg2.extensions import cursor as Cursor
 
-from db import stage
+import db.merge
+from db.chunk import Chunk
 from db.connection import Database, RowRefused, translated
 from db.insert import insert_rows
 from db.ledger import Entry
-from db.rows import Packed
-from db.stage import Existing, Placed
-from db.tables import DETECTIONS, TABLE_OF
+from db.merge import Merge, find_existing, first_of_each_key
+from db.tables import TABLE_OF
+from processing.errors import TryAgain
+from processing.kinds import KINDS
 from processing.records import Detection, Parsed, Record, StatusReport
 from tests.db.loading import delivery
 
 NOON = datetime(2022, 6, 5, 12, tzinfo=UTC)
-ENTRY = Entry(7, delivery(b"x"), "a kind")
-PARSED = Parsed(0, 0, {}, [], [])
 
 
 @pytest.fixture
@@ -36,10 +36,11 @@ def status(status: str, extra: str | None = None) -> StatusReport:
     return StatusReport("car", NOON, status, extra)
 
 
-def placed(*records: Record) -> list[Placed]:
-    packed = Packed()
-    TABLE_OF[type(records[0])].pack(packed, records, ENTRY.file_id)
-    return [Placed(row, record, ENTRY, PARSED, 0) for row, record in zip(packed.rows, records, strict=True)]
+def chunk_of(*records: Record) -> Chunk:
+    (kind,) = (kind for kind in KINDS if kind.record is type(records[0]))
+    chunk = Chunk(kind)
+    chunk.add(Entry(7, delivery(b"x"), kind.name), Parsed(0, 0, {}, list(records), []))
+    return chunk
 
 
 def store(cursor: Cursor, *records: Record) -> None:
@@ -47,41 +48,32 @@ def store(cursor: Cursor, *records: Record) -> None:
     insert_rows(cursor, table, [table.row(record, 1) for record in records])
 
 
-def find(cursor: Cursor, *records: Record) -> list[Existing]:
+def find(cursor: Cursor, *records: Record) -> dict[int, str | None]:
+    """The value that is stored where it is another."""
     with translated():
-        found = stage.find_existing(cursor, TABLE_OF[type(records[0])], placed(*records))
-    return sorted(found, key=lambda existing: existing.index)
+        return find_existing(cursor, chunk_of(*records), range(len(records)))
 
 
-def told(*found: Existing) -> list[tuple[int, bool]]:
-    return [(existing.index, existing.is_same) for existing in found]
-
-
-def test_new_rows_are_not_told_of(cursor: Cursor) -> None:
+def test_new_rows_are_not_found(cursor: Cursor) -> None:
     store(cursor, detection(1))
-    assert find(cursor, detection(2, second=1), detection(3, kind="signs")) == []
+    assert find(cursor, detection(2, second=1), detection(3, kind="signs")) == {}
 
 
-def test_the_first_of_each_key_comes_before_the_others(cursor: Cursor) -> None:
-    rows = placed(detection(1, second=5), detection(2), detection(3, second=5), detection(4), detection(5))
-    firsts, others = stage.first_of_each_key(DETECTIONS, rows)
-    assert values(firsts) == [2, 1]
-    assert values(others) == [3, 4, 5]
-
-
-def values(rows: Sequence[Placed]) -> list[int]:
-    return [row.record.object_value for row in rows if isinstance(row.record, Detection)]
+def test_the_first_of_each_key_comes_before_the_others() -> None:
+    chunk = chunk_of(detection(1, second=5), detection(2), detection(3, second=5), detection(4), detection(5))
+    assert first_of_each_key(chunk, [4, 3, 2, 1, 0]) == ([1, 0], [4, 3, 2])
 
 
 def test_rows_are_told_apart_by_their_value(cursor: Cursor) -> None:
     store(cursor, detection(1))
-    assert told(*find(cursor, detection(2), detection(1), detection(5, second=9))) == [(0, False), (1, True)]
+    found = find(cursor, detection(2), detection(1), detection(5, second=9))
+    assert found == {0: "object_value=1 extra=null", 1: None}
 
 
 def test_the_same_instant_is_the_same_key_whatever_its_offset(cursor: Cursor) -> None:
     store(cursor, detection(1))
     there = NOON.astimezone(timezone(timedelta(hours=5, minutes=30)))
-    assert told(*find(cursor, Detection("car", there, "cars", 1, None))) == [(0, True)]
+    assert find(cursor, Detection("car", there, "cars", 1, None)) == {0: None}
 
 
 @pytest.mark.parametrize(
@@ -100,23 +92,20 @@ def test_extra_fields_are_a_part_of_the_value(
     cursor: Cursor, first: str | None, second: str | None, is_same: bool
 ) -> None:
     store(cursor, detection(1, first))
-    assert told(*find(cursor, detection(1, second))) == [(0, is_same)]
+    assert (find(cursor, detection(1, second))[0] is None) == is_same
 
 
-def test_a_detail_tells_what_is_stored(cursor: Cursor) -> None:
+def test_the_stored_value_is_shown(cursor: Cursor) -> None:
     store(cursor, status("parking", '{"a": "ü"}'))
-    (found,) = find(cursor, status("driving"))
-    assert found.detail == (
-        'Expected the value stored under this key (status=parking extra={"a": "ü"}), got another'
-    )
+    assert find(cursor, status("driving")) == {0: 'status=parking extra={"a": "ü"}'}
 
 
 def test_both_tables_may_be_used_in_one_transaction_and_again_in_the_next(cursor: Cursor) -> None:
     store(cursor, detection(1))
     store(cursor, status("x"))
     for _ in range(2):
-        assert told(*find(cursor, detection(2, second=1), detection(1))) == [(1, True)]
-        assert told(*find(cursor, status("x"))) == [(0, True)]
+        assert find(cursor, detection(2, second=1), detection(1)) == {1: None}
+        assert find(cursor, status("x")) == {0: None}
         cursor.connection.commit()
 
 
@@ -129,7 +118,7 @@ def test_rows_of_several_days_are_found(cursor: Cursor) -> None:
     days = [detection(day, second=86_400 * day) for day in range(-3, 4)]
     cursor.execute("SELECT mobileye_data.add_partition('objects_detection_events', '2022-06-06')")
     store(cursor, *days)
-    assert told(*find(cursor, *days)) == [(index, True) for index in range(7)]
+    assert find(cursor, *days) == dict.fromkeys(range(7))
 
 
 def test_a_row_that_another_session_has_committed_meanwhile_is_found(
@@ -138,4 +127,31 @@ def test_a_row_that_another_session_has_committed_meanwhile_is_found(
     cursor.execute("SELECT 1")  # the transaction has begun
     with closing(database.connect()) as other, other, other.cursor() as others:
         store(others, detection(1))
-    assert told(*find(cursor, detection(2))) == [(0, False)]
+    assert find(cursor, detection(2)) == {0: "object_value=1 extra=null"}
+
+
+def test_of_refused_rows_with_one_key_each_is_told(cursor: Cursor) -> None:
+    """Whatever their order by bytes: the first that is not refused counts."""
+    cursor.execute("ALTER TABLE objects_detection_events ADD CHECK (object_value < 9)")
+    values = [10, 9, 8, 7, 8, 12]
+    merge = Merge(cursor.connection, chunk_of(*[detection(value) for value in values]))
+    merge.run()
+    assert merge.duplicates == [4]
+    assert {index: reason for index, (reason, _) in sorted(merge.rejects.items())} == {
+        0: "refused",
+        1: "refused",
+        3: "conflict",
+        5: "conflict",
+    }
+    cursor.execute("SELECT object_value FROM objects_detection_events")
+    assert cursor.fetchall() == [(8,)]
+
+
+def test_a_key_that_another_process_writes_just_now_is_tried_again(
+    cursor: Cursor, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(database.connect()) as other, other, other.cursor() as others:
+        store(others, detection(5))
+    monkeypatch.setattr(db.merge, "find_existing", lambda *_: {})
+    with pytest.raises(TryAgain, match="another process has written one of the keys"):
+        Merge(cursor.connection, chunk_of(detection(1))).run()
