@@ -20,10 +20,12 @@ class StartWorker:
     on_loaded: OnLoaded
     max_bytes: int
     database: Database
+    max_reject_ratio: float = 1.0
 
     def __call__(self) -> Processor:
         settler = Settler(self.folder, self.failed, self.archive, self.on_loaded)
-        return Processor(self.folder, PostgresSink(self.database), settler, self.max_bytes)
+        sink = PostgresSink(self.database)
+        return Processor(self.folder, sink, settler, self.max_bytes, self.max_reject_ratio)
 
 
 def start_pool(settings: Settings, database: Database) -> Pool:
@@ -35,5 +37,6 @@ def start_pool(settings: Settings, database: Database) -> Pool:
         settings.on_loaded,
         settings.max_file_bytes,
         database,
+        settings.max_reject_ratio,
     )
     return Pool(settings.workers, start)

@@ -101,9 +101,14 @@ class PostgresTransaction:
         with translated():
             ledger.fail(self._cursor, delivery, kind, reason)
 
+    def finish(self) -> list[Counts]:
+        """Writes what is left."""
+        self._writer.finish()
+        return [entry.counts for entry in self._entries]
+
     def commit(self) -> list[Counts]:
         """Writes what is left and the ledger entries, then COMMIT."""
-        self._writer.finish()
+        counts = self.finish()
         with translated():
             if self._entries:
                 ledger.add(self._cursor, self._entries)
@@ -114,7 +119,7 @@ class PostgresTransaction:
                 raise DatabaseUnavailable("the transaction was lost before COMMIT")
             self._connection.commit()
         self.committed = True
-        return [entry.counts for entry in self._entries]
+        return counts
 
     def stop(self) -> None:
         """Leaves no thread at work on the connection."""

@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from processing.document import Document, Overflow, RepeatedKey
-from processing.errors import BadFile, Gone, Incomplete, NotReady, TooLarge, TryAgain
+from processing.errors import BadFile, Gone, Incomplete, NotReady, Spoils, TooLarge, TryAgain
 from processing.names import printable
 from processing.reader import MAX_SHARED_BYTES, Source, Stamp, open_source, open_text
 from processing.records import Kind, Parsed
@@ -22,7 +22,9 @@ State = Literal["loaded", "duplicate", "failed", "waiting", "alone", "gone"]
 #: How often a transaction is repeated that lost a race, before its files go back to wait.
 _TRIES = 5
 
-FileError = BadFile | NotReady | Gone | TooLarge
+FileError = BadFile | NotReady | Gone | TooLarge | Spoils
+
+T = TypeVar("T")
 
 
 class Work(Struct, frozen=True):
@@ -58,11 +60,14 @@ class Outcome(Struct, frozen=True):
 class Processor:
     """Loads batches of files of one folder into one sink."""
 
-    def __init__(self, folder: str, sink: Sink, settler: Settler, max_bytes: int) -> None:
+    def __init__(
+        self, folder: str, sink: Sink, settler: Settler, max_bytes: int, max_reject_ratio: float = 1.0
+    ) -> None:
         self._folder = folder
         self._sink = sink
         self._settler = settler
         self._max_bytes = max_bytes
+        self._max_reject_ratio = max_reject_ratio
 
     def load(self, batch: Sequence[Work]) -> list[Outcome]:
         """Loads the files in one transaction; a bad one among them does not touch the others.
@@ -95,12 +100,20 @@ class Processor:
         if len(files) == 1 and files[0].is_large:
             self._write_alone(files[0])
         elif files:
-            _repeated(lambda: self._write_together(files))
+            self._write_shared(files)
             if len(files) == 1 and isinstance(files[0].error, TooLarge):
                 self._write_alone(files[0])
 
-    def _write_together(self, files: Sequence["_File"]) -> None:
-        """Each file is read whole before its rows join the transaction: a bad one leaves no trace in it."""
+    def _write_shared(self, files: Sequence["_File"]) -> None:
+        """As often as it takes to leave out the files that would roll it back."""
+        if files and not _repeated(lambda: self._write_together(files)):
+            self._write_shared([file for file in files if file.error is None])
+
+    def _write_together(self, files: Sequence["_File"]) -> bool:
+        """Each file is read whole before its rows join the transaction: a bad one leaves no trace in it.
+
+        False, and nothing is written, if a file turns out to have too many rejects.
+        """
         with self._sink.transaction() as transaction:
             loaded = transaction.loaded([file.sha256 for file in files])
             written = []
@@ -114,8 +127,27 @@ class Processor:
                     _write_elements(transaction, file, elements)
                     loaded.add(file.sha256)
                     written.append(file)
-            for file, counts in zip(written, transaction.commit(), strict=True):
-                file.counts = counts
+            for file, counts in zip(written, transaction.finish(), strict=True):
+                with file.judged():
+                    self._check_rejects(counts, is_shared=len(files) > 1)
+                    file.counts = counts
+            if any(file.error for file in written):
+                return False
+            transaction.commit()
+            return True
+
+    def _check_rejects(self, counts: Counts, *, is_shared: bool = False) -> None:
+        """Of records in conflict, too: hence only when all are written.
+
+        What a file conflicts with may be another one of its transaction: it is judged when it is alone.
+        """
+        if counts.read and counts.rejected / counts.read > self._max_reject_ratio:
+            if is_shared:
+                raise Spoils
+            raise BadFile(
+                f"expected a share of at most {self._max_reject_ratio:g} of rejected records "
+                f"(MAX_REJECT_RATIO), got {counts.rejected} of {counts.read}"
+            )
 
     def _write_alone(self, file: "_File") -> None:
         """Rows flow while the file is read: whatever is wrong with it rolls all of them back."""
@@ -139,7 +171,10 @@ class Processor:
             file.kind = document.kind
             _write_elements(transaction, file, document.parsed())
             file.opened.check_unchanged()
-            (file.counts,) = transaction.commit()
+            (counts,) = transaction.finish()
+            self._check_rejects(counts)
+            transaction.commit()
+            file.counts = counts
 
     def _record_failures(self, files: Sequence["_File"]) -> None:
         """Before any file is touched: from here on the database is not asked any more."""
@@ -156,7 +191,7 @@ class Processor:
                 return self._settle_failed(file, str(file.error))
             case NotReady():
                 return file.outcome("waiting", str(file.error))
-            case TooLarge():
+            case TooLarge() | Spoils():
                 return file.outcome("alone")
             case Gone():
                 return file.outcome("gone")
@@ -222,7 +257,7 @@ class _File:
             self.error = self._unless_changed(BadFile(str(error))) if settled else error
         except BadFile as error:
             self.error = self._unless_changed(error)
-        except (NotReady, Gone, TooLarge) as error:
+        except (NotReady, Gone, TooLarge, Spoils) as error:
             self.error = error
 
     def outcome(self, state: State, reason: str = "") -> Outcome:
@@ -266,7 +301,7 @@ def _write_elements(transaction: Transaction, file: _File, elements: Iterator[Pa
         transaction.write(parsed)
 
 
-def _repeated(step: Callable[[], None]) -> None:
+def _repeated(step: Callable[[], T]) -> T:
     """A transaction that lost a race is tried again: the ledger then shows who won."""
     for _ in range(_TRIES - 1):
         try:
