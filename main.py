@@ -2,12 +2,13 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
 from psycopg2.extensions import connection as Connection
 
-from commands import database, demo, run, sql, status
+from commands import check, database, demo, run, sql, status
 from commands.stop import Stop
 from config import load_settings
 from db import schema
@@ -82,6 +83,21 @@ def run_demo(
             stop=stop.event,
             report=lambda line: typer.echo(line, err=True),
         )
+
+
+@app.command("check")
+def check_files(
+    files: Annotated[list[Path], typer.Argument(help="Any files; they need not be in the watch folder.")],
+) -> None:
+    """Tells what would become of files, each by itself, and leaves them and the tables as they are.
+
+    Their rows are written in a transaction that is rolled back; only partitions for their days may stay.
+    Exits with 0 if all of them would load without a reject.
+    """
+    settings = load_settings()
+    with database.open_database(settings) as running:
+        _query(running, lambda connection: None)
+        raise typer.Exit(check.run(settings, running(), files, typer.echo))
 
 
 T = TypeVar("T")

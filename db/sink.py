@@ -8,10 +8,11 @@ import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_INTRANS
 from psycopg2.extensions import connection as Connection
 
-from db import ledger
+from db import ledger, rejects
 from db.connection import Database, translated
 from db.ledger import Entry
 from db.partitions import Partitions
+from db.rejects import Stored
 from db.writer import Writer
 from processing.errors import DatabaseUnavailable
 from processing.records import Kind, Parsed
@@ -30,7 +31,7 @@ class PostgresSink:
     @contextmanager
     def transaction(self) -> Iterator["PostgresTransaction"]:
         """Rolls back unless it was committed; after a rollback nothing of the connection is trusted."""
-        transaction = PostgresTransaction(self._open(), self._partitions, self._sender)
+        transaction = self._begin(self._open())
         try:
             yield transaction
         finally:
@@ -47,6 +48,9 @@ class PostgresSink:
     def close(self) -> None:
         self._drop()
         self._sender.shutdown()
+
+    def _begin(self, connection: Connection) -> "PostgresTransaction":
+        return PostgresTransaction(connection, self._partitions, self._sender)
 
     def _open(self) -> Connection:
         self._partitions.forget()
@@ -105,6 +109,11 @@ class PostgresTransaction:
         """Writes what is left."""
         self._writer.finish()
         return [entry.counts for entry in self._entries]
+
+    def find_rejects(self, most: int) -> list[Stored]:
+        """The first rejects of its files, once it is finished."""
+        with translated():
+            return rejects.of_files(self._cursor, [entry.file_id for entry in self._entries], most)
 
     def commit(self) -> list[Counts]:
         """Writes what is left and the ledger entries, then COMMIT."""

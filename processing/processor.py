@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Literal, TypeVar
 
@@ -14,7 +14,7 @@ from processing.errors import BadFile, Gone, Incomplete, NotReady, Spoils, TooLa
 from processing.names import printable
 from processing.reader import MAX_SHARED_BYTES, Source, Stamp, open_source, open_text
 from processing.records import Kind, Parsed
-from processing.settle import Settler
+from processing.settle import LeaveAlone, Settler
 from processing.sink import Counts, Delivery, Sink, Transaction
 
 State = Literal["loaded", "duplicate", "failed", "waiting", "alone", "gone"]
@@ -23,6 +23,9 @@ State = Literal["loaded", "duplicate", "failed", "waiting", "alone", "gone"]
 _TRIES = 5
 
 FileError = BadFile | NotReady | Gone | TooLarge | Spoils
+
+#: Opens the file of a folder that has a name, as open_source() does, and with the same errors.
+OpenFile = Callable[[str, str], AbstractContextManager[Source]]
 
 T = TypeVar("T")
 
@@ -61,13 +64,20 @@ class Processor:
     """Loads batches of files of one folder into one sink."""
 
     def __init__(
-        self, folder: str, sink: Sink, settler: Settler, max_bytes: int, max_reject_ratio: float = 1.0
+        self,
+        folder: str,
+        sink: Sink,
+        settler: Settler | LeaveAlone,
+        max_bytes: int,
+        max_reject_ratio: float = 1.0,
+        open_file: OpenFile = open_source,
     ) -> None:
         self._folder = folder
         self._sink = sink
         self._settler = settler
         self._max_bytes = max_bytes
         self._max_reject_ratio = max_reject_ratio
+        self._open_file = open_file
 
     def load(self, batch: Sequence[Work]) -> list[Outcome]:
         """Loads the files in one transaction; a bad one among them does not touch the others.
@@ -87,7 +97,7 @@ class Processor:
         return [replace(outcome, seconds=seconds) for outcome in outcomes]
 
     def _open(self, file: "_File", stack: ExitStack) -> None:
-        source = file.source = stack.enter_context(open_source(self._folder, file.work.name))
+        source = file.source = stack.enter_context(self._open_file(self._folder, file.work.name))
         if source.stamp.size > self._max_bytes:
             size = source.stamp.size
             raise BadFile(f"expected at most {self._max_bytes} bytes (MAX_FILE_BYTES), got {size}")

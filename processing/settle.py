@@ -99,6 +99,18 @@ class Settler:
                 raise
 
 
+class LeaveAlone:
+    """Settles nothing: every file stays as it is and where it is."""
+
+    def loaded(self, source: Source) -> None: ...
+
+    def failed(self, source: Source, reason: str) -> str:
+        return source.path
+
+    def failed_unread(self, name: str, reason: str) -> str:
+        return name
+
+
 def recover_claims(folder: str) -> list[str]:
     """Puts back what a killed process had claimed; gives back the names."""
     claims = os.path.join(folder, CLAIMS)
