@@ -8,7 +8,8 @@ from typing import Annotated, TypeVar
 import typer
 from psycopg2.extensions import connection as Connection
 
-from commands import check, database, demo, run, sql, status
+from commands import check, database, demo, replay, run, sql, status
+from commands.replay import Reason
 from commands.stop import Stop
 from config import load_settings
 from db import schema
@@ -98,6 +99,48 @@ def check_files(
     with database.open_database(settings) as running:
         _query(running, lambda connection: None)
         raise typer.Exit(check.run(settings, running(), files, typer.echo))
+
+
+replay_app = typer.Typer(help="Loads again what was mended: files of failed/, or rejected records.")
+app.add_typer(replay_app, name="replay")
+
+
+@replay_app.command("failed")
+def replay_failed(
+    names: Annotated[list[Path] | None, typer.Argument(help="Files in failed/; none: all of them.")] = None,
+) -> None:
+    """Loads files of the failed folder, as they are there now.
+
+    Whatever is loaded goes from there, with its note. Exits with 0 if all of them were loaded.
+    """
+    settings = load_settings()
+    with database.open_database(settings) as running:
+        _query(running, lambda connection: None)
+        raise typer.Exit(replay.files(settings, running(), names or [], typer.echo))
+
+
+@replay_app.command("rejected")
+def replay_rejected(
+    file: Annotated[str | None, typer.Option(help="Those of this file, as the ledger names it.")] = None,
+    reason: Annotated[Reason | None, typer.Option(help="Those with this reason.")] = None,
+    edited: Annotated[
+        Path | None,
+        typer.Option(help="A JSON array of objects with file_id, position and the mended original."),
+    ] = None,
+) -> None:
+    """Loads rejected records: all that are open, or some, or the edited ones of a file.
+
+    To edit some, write them into a file with: sql "select * from open_rejects" --json. Those that are
+    loaded are resolved, the others stay open. Exits with 0 if all of them were loaded.
+    """
+    if edited and (file or reason):
+        raise Misconfigured("--edited names its records itself: without --file and --reason")
+    settings = load_settings()
+    with database.open_database(settings) as running:
+        _query(running, lambda connection: None)
+        if edited:
+            raise typer.Exit(replay.edited_records(settings, running(), edited, typer.echo))
+        raise typer.Exit(replay.records(settings, running(), file, reason, typer.echo))
 
 
 T = TypeVar("T")

@@ -60,6 +60,12 @@ COMMENT ON TABLE mobileye_data.rejected_records IS
 COMMENT ON COLUMN mobileye_data.rejected_records.reason IS
     'invalid: not as documented; conflict: its key is there with another value; refused: by the database';
 
+ALTER TABLE mobileye_data.rejected_records
+    ADD COLUMN IF NOT EXISTS edited json;   -- what a replay was given to load in place of the original
+
+COMMENT ON COLUMN mobileye_data.rejected_records.path IS
+    'JSON path in the file; after a replay, in a file of this record alone';
+
 CREATE INDEX IF NOT EXISTS rejected_records_open
     ON mobileye_data.rejected_records (reason, rejected_at) WHERE resolved_at IS NULL;
 
@@ -179,7 +185,8 @@ COMMENT ON VIEW mobileye_data.vehicle_timeline IS
     'All that is known of a vehicle, in time: filter by vehicle_id and by a range of "at"';
 
 CREATE OR REPLACE VIEW mobileye_data.open_rejects AS
-    SELECT f.name, r.file_id, r.position, r.path, r.reason, r.detail, r.original, r.rejected_at
+    SELECT f.name, r.file_id, r.position, r.path, r.reason, r.detail, r.original, r.rejected_at,
+           r.edited
     FROM mobileye_data.rejected_records r
     JOIN mobileye_data.ingested_files f USING (file_id)
     WHERE r.resolved_at IS NULL;

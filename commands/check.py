@@ -1,16 +1,15 @@
 """A dry run: what would become of files, told and not done."""
 
-import os
 from collections.abc import Callable, Iterable
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
+from commands.single import load_one, told
 from config import Settings
 from db.connection import Database
 from db.rehearsal import Rehearsal
 from processing.names import printable
-from processing.processor import Outcome, Processor, Work
-from processing.reader import Stamp
+from processing.processor import Outcome, Processor
 from processing.settle import LeaveAlone
 from processing.unlocked import open_unlocked
 
@@ -31,25 +30,16 @@ def _check(settings: Settings, database: Database, path: Path, tell: Callable[[s
 
 
 def _rehearse(settings: Settings, sink: Rehearsal, path: Path) -> Outcome:
-    """What the daemon would do once it has waited for as long as it does."""
+    """What the daemon would do with it."""
     limits = settings.max_file_bytes, settings.max_reject_ratio
     processor = Processor(str(path.parent), sink, LeaveAlone(), *limits, open_unlocked)
-    (outcome,) = processor.load([Work(path.name, settled=_stamp(path))])
-    return outcome
-
-
-def _stamp(path: Path) -> Stamp | None:
-    with suppress(OSError):  # opening it will tell
-        return Stamp.of(os.lstat(path))
-    return None
+    return load_one(processor, str(path.parent), path.name)
 
 
 def _told(outcome: Outcome) -> str:
-    counts = outcome.counts
     match outcome.state:
         case "loaded":
-            parts = f"{counts.inserted:,} inserted + {counts.duplicate:,} duplicate"
-            return f"would load, {counts.read:,} = {parts} + {counts.rejected:,} rejected ({outcome.kind})"
+            return f"would load, {told(outcome.counts)} ({outcome.kind})"
         case "duplicate":
             return "would load nothing: these bytes are loaded already"
         case "failed":

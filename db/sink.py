@@ -119,16 +119,20 @@ class PostgresTransaction:
         """Writes what is left and the ledger entries, then COMMIT."""
         counts = self.finish()
         with translated():
-            if self._entries:
-                ledger.add(self._cursor, self._entries)
-            for delivery in sorted(self._redelivered, key=lambda delivery: delivery.sha256 or b""):
-                ledger.redelivered(self._cursor, delivery)
+            self._enter()
             # COMMIT of a transaction that has failed "succeeds", as a rollback.
             if self._connection.info.transaction_status != TRANSACTION_STATUS_INTRANS:
                 raise DatabaseUnavailable("the transaction was lost before COMMIT")
             self._connection.commit()
         self.committed = True
         return counts
+
+    def _enter(self) -> None:
+        """Into the ledger: the files that were loaded, and those that have come again."""
+        if self._entries:
+            ledger.add(self._cursor, self._entries)
+        for delivery in sorted(self._redelivered, key=lambda delivery: delivery.sha256 or b""):
+            ledger.redelivered(self._cursor, delivery)
 
     def stop(self) -> None:
         """Leaves no thread at work on the connection."""
