@@ -145,7 +145,7 @@ def _pages(connection: Connection, file: str | None, reason: str | None) -> Iter
 def _replay(settings: Settings, database: Database, pages: Iterable[Sequence[Open]], tell: Tell) -> int:
     asked = refused = 0
     for page in pages:
-        reasons = _load_records(settings, database, {record.name: record for record in page})
+        reasons = load_records(settings, database, {record.name: record for record in page})
         for name, why in reasons.items():
             tell(printable(f"{name}: {why.path}  {why.reason}: {why.detail}"))
         asked, refused = asked + len(page), refused + len(reasons)
@@ -153,7 +153,7 @@ def _replay(settings: Settings, database: Database, pages: Iterable[Sequence[Ope
     return 1 if refused else 0
 
 
-def _load_records(settings: Settings, database: Database, named: Mapping[str, Open]) -> dict[str, Stored]:
+def load_records(settings: Settings, database: Database, named: Mapping[str, Open]) -> dict[str, Stored]:
     """Loads each as a file that must not have a reject; why some of them stay open."""
     with closing(ReplaySink(database, named)) as sink:
         processor = Processor(
