@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 import typer
 from psycopg2.extensions import connection as Connection
 
-from commands import check, database, demo, replay, run, sql, status
+from commands import check, database, demo, replay, run, sql, status, verify
 from commands.replay import Reason
 from commands.stop import Stop
 from config import load_settings
@@ -99,6 +99,18 @@ def check_files(
     with database.open_database(settings) as running:
         _query(running, lambda connection: None)
         raise typer.Exit(check.run(settings, running(), files, typer.echo))
+
+
+@app.command("verify")
+def verify_all() -> None:
+    """Compares ledger, tables and folders, and tells each thing that does not add up.
+
+    Reads all rows. Exits with 0 if everything adds up. Files in the hands of a running daemon are passed
+    over, but one may be told that it is about to delete or to set aside.
+    """
+    settings = load_settings()
+    with database.open_database(settings) as running:
+        raise typer.Exit(_query(running, lambda connection: verify.run(settings, connection, typer.echo)))
 
 
 replay_app = typer.Typer(help="Loads again what was mended: files of failed/, or rejected records.")
