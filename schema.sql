@@ -132,7 +132,10 @@ CREATE INDEX IF NOT EXISTS vehicle_status_by_status
 -- has its 1,500 days (a transaction over all of them still fits into the lock table of a server
 -- with default settings).
 CREATE OR REPLACE FUNCTION mobileye_data.add_partition(parent text, day date) RETURNS boolean
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql
+SECURITY DEFINER    -- who loads need not own the tables: see db/roles.sql
+SET search_path = pg_catalog, pg_temp
+AS $$
 DECLARE
     partition_name text := format('%s_%s', parent, to_char(day, 'YYYYMMDD'));
 BEGIN

@@ -54,6 +54,7 @@ _REFUSALS = (
     "invalid integer value",
     "invalid sslmode value",
     "certificate verify failed",
+    "does not match host name",
     "server does not support SSL",
 )
 
