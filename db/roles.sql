@@ -10,15 +10,12 @@
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'mobileye_loader') THEN
-        CREATE ROLE mobileye_loader;
+        CREATE ROLE mobileye_loader LOGIN NOINHERIT;    -- and nothing that is not granted below
     END IF;
     -- TEMPORARY: rows of which some exist already are compared in a temporary table.
     EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO mobileye_loader', current_database());
 END
 $$;
-
-ALTER ROLE mobileye_loader
-    LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT NOREPLICATION NOBYPASSRLS;
 
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;     -- the default since PostgreSQL 15
 

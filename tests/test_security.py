@@ -79,6 +79,24 @@ def test_partitions_are_made_for_the_role_and_are_not_its_own(loader: Daemon, da
     assert query(database.url, rows) == [(1,)]
 
 
+def test_an_owner_who_is_no_superuser_can_make_the_role(server: Server, tmp_path: Path) -> None:
+    server.execute("CREATE ROLE an_owner LOGIN CREATEROLE PASSWORD 'own'")
+    try:
+        with server.database() as database:
+            name = parse_dsn(database.url)["dbname"]
+            server.execute(f"ALTER DATABASE {name} OWNER TO an_owner")
+            owner = Daemon(tmp_path, server.url(name, "an_owner", "own"))
+            assert owner.command("status").returncode == 0
+            query(str(owner.url), (ROOT / "db" / "roles.sql").read_text())
+            query(str(owner.url), f"ALTER ROLE {LOADER} PASSWORD 'least'")
+            daemon = Daemon(tmp_path, server.url(name, LOADER, "least"))
+            daemon.drop("vehicles_status_1.json", GOOD)
+            assert daemon.start("--once", wait=False).wait() == 0
+            assert daemon.command("verify").returncode == 0
+    finally:
+        server.execute(f"DROP ROLE IF EXISTS {LOADER}; DROP ROLE an_owner")
+
+
 def test_verify_works_under_the_role(loader: Daemon) -> None:
     loader.drop("vehicles_status_1.json", GOOD)
     assert loader.start("--once", wait=False).wait() == 0
