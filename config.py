@@ -60,6 +60,7 @@ class Settings(BaseSettings):
     observer: ObserverKind = ObserverKind.NATIVE
     on_loaded: OnLoaded = OnLoaded.DELETE
     max_file_bytes: Annotated[int, Field(ge=1)] = 10 * 1024**3
+    max_reject_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
     log_format: LogFormat = LogFormat.TEXT
 
     @field_validator("database_url")

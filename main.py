@@ -1,12 +1,14 @@
 """The command line: python main.py watches and loads; --help tells the rest."""
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from commands import database, demo, run, sql, status
+from commands import check, database, demo, replay, run, sql, status, verify
 from commands.outage import GaveUp
+from commands.replay import Reason
 from commands.stop import Stop
 from config import load_settings
 from processing.errors import DatabaseUnavailable, Misconfigured
@@ -85,6 +87,72 @@ def run_demo(
             stop=stop.event,
             report=lambda line: typer.echo(line, err=True),
         )
+
+
+@app.command("check")
+def check_files(
+    files: Annotated[list[Path], typer.Argument(help="Any files; they need not be in the watch folder.")],
+) -> None:
+    """Tells what would become of files, each by itself, and leaves them and the tables as they are.
+
+    Their rows are written in a transaction that is rolled back; only partitions for their days may stay.
+    Exits with 0 if all of them would load without a reject.
+    """
+    settings = load_settings()
+    with database.open_database(settings) as running, database.connected(running()):
+        raise typer.Exit(check.run(settings, running(), files, typer.echo))
+
+
+@app.command("verify")
+def verify_all() -> None:
+    """Compares ledger, tables and folders, and tells each thing that does not add up.
+
+    Reads all rows. Exits with 0 if everything adds up. Files in the hands of a running daemon are passed
+    over, but one may be told that it is about to delete or to set aside.
+    """
+    settings = load_settings()
+    with database.open_database(settings) as running, database.connected(running()) as connection:
+        raise typer.Exit(verify.run(settings, connection, typer.echo))
+
+
+replay_app = typer.Typer(help="Loads again what was mended: files of failed/, or rejected records.")
+app.add_typer(replay_app, name="replay")
+
+
+@replay_app.command("failed")
+def replay_failed(
+    names: Annotated[list[Path] | None, typer.Argument(help="Files in failed/; none: all of them.")] = None,
+) -> None:
+    """Loads files of the failed folder, as they are there now.
+
+    Whatever is loaded goes from there, with its note. Exits with 0 if all of them were loaded.
+    """
+    settings = load_settings()
+    with database.open_database(settings) as running, database.connected(running()):
+        raise typer.Exit(replay.files(settings, running(), names or [], typer.echo))
+
+
+@replay_app.command("rejected")
+def replay_rejected(
+    file: Annotated[str | None, typer.Option(help="Those of this file, as the ledger names it.")] = None,
+    reason: Annotated[Reason | None, typer.Option(help="Those with this reason.")] = None,
+    edited: Annotated[
+        Path | None,
+        typer.Option(help="A JSON array of objects with file_id, position and the mended original."),
+    ] = None,
+) -> None:
+    """Loads rejected records: all that are open, or some, or the edited ones of a file.
+
+    To edit some, write them into a file with: sql "select * from open_rejects" --json. Those that are
+    loaded are resolved, the others stay open. Exits with 0 if all of them were loaded.
+    """
+    if edited and (file or reason):
+        raise Misconfigured("--edited names its records itself: without --file and --reason")
+    settings = load_settings()
+    with database.open_database(settings) as running, database.connected(running()):
+        if edited:
+            raise typer.Exit(replay.edited_records(settings, running(), edited, typer.echo))
+        raise typer.Exit(replay.records(settings, running(), file, reason, typer.echo))
 
 
 def main() -> int:

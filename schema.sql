@@ -65,6 +65,12 @@ COMMENT ON TABLE mobileye_data.rejected_records IS
 COMMENT ON COLUMN mobileye_data.rejected_records.reason IS
     'invalid: not as documented; conflict: its key is there with another value; refused: by the database';
 
+ALTER TABLE mobileye_data.rejected_records
+    ADD COLUMN IF NOT EXISTS edited json;   -- what a replay was given to load in place of the original
+
+COMMENT ON COLUMN mobileye_data.rejected_records.path IS
+    'JSON path in the file; after a replay, in a file of this record alone';
+
 CREATE INDEX IF NOT EXISTS rejected_records_open
     ON mobileye_data.rejected_records (reason, rejected_at) WHERE resolved_at IS NULL;
 
@@ -147,7 +153,10 @@ $$;
 -- has its 1,500 days (a transaction over all of them still fits into the lock table of a server
 -- with default settings).
 CREATE OR REPLACE FUNCTION mobileye_data.add_partition(parent text, day date) RETURNS boolean
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql
+SECURITY DEFINER    -- who loads need not own the tables: see db/roles.sql
+SET search_path = pg_catalog, pg_temp
+AS $$
 DECLARE
     partition_name text := format('%s_%s', parent, to_char(day, 'YYYYMMDD'));
 BEGIN
@@ -200,7 +209,8 @@ COMMENT ON VIEW mobileye_data.vehicle_timeline IS
     'All that is known of a vehicle, in time: filter by vehicle_id and by a range of "at"';
 
 CREATE OR REPLACE VIEW mobileye_data.open_rejects AS
-    SELECT f.name, r.file_id, r.position, r.path, r.reason, r.detail, r.original, r.rejected_at
+    SELECT f.name, r.file_id, r.position, r.path, r.reason, r.detail, r.original, r.rejected_at,
+           r.edited
     FROM mobileye_data.rejected_records r
     JOIN mobileye_data.ingested_files f USING (file_id)
     WHERE r.resolved_at IS NULL;

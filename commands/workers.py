@@ -21,12 +21,14 @@ class StartWorker:
     on_loaded: OnLoaded
     max_bytes: int
     database: Database
+    max_reject_ratio: float = 1.0
 
     def __call__(self, pulse: Pulse | None = None) -> Processor:
         pulse = pulse or Pulse()
         settler = Settler(self.folder, self.failed, self.archive, self.on_loaded)
         sink = PostgresSink(self.database, pulse.waiting)
-        return Processor(self.folder, sink, settler, self.max_bytes, pulse)
+        limits = self.max_bytes, self.max_reject_ratio
+        return Processor(self.folder, sink, settler, *limits, pulse=pulse)
 
 
 def start_pool(settings: Settings, database: Database) -> Pool:
@@ -38,5 +40,6 @@ def start_pool(settings: Settings, database: Database) -> Pool:
         settings.on_loaded,
         settings.max_file_bytes,
         database,
+        settings.max_reject_ratio,
     )
     return Pool(settings.workers, start)

@@ -55,6 +55,7 @@ _REFUSALS = (
     "invalid integer value",
     "invalid sslmode value",
     "certificate verify failed",
+    "does not match host name",
     "server does not support SSL",
 )
 

@@ -9,10 +9,11 @@ import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_INTRANS
 from psycopg2.extensions import connection as Connection
 
-from db import ledger
+from db import ledger, rejects
 from db.connection import Database, translated
 from db.ledger import Entry
 from db.partitions import Partitions
+from db.rejects import Stored
 from db.writer import Writer
 from processing.errors import DatabaseUnavailable
 from processing.records import Kind, Parsed
@@ -57,7 +58,7 @@ class PostgresSink:
         with self._waiting():
             connection = self._open()
         writer = Writer(connection, self._partitions, self._sender, self._overlapping)
-        transaction = PostgresTransaction(connection, writer, self._waiting)
+        transaction = self._begin(connection, writer)
         try:
             yield transaction
         finally:
@@ -75,6 +76,9 @@ class PostgresSink:
     def close(self) -> None:
         self._drop()
         self._sender.shutdown()
+
+    def _begin(self, connection: Connection, writer: Writer) -> "PostgresTransaction":
+        return PostgresTransaction(connection, writer, self._waiting)
 
     def _open(self) -> Connection:
         self._partitions.forget()
@@ -130,24 +134,38 @@ class PostgresTransaction:
         with self._waiting(), translated():
             ledger.fail(self._cursor, delivery, kind, reason)
 
+    def finish(self) -> list[Counts]:
+        """Writes what is left."""
+        self._writer.finish()
+        return [entry.counts for entry in self._entries]
+
+    def find_rejects(self, most: int) -> list[Stored]:
+        """The first rejects of its files, once it is finished."""
+        with translated():
+            return rejects.of_files(self._cursor, [entry.file_id for entry in self._entries], most)
+
     def commit(self) -> list[Counts]:
         """Writes what is left and the ledger entries, then COMMIT."""
         with self._waiting():
-            self._finish()
+            counts = self.finish()
+            self._commit()
         self.committed = True
-        return [entry.counts for entry in self._entries]
+        return counts
 
-    def _finish(self) -> None:
-        self._writer.finish()
+    def _commit(self) -> None:
         with translated():
-            if self._entries:
-                ledger.add(self._cursor, self._entries)
-            for delivery in sorted(self._redelivered, key=lambda delivery: delivery.sha256 or b""):
-                ledger.redelivered(self._cursor, delivery)
+            self._enter()
             # COMMIT of a transaction that has failed "succeeds", as a rollback.
             if self._connection.info.transaction_status != TRANSACTION_STATUS_INTRANS:
                 raise DatabaseUnavailable("the transaction was lost before COMMIT")
             self._connection.commit()
+
+    def _enter(self) -> None:
+        """Into the ledger: the files that were loaded, and those that have come again."""
+        if self._entries:
+            ledger.add(self._cursor, self._entries)
+        for delivery in sorted(self._redelivered, key=lambda delivery: delivery.sha256 or b""):
+            ledger.redelivered(self._cursor, delivery)
 
     def stop(self) -> None:
         """Leaves no thread at work on the connection."""

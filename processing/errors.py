@@ -21,6 +21,10 @@ class TooLarge(Exception):
     """The file is too large to share a transaction: it is loaded alone."""
 
 
+class Spoils(Exception):
+    """The file would roll back the transaction that it shares: it is loaded alone."""
+
+
 class DatabaseUnavailable(Exception):
     """The file stays; loading goes on when the database answers again."""
 

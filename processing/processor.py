@@ -2,20 +2,21 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
-from typing import Literal
+from functools import partial
+from typing import Literal, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from processing.document import Document, Overflow, RepeatedKey
-from processing.errors import BadFile, Gone, Incomplete, NotReady, TooLarge, TryAgain
+from processing.errors import BadFile, Gone, Incomplete, NotReady, Spoils, TooLarge, TryAgain
 from processing.names import printable
 from processing.pulse import Pulse
 from processing.reader import MAX_SHARED_BYTES, Source, Stamp, open_source, open_text
 from processing.records import Kind, Parsed
-from processing.settle import Settler
+from processing.settle import LeaveAlone, Settler
 from processing.sink import Counts, Delivery, Sink, Transaction
 
 State = Literal["loaded", "duplicate", "failed", "waiting", "alone", "gone"]
@@ -23,7 +24,12 @@ State = Literal["loaded", "duplicate", "failed", "waiting", "alone", "gone"]
 #: How often a transaction is repeated that lost a race, before its files go back to wait.
 _TRIES = 5
 
-FileError = BadFile | NotReady | Gone | TooLarge
+FileError = BadFile | NotReady | Gone | TooLarge | Spoils
+
+#: Opens the file of a folder that has a name, as open_source() does, and with the same errors.
+OpenFile = Callable[[str, str], AbstractContextManager[Source]]
+
+T = TypeVar("T")
 
 
 class Work(Struct, frozen=True):
@@ -60,13 +66,22 @@ class Processor:
     """Loads batches of files of one folder into one sink."""
 
     def __init__(
-        self, folder: str, sink: Sink, settler: Settler, max_bytes: int, pulse: Pulse | None = None
+        self,
+        folder: str,
+        sink: Sink,
+        settler: Settler | LeaveAlone,
+        max_bytes: int,
+        max_reject_ratio: float = 1.0,
+        open_file: OpenFile | None = None,
+        pulse: Pulse | None = None,
     ) -> None:
         self._folder = folder
         self._sink = sink
         self._settler = settler
         self._max_bytes = max_bytes
         self._pulse = pulse or Pulse()
+        self._max_reject_ratio = max_reject_ratio
+        self._open_file = open_file or partial(open_source, beat=self._pulse.beat)
 
     def load(self, batch: Sequence[Work]) -> list[Outcome]:
         """Loads the files in one transaction; a bad one among them does not touch the others.
@@ -86,8 +101,7 @@ class Processor:
         return [replace(outcome, seconds=seconds) for outcome in outcomes]
 
     def _open(self, file: "_File", stack: ExitStack) -> None:
-        opening = open_source(self._folder, file.work.name, self._pulse.beat)
-        source = file.source = stack.enter_context(opening)
+        source = file.source = stack.enter_context(self._open_file(self._folder, file.work.name))
         if source.stamp.size > self._max_bytes:
             size = source.stamp.size
             raise BadFile(f"expected at most {self._max_bytes} bytes (MAX_FILE_BYTES), got {size}")
@@ -100,12 +114,20 @@ class Processor:
         if len(files) == 1 and files[0].is_large:
             self._write_alone(files[0])
         elif files:
-            _repeated(lambda: self._write_together(files))
+            self._write_shared(files)
             if len(files) == 1 and isinstance(files[0].error, TooLarge):
                 self._write_alone(files[0])
 
-    def _write_together(self, files: Sequence["_File"]) -> None:
-        """Each file is read whole before its rows join the transaction: a bad one leaves no trace in it."""
+    def _write_shared(self, files: Sequence["_File"]) -> None:
+        """As often as it takes to leave out the files that would roll it back."""
+        if files and not _repeated(lambda: self._write_together(files)):
+            self._write_shared([file for file in files if file.error is None])
+
+    def _write_together(self, files: Sequence["_File"]) -> bool:
+        """Each file is read whole before its rows join the transaction: a bad one leaves no trace in it.
+
+        False, and nothing is written, if a file turns out to have too many rejects.
+        """
         with self._sink.transaction() as transaction:
             loaded = transaction.loaded([file.sha256 for file in files])
             written = []
@@ -119,8 +141,27 @@ class Processor:
                     _write_elements(transaction, file, elements)
                     loaded.add(file.sha256)
                     written.append(file)
-            for file, counts in zip(written, transaction.commit(), strict=True):
-                file.counts = counts
+            for file, counts in zip(written, transaction.finish(), strict=True):
+                with file.judged():
+                    self._check_rejects(counts, is_shared=len(files) > 1)
+                    file.counts = counts
+            if any(file.error for file in written):
+                return False
+            transaction.commit()
+            return True
+
+    def _check_rejects(self, counts: Counts, *, is_shared: bool = False) -> None:
+        """Of records in conflict, too: hence only when all are written.
+
+        What a file conflicts with may be another one of its transaction: it is judged when it is alone.
+        """
+        if counts.read and counts.rejected / counts.read > self._max_reject_ratio:
+            if is_shared:
+                raise Spoils
+            raise BadFile(
+                f"expected a share of at most {self._max_reject_ratio:g} of rejected records "
+                f"(MAX_REJECT_RATIO), got {counts.rejected} of {counts.read}"
+            )
 
     def _write_alone(self, file: "_File") -> None:
         """Rows flow while the file is read: whatever is wrong with it rolls all of them back."""
@@ -144,7 +185,10 @@ class Processor:
             file.kind = document.kind
             _write_elements(transaction, file, document.parsed())
             file.opened.check_unchanged()
-            (file.counts,) = transaction.commit()
+            (counts,) = transaction.finish()
+            self._check_rejects(counts)
+            transaction.commit()
+            file.counts = counts
 
     def _record_failures(self, files: Sequence["_File"]) -> None:
         """Before any file is touched: from here on the database is not asked any more."""
@@ -161,7 +205,7 @@ class Processor:
                 return self._settle_failed(file, str(file.error))
             case NotReady():
                 return file.outcome("waiting", str(file.error))
-            case TooLarge():
+            case TooLarge() | Spoils():
                 return file.outcome("alone")
             case Gone():
                 return file.outcome("gone")
@@ -227,7 +271,7 @@ class _File:
             self.error = self._unless_changed(BadFile(str(error))) if settled else error
         except BadFile as error:
             self.error = self._unless_changed(error)
-        except (NotReady, Gone, TooLarge) as error:
+        except (NotReady, Gone, TooLarge, Spoils) as error:
             self.error = error
 
     def outcome(self, state: State, reason: str = "") -> Outcome:
@@ -271,7 +315,7 @@ def _write_elements(transaction: Transaction, file: _File, elements: Iterator[Pa
         transaction.write(parsed)
 
 
-def _repeated(step: Callable[[], None]) -> None:
+def _repeated(step: Callable[[], T]) -> T:
     """A transaction that lost a race is tried again: the ledger then shows who won."""
     for _ in range(_TRIES - 1):
         try:

@@ -49,6 +49,8 @@ class Settler:
         Raises NotReady if it has changed since it was read, or can't be moved: then it stays.
         """
         with self._claim(source) as claimed:
+            if self._folder == self._failed:
+                _remove_note(source.path)
             if self._on_loaded is OnLoaded.ARCHIVE:
                 _move(claimed, self._archive, source.name)
             else:
@@ -66,6 +68,13 @@ class Settler:
             if stat.S_ISREG(os.lstat(taken).st_mode):
                 raise NotReady("another file took its name")
             return self._set_aside(taken, name, reason)
+
+    def close(self) -> None:
+        """Leaves no private folder behind."""
+        if self._private is not None:
+            os.close(self._private[1])
+            self._private = None
+            recover_claims(self._folder)
 
     def _set_aside(self, path: str, name: str, reason: str) -> str:
         os.makedirs(self._failed, exist_ok=True)
@@ -97,6 +106,18 @@ class Settler:
             except BaseException:
                 put_back(taken, self._folder, name)
                 raise
+
+
+class LeaveAlone:
+    """Settles nothing: every file stays as it is and where it is."""
+
+    def loaded(self, source: Source) -> None: ...
+
+    def failed(self, source: Source, reason: str) -> str:
+        return source.path
+
+    def failed_unread(self, name: str, reason: str) -> str:
+        return name
 
 
 def recover_claims(folder: str) -> list[str]:
@@ -180,6 +201,12 @@ def _write_note(target: str, reason: str) -> None:
         file.write(reason + "\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def _remove_note(target: str) -> None:
+    """Before its file goes, so that a kill in between leaves the file, not the note."""
+    with suppress(FileNotFoundError):
+        os.unlink(target + _NOTE_ENDING)
 
 
 def _sync_folder(folder: str) -> None:

@@ -43,8 +43,11 @@ class Transaction(Protocol):
     def redelivered(self, delivery: Delivery) -> None:
         """Notes that bytes which are loaded already have come again."""
 
+    def finish(self) -> list[Counts]:
+        """Sends what is left of the rows; counts of the files in the order they began."""
+
     def commit(self) -> list[Counts]:
-        """Makes everything durable; counts of the files in the order they began.
+        """Finishes, and makes everything durable; the same counts.
 
         Raises TryAgain if another process has loaded one of the files meanwhile.
         """

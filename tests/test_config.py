@@ -51,6 +51,7 @@ def test_without_settings_all_have_their_defaults(home: Path) -> None:
     assert settings.observer is ObserverKind.NATIVE
     assert settings.on_loaded is OnLoaded.DELETE
     assert settings.max_file_bytes == 10 * 1024**3
+    assert settings.max_reject_ratio == 1
     assert settings.log_format is LogFormat.TEXT
 
 
@@ -63,6 +64,8 @@ def test_without_settings_all_have_their_defaults(home: Path) -> None:
         ("OBSERVER", "polling", "observer", ObserverKind.POLLING),
         ("OBSERVER", "off", "observer", ObserverKind.OFF),
         ("MAX_FILE_BYTES", "1", "max_file_bytes", 1),
+        ("MAX_REJECT_RATIO", "0", "max_reject_ratio", 0.0),
+        ("MAX_REJECT_RATIO", "0.25", "max_reject_ratio", 0.25),
         ("LOG_FORMAT", "json", "log_format", LogFormat.JSON),
         ("DATABASE_URL", "host=h dbname=d", "outside_database", "host=h dbname=d"),
     ],
@@ -89,6 +92,9 @@ def test_each_setting_can_be_set(
         ("ON_LOADED", "keep", "'delete' or 'archive'"),
         ("MAX_FILE_BYTES", "0", "greater than or equal to 1"),
         ("MAX_FILE_BYTES", "1.5", "a valid integer"),
+        ("MAX_REJECT_RATIO", "-0.1", "greater than or equal to 0"),
+        ("MAX_REJECT_RATIO", "1.1", "less than or equal to 1"),
+        ("MAX_REJECT_RATIO", "nan", "less than or equal to 1"),
         ("LOG_FORMAT", "xml", "'text' or 'json'"),
         ("DB_PORT", "0", "greater than or equal to 1"),
         ("DB_PORT", "65536", "less than or equal to 65535"),

@@ -90,6 +90,15 @@ def test_once_ends_with_1_if_a_file_fails(daemon: Daemon, bad: bytes) -> None:
     assert daemon.left() == [] and (daemon.failed / "vehicles_status_bad.json").read_bytes() == bad
 
 
+def test_a_file_with_too_many_rejects_fails(daemon: Daemon, tmp_path: Path) -> None:
+    strict = Daemon(tmp_path, daemon.url, MAX_REJECT_RATIO=0.5)
+    strict.drop("vehicles_status_good.json", statuses(report(), {}))
+    strict.drop("vehicles_status_bad.json", statuses(report(1), {}, {}))
+    assert once(strict) == 1
+    assert last_line(strict) == "loaded=1 duplicate=0 failed=1 waiting=0 rows=1 rejected=1"
+    assert "of at most 0.5 of rejected records (MAX_REJECT_RATIO), got 2 of 3" in strict.log()
+
+
 def test_once_ends_with_1_if_a_file_can_not_be_loaded_yet(daemon: Daemon) -> None:
     daemon.drop("vehicles_status_good.json", GOOD)
     with open(daemon.drop("vehicles_status_open.json", GOOD), "ab"):

@@ -415,7 +415,7 @@ from processing.settle import OnLoaded, Settler
 folder, name = sys.argv[1:]
 os.unlink = lambda path: input("ready\\n")
 with open_source(folder, name) as source:
-    Settler(folder, folder, folder, OnLoaded.DELETE).loaded(source)
+    Settler(folder, folder + "/failed", folder, OnLoaded.DELETE).loaded(source)
 """
 
 
@@ -497,3 +497,22 @@ def test_a_settler_holds_its_claims_folder_locked(folders: Folders) -> None:
     with pytest.raises(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.close(lock)
+
+
+def test_a_file_loaded_from_the_failed_folder_takes_its_note_along(folders: Folders) -> None:
+    folders.put()
+    note = folders.put(b"why", f"{NAME}.reason.txt")
+    settler = Settler(str(folders.incoming), str(folders.incoming), "", OnLoaded.DELETE)
+    with open_source(str(folders.incoming), NAME) as source:
+        settler.loaded(source)
+    settler.close()
+    assert not note.exists() and contents(folders.incoming) == {}
+    assert list((folders.incoming / CLAIMS).iterdir()) == []
+
+
+def test_a_note_in_the_watch_folder_is_left_alone(folders: Folders) -> None:
+    folders.put()
+    note = folders.put(b"of somebody", f"{NAME}.reason.txt")
+    with open_source(str(folders.incoming), NAME) as source:
+        folders.settler().loaded(source)
+    assert note.exists()

@@ -1,0 +1,58 @@
+"""A dry run: what would become of files, told and not done."""
+
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from pathlib import Path
+
+from commands.single import load_one, told
+from config import Settings
+from db.connection import Database
+from db.rehearsal import Rehearsal
+from processing.names import printable
+from processing.processor import Outcome, Processor
+from processing.settle import LeaveAlone
+from processing.unlocked import open_unlocked
+
+
+def run(settings: Settings, database: Database, paths: Iterable[Path], tell: Callable[[str], None]) -> int:
+    """The exit code: 0 if all of them would load without a reject."""
+    good = [_check(settings, database, path, tell) for path in paths]
+    return 0 if all(good) else 1
+
+
+def _check(settings: Settings, database: Database, path: Path, tell: Callable[[str], None]) -> bool:
+    with closing(Rehearsal(database)) as sink:
+        outcome = _rehearse(settings, sink, path)
+        tell(f"{printable(str(path))}: {_told(outcome)}")
+        for line in _rejects(sink, outcome):
+            tell(line)
+    return outcome.state in ("loaded", "duplicate") and not outcome.counts.rejected
+
+
+def _rehearse(settings: Settings, sink: Rehearsal, path: Path) -> Outcome:
+    """What the daemon would do with it."""
+    limits = settings.max_file_bytes, settings.max_reject_ratio
+    processor = Processor(str(path.parent), sink, LeaveAlone(), *limits, open_unlocked)
+    return load_one(processor, str(path.parent), path.name)
+
+
+def _told(outcome: Outcome) -> str:
+    match outcome.state:
+        case "loaded":
+            return f"would load, {told(outcome.counts)} ({outcome.kind})"
+        case "duplicate":
+            return "would load nothing: these bytes are loaded already"
+        case "failed":
+            return f"would fail: {outcome.reason}"
+        case "gone":
+            return "no such file"
+        case _:
+            return f"would wait: {outcome.reason}"
+
+
+def _rejects(sink: Rehearsal, outcome: Outcome) -> Iterable[str]:
+    for reject in sink.rejects:
+        yield printable(f"  {reject.path}  {reject.reason}: {reject.detail}")
+    more = outcome.counts.rejected - len(sink.rejects)
+    if more > 0:
+        yield f"  … and {more:,} more"

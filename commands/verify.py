@@ -1,0 +1,97 @@
+"""Compares ledger, tables and folders, and tells each thing that does not add up."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from msgspec import Struct
+from psycopg2.extensions import connection as Connection
+
+import watcher.scan
+from config import Settings
+from db import audit
+from db.connection import translated
+from processing.errors import BadFile, Gone, NotReady
+from processing.names import printable
+from processing.unlocked import open_unlocked
+
+
+class Found(Struct, frozen=True):
+    """A file of a folder; without digest if it is none that could be loaded."""
+
+    name: str
+    size: int
+    sha256: bytes | None
+
+
+def run(settings: Settings, connection: Connection, tell: Callable[[str], None]) -> int:
+    """The exit code: 0 if everything adds up."""
+    flaws = 0
+    for flaw in _flaws(settings, connection):
+        tell(printable(flaw))
+        flaws += 1
+    tell(f"{flaws:,} things do not add up" if flaws else "ledger, tables and folders add up")
+    return 1 if flaws else 0
+
+
+def _flaws(settings: Settings, connection: Connection) -> Iterator[str]:
+    """The folders are read first: what is in them then has its ledger entry, if it should have one."""
+    waiting = _files(settings.folder, settings.max_file_bytes)
+    failed = _files(settings.failed, settings.max_file_bytes)
+    audit.begin(connection)
+    with translated(), connection.cursor() as cursor:
+        yield from audit.wrong_rows(cursor)
+        yield from audit.wrong_rejects(cursor)
+        yield from audit.wrong_latest(cursor)
+        digests = [file.sha256 for file in (*waiting, *failed) if file.sha256]
+        states, failures = audit.states(cursor, digests), audit.failures(cursor)
+    yield from _still_there(settings.folder, waiting, states)
+    yield from _failed_unknown(failed, states, failures)
+    yield from _failed_gone(settings.failed, [*waiting, *failed], failures)
+
+
+def _still_there(folder: Path, waiting: list[Found], states: dict[bytes, str]) -> Iterator[str]:
+    for file in waiting:
+        if file.sha256 and states.get(file.sha256) == "loaded" and os.path.lexists(folder / file.name):
+            yield f"{file.name}: still in the watch folder, but loaded already"
+
+
+Failure = tuple[str, int, bytes | None]
+
+
+def _failed_unknown(failed: list[Found], states: dict[bytes, str], failures: list[Failure]) -> Iterator[str]:
+    unread = {(name, size) for name, size, digest in failures if digest is None}
+    for file in failed:
+        state = states.get(file.sha256) if file.sha256 else None
+        if state == "loaded":
+            yield f"{file.name}: in the failed folder, but loaded already"
+        elif state is None and (printable(file.name), file.size) not in unread:
+            yield f"{file.name}: in the failed folder, but the ledger does not have it as failed"
+
+
+def _failed_gone(folder: Path, files: list[Found], failures: list[Failure]) -> Iterator[str]:
+    """By name, too: a file may have been edited and wait to be replayed, or not be readable now."""
+    digests = {file.sha256 for file in files if file.sha256}
+    for name, _, digest in failures:
+        if digest not in digests and not os.path.lexists(folder / name):
+            yield f"{name}: failed, but it is not in the failed folder: was it removed?"
+
+
+def _files(folder: Path, max_bytes: int) -> list[Found]:
+    """Those that nobody is writing or loading."""
+    if not folder.exists():
+        return []
+    names = watcher.scan.waiting(str(folder))
+    return [found for name in names if (found := _look(folder, name, max_bytes))]
+
+
+def _look(folder: Path, name: str, max_bytes: int) -> Found | None:
+    try:
+        with open_unlocked(str(folder), name) as source:
+            if source.stamp.size <= max_bytes:
+                source.digest()
+            return Found(name, source.stamp.size, source.sha256 or None)
+    except BadFile:
+        return Found(name, 0, None)
+    except (NotReady, Gone):
+        return None

@@ -1,0 +1,121 @@
+"""The questions of verify: what in ledger and tables does not add up."""
+
+from collections.abc import Iterator, Sequence
+
+from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import cursor as Cursor
+
+
+def begin(connection: Connection) -> None:
+    """All questions are asked of one moment, so that a running daemon is no trouble."""
+    connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+
+
+def wrong_rows(cursor: Cursor) -> Iterator[str]:
+    """Files whose rows are not as many as their ledger entry says."""
+    cursor.execute(
+        """
+        WITH stored AS (
+            SELECT file_id, count(*) AS rows
+            FROM (SELECT file_id FROM mobileye_data.objects_detection_events
+                  UNION ALL
+                  SELECT file_id FROM mobileye_data.vehicle_status_history) AS both_tables
+            GROUP BY file_id
+        )
+        SELECT file_id, f.name, f.rows_inserted, coalesce(s.rows, 0)
+        FROM mobileye_data.ingested_files f
+        FULL JOIN stored s USING (file_id)
+        WHERE f.rows_inserted IS DISTINCT FROM coalesce(s.rows, 0)
+        ORDER BY file_id
+        """
+    )
+    for file_id, name, loaded, stored in cursor:
+        if name is None:
+            yield f"file {file_id}: {stored:,} rows, but it is not in the ledger"
+        elif stored < loaded:
+            yield (
+                f"file {file_id} ({name}): {stored:,} rows, {loaded:,} were loaded; "
+                "fewer rows than loaded: was a partition dropped?"
+            )
+        else:
+            yield f"file {file_id} ({name}): {stored:,} rows, but {loaded:,} were loaded"
+
+
+def wrong_rejects(cursor: Cursor) -> Iterator[str]:
+    """Files whose rejected records are not as many as their ledger entry says."""
+    cursor.execute(
+        """
+        WITH stored AS (
+            SELECT file_id, count(*) AS records
+            FROM mobileye_data.rejected_records
+            GROUP BY file_id
+        )
+        SELECT file_id, f.name, f.rows_rejected, coalesce(s.records, 0)
+        FROM mobileye_data.ingested_files f
+        FULL JOIN stored s USING (file_id)
+        WHERE f.rows_rejected IS DISTINCT FROM coalesce(s.records, 0)
+        ORDER BY file_id
+        """
+    )
+    for file_id, name, rejected, stored in cursor:
+        if name is None:
+            yield f"file {file_id}: {stored:,} rejected records, but it is not in the ledger"
+        else:
+            yield f"file {file_id} ({name}): {stored:,} rejected records, but {rejected:,} were rejected"
+
+
+def wrong_latest(cursor: Cursor) -> Iterator[str]:
+    """Vehicles whose latest status is not the newest of their history."""
+    cursor.execute(
+        """
+        WITH newest AS (
+            SELECT DISTINCT ON (vehicle_id) *
+            FROM mobileye_data.vehicle_status_history
+            ORDER BY vehicle_id, report_time DESC
+        )
+        SELECT vehicle_id, s.vehicle_id IS NULL, coalesce(s.report_time > n.report_time, n.vehicle_id IS NULL)
+        FROM mobileye_data.vehicle_status s
+        FULL JOIN newest n USING (vehicle_id)
+        WHERE (s.report_time, s.status, s.extra, s.file_id)
+              IS DISTINCT FROM (n.report_time, n.status, n.extra, n.file_id)
+        ORDER BY vehicle_id
+        """
+    )
+    for vehicle_id, is_missing, is_newer in cursor:
+        if is_missing:
+            yield f"vehicle {vehicle_id}: a history, but no row in vehicle_status"
+        elif is_newer:
+            yield (
+                f"vehicle {vehicle_id}: vehicle_status is newer than the history: was a partition dropped?"
+            )
+        else:
+            yield f"vehicle {vehicle_id}: vehicle_status is not the newest of the history"
+
+
+def states(cursor: Cursor, digests: Sequence[bytes]) -> dict[bytes, str]:
+    """The states of those of the digests that the ledger knows."""
+    cursor.execute(
+        """
+        SELECT sha256, state
+        FROM mobileye_data.ingested_files
+        WHERE sha256 = ANY (%s)
+        """,
+        (list(digests),),
+    )
+    return {bytes(digest): state for digest, state in cursor.fetchall()}
+
+
+def failures(cursor: Cursor) -> list[tuple[str, int, bytes | None]]:
+    """Name, size and digest of the files that failed, but for those of which a later version was loaded."""
+    cursor.execute(
+        """
+        SELECT f.last_name, f.size, f.sha256
+        FROM mobileye_data.ingested_files f
+        WHERE f.state = 'failed'
+          AND NOT EXISTS (
+              SELECT FROM mobileye_data.ingested_files l
+              WHERE l.state = 'loaded' AND l.last_name = f.last_name AND l.finished_at > f.finished_at)
+        ORDER BY f.file_id
+        """
+    )
+    return [(name, size, digest and bytes(digest)) for name, size, digest in cursor.fetchall()]

@@ -1,0 +1,45 @@
+"""A load that is rehearsed: rows go into the tables, tell what would become of them, and are rolled back."""
+
+from collections.abc import Sequence
+
+from psycopg2.extensions import connection as Connection
+
+from db.rejects import Stored
+from db.sink import PostgresSink, PostgresTransaction
+from db.writer import Writer
+from processing.sink import Counts, Delivery
+
+#: How many rejects of a file are kept to be shown.
+MOST_REJECTS = 100
+
+
+class RehearsedTransaction(PostgresTransaction):
+    """All but the COMMIT, and the ledger: an entry would keep the daemon waiting with the same file."""
+
+    rejects: Sequence[Stored] = ()
+
+    def finish(self) -> list[Counts]:
+        counts = super().finish()
+        self.rejects = self.find_rejects(MOST_REJECTS)
+        return counts
+
+    def commit(self) -> list[Counts]:
+        return []
+
+
+class Rehearsal(PostgresSink):
+    """A sink that keeps nothing."""
+
+    _last: RehearsedTransaction | None = None
+
+    @property
+    def rejects(self) -> Sequence[Stored]:
+        """The first rejects of the last transaction."""
+        return self._last.rejects if self._last else ()
+
+    def record_failure(self, delivery: Delivery, kind: str | None, reason: str) -> None:
+        """Noted nowhere."""
+
+    def _begin(self, connection: Connection, writer: Writer) -> RehearsedTransaction:
+        self._last = RehearsedTransaction(connection, writer, self._waiting)
+        return self._last

@@ -1,0 +1,51 @@
+-- The role under which the daemon runs, with no right that it does not need; safe to apply twice.
+--
+-- 1. As the owner of the database, once and after each update: DATABASE_URL=<owner's> python main.py status
+--    (makes the tables). 2. As the same owner, who may create roles: psql -f db/roles.sql <owner's URL>
+-- 3. Give it a password (\password mobileye_loader), and its URL to the daemon.
+--
+-- It reads all tables and adds rows. It can neither delete, empty, alter nor drop anything, nor change a
+-- detection or a report once stored; partitions it makes only through add_partition(), as the owner's.
+
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'mobileye_loader') THEN
+        CREATE ROLE mobileye_loader LOGIN NOINHERIT;    -- and nothing that is not granted below
+    END IF;
+    -- TEMPORARY: rows of which some exist already are compared in a temporary table.
+    EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO mobileye_loader', current_database());
+END
+$$;
+
+REVOKE CREATE ON SCHEMA public FROM PUBLIC;     -- the default since PostgreSQL 15
+
+GRANT USAGE ON SCHEMA mobileye_data TO mobileye_loader;
+GRANT USAGE ON SEQUENCE mobileye_data.file_ids TO mobileye_loader;
+
+GRANT SELECT, INSERT ON
+    mobileye_data.ingested_files,
+    mobileye_data.rejected_records,
+    mobileye_data.objects_detection_events,
+    mobileye_data.vehicle_status_history,
+    mobileye_data.vehicle_status
+TO mobileye_loader;
+
+GRANT SELECT ON
+    mobileye_data.detections_by_hour,
+    mobileye_data.vehicles_by_status,
+    mobileye_data.vehicle_timeline,
+    mobileye_data.open_rejects
+TO mobileye_loader;
+
+-- A failed file may be loaded later, and any may come again.
+GRANT UPDATE (file_id, last_name, kind, state, rows_read, rows_inserted, rows_duplicate, rows_rejected,
+              started_at, finished_at, deliveries, error)
+    ON mobileye_data.ingested_files TO mobileye_loader;
+
+GRANT UPDATE (report_time, status, extra, file_id) ON mobileye_data.vehicle_status TO mobileye_loader;
+
+-- A replay resolves a record, or says anew why it can't; the original it can't touch.
+GRANT UPDATE (path, reason, detail, edited, resolved_at) ON mobileye_data.rejected_records TO mobileye_loader;
+
+REVOKE EXECUTE ON FUNCTION mobileye_data.add_partition(text, date) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION mobileye_data.add_partition(text, date) TO mobileye_loader;

@@ -1,0 +1,167 @@
+"""What does not add up is told, each thing by itself; what adds up is one line."""
+
+from collections.abc import Callable
+
+import pytest
+from msgspec import json
+
+from tests.support import VEHICLE, Daemon, detections, event, report, statuses
+
+GOOD = "ledger, tables and folders add up\n"
+EDITED = json.encode(report(5)).decode()
+SCHEMA = "SET search_path = mobileye_data"
+
+
+@pytest.fixture
+def used(daemon: Daemon) -> Daemon:
+    """One with files of each fate: loaded with rejects, loaded twice, failed, failed without being read."""
+    daemon.drop("vehicles_status_1.json", statuses(report(1), report(2), report(2), {}))
+    daemon.drop("vehicles_status_2.json", statuses(report(3), {}))
+    daemon.drop("objects_detection_1.json", detections(event(1)))
+    daemon.drop("objects_detection_2.json", detections(event(1)))
+    daemon.drop("bad.json", b"[]")
+    (daemon.incoming / "link.json").symlink_to("nowhere")
+    assert daemon.start("--once", wait=False).wait() == 1
+    return daemon
+
+
+def verify(daemon: Daemon) -> tuple[int, list[str]]:
+    done = daemon.command("verify")
+    assert done.stderr == ""
+    return done.returncode, done.stdout.splitlines()
+
+
+def file_id(daemon: Daemon, name: str) -> int:
+    ledger = "SELECT file_id FROM mobileye_data.ingested_files WHERE name = %s"
+    return int(daemon.rows(ledger, [name])[0][0])
+
+
+def test_an_empty_database_adds_up(daemon: Daemon) -> None:
+    assert (daemon.command("verify").returncode, daemon.command("verify").stdout) == (0, GOOD)
+
+
+def test_what_was_loaded_failed_and_replayed_adds_up(used: Daemon) -> None:
+    assert verify(used) == (0, [GOOD.strip()])
+    (used.failed / "bad.json").write_bytes(statuses(report(4)))
+    used.rows(f"{SCHEMA}; UPDATE rejected_records SET edited = %s WHERE position = 1", [EDITED])
+    assert used.command("replay", "failed", "bad.json").returncode == 0
+    assert used.command("replay", "rejected").stdout.endswith("2 records: 1 loaded, 1 still rejected\n")
+    assert verify(used) == (0, [GOOD.strip()])
+
+
+def test_a_running_daemon_adds_up(used: Daemon) -> None:
+    used.start()
+    used.drop("vehicles_status_3.json", statuses(report(9)))
+    used.until_empty()
+    assert verify(used) == (0, [GOOD.strip()])
+
+
+@pytest.mark.parametrize(
+    ("change", "flaws"),
+    [
+        (
+            "DELETE FROM vehicle_status_history WHERE report_time < '2022-05-05 22:00:02'",
+            ["file {status}: 1 rows, 2 were loaded; fewer rows than loaded: was a partition dropped?"],
+        ),
+        (
+            "DROP TABLE vehicle_status_history_20220505",
+            [
+                "file {status}: 0 rows, 2 were loaded; fewer rows than loaded: was a partition dropped?",
+                "file {status2}: 0 rows, 1 were loaded; fewer rows than loaded: was a partition dropped?",
+                f"vehicle {VEHICLE}: vehicle_status is newer than the history: was a partition dropped?",
+            ],
+        ),
+        (
+            "INSERT INTO objects_detection_events SELECT 'v', detection_time, object_type, 1, null, file_id "
+            "FROM objects_detection_events LIMIT 1",
+            ["file {detection}: 3 rows, but 2 were loaded"],
+        ),
+        (
+            "INSERT INTO objects_detection_events VALUES ('v', '2022-01-01Z', 'x', 1, null, 999)",
+            ["file 999: 1 rows, but it is not in the ledger"],
+        ),
+        (
+            "DELETE FROM rejected_records WHERE position = 1",
+            ["file {status2}: 0 rejected records, but 1 were rejected"],
+        ),
+        (
+            "INSERT INTO rejected_records VALUES (999, 0, '$', 'invalid', '', '1')",
+            ["file 999: 1 rejected records, but it is not in the ledger"],
+        ),
+        (
+            "UPDATE vehicle_status SET status = 'lost'",
+            [f"vehicle {VEHICLE}: vehicle_status is not the newest of the history"],
+        ),
+        (
+            "UPDATE vehicle_status SET report_time = report_time - interval '1 h'",
+            [f"vehicle {VEHICLE}: vehicle_status is not the newest of the history"],
+        ),
+        (
+            "DELETE FROM vehicle_status",
+            [f"vehicle {VEHICLE}: a history, but no row in vehicle_status"],
+        ),
+    ],
+)
+def test_what_does_not_add_up_in_the_tables_is_told(used: Daemon, change: str, flaws: list[str]) -> None:
+    names = {"status": "vehicles_status_1.json", "status2": "vehicles_status_2.json"}
+    known = {key: f"{file_id(used, name)} ({name})" for key, name in names.items()}
+    detection = used.rows(f"{SCHEMA}; SELECT file_id, name FROM ingested_files WHERE kind LIKE 'o%'")[0]
+    known["detection"] = f"{detection[0]} ({detection[1]})"
+    used.rows(f"{SCHEMA}; {change}")
+    code, told = verify(used)
+    assert (code, sorted(told[:-1])) == (1, sorted(flaw.format(**known) for flaw in flaws))
+    assert told[-1] == f"{len(flaws)} things do not add up"
+
+
+def put_loaded_bytes_into(folder: str) -> Callable[[Daemon], object]:
+    content = statuses(report(3), {})
+    return lambda daemon: (daemon.folder / folder / "again.json").write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("change", "flaw"),
+    [
+        (put_loaded_bytes_into("incoming"), "again.json: still in the watch folder, but loaded already"),
+        (put_loaded_bytes_into("incoming/failed"), "again.json: in the failed folder, but loaded already"),
+        (
+            lambda daemon: (daemon.failed / "new.json").write_bytes(b"{}"),
+            "new.json: in the failed folder, but the ledger does not have it as failed",
+        ),
+        (
+            lambda daemon: (daemon.failed / "other.json").symlink_to("x"),
+            "other.json: in the failed folder, but the ledger does not have it as failed",
+        ),
+        (
+            lambda daemon: (daemon.failed / "bad.json").unlink(),
+            "bad.json: failed, but it is not in the failed folder: was it removed?",
+        ),
+        (
+            lambda daemon: (daemon.failed / "link.json").unlink(),
+            "link.json: failed, but it is not in the failed folder: was it removed?",
+        ),
+    ],
+)
+def test_what_does_not_add_up_in_the_folders_is_told(
+    used: Daemon, change: Callable[[Daemon], object], flaw: str
+) -> None:
+    change(used)
+    assert verify(used) == (1, [flaw, "1 things do not add up"])
+
+
+def test_a_failed_file_that_came_back_is_in_the_watch_folder(used: Daemon) -> None:
+    (used.failed / "bad.json").rename(used.incoming / "once_more.json")
+    assert verify(used) == (0, [GOOD.strip()])
+
+
+def test_a_file_that_is_open_for_writing_is_passed_over(used: Daemon) -> None:
+    with open(used.failed / "bad.json", "ab"), open(used.incoming / "new.json", "wb") as file:
+        file.write(statuses(report(3), {}))
+        file.flush()
+        assert verify(used) == (0, [GOOD.strip()])
+
+
+def test_a_file_that_is_too_large_to_be_read_is_known_by_its_name(daemon: Daemon) -> None:
+    small = Daemon(daemon.folder, daemon.url, MAX_FILE_BYTES=10)
+    small.drop("vehicles_status_1.json", statuses(report(1)))
+    assert small.start("--once", wait=False).wait() == 1
+    assert verify(small) == (0, [GOOD.strip()])
