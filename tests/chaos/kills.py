@@ -72,6 +72,15 @@ class KillRig:
         assert done.returncode in (0, -SIGKILL, 128 + SIGKILL), done.stderr
         return done.returncode != 0
 
+    def fail_at(self, point: Point, error: str, *, for_ever: bool) -> bool:
+        """Whether the ingest ended with an error because that call failed, once or from then on."""
+        when = f"{point.n}+" if for_ever else str(point.n)
+        try:
+            done = self._strace("-e", f"inject={point.call}:error={error}:when={when}", seconds=20)
+        except subprocess.TimeoutExpired:
+            return True  # a call that fails for ever may be asked again for ever
+        return done.returncode != 0
+
     def restart(self) -> None:
         """A run without faults, after the kill."""
         subprocess.run(self._command(), cwd=ROOT, check=True, timeout=60)
@@ -128,7 +137,7 @@ class KillRig:
                     found[Point(match[2], counts[match[1], match[2]])] = None
         return list(found)
 
-    def _strace(self, *options: str) -> subprocess.CompletedProcess[bytes]:
+    def _strace(self, *options: str, seconds: float = 120) -> subprocess.CompletedProcess[bytes]:
         command = [
             "strace",
             "-f",
@@ -140,7 +149,7 @@ class KillRig:
             *options,
             *self._command(),
         ]
-        return subprocess.run(command, cwd=ROOT, timeout=120, capture_output=True)
+        return subprocess.run(command, cwd=ROOT, timeout=seconds, capture_output=True)
 
     def _command(self) -> list[str]:
         return [sys.executable, "-m", "tests.chaos.ingest", str(self.folder), self.url]

@@ -1,0 +1,31 @@
+"""The legs of the proving machine: what each does, how much of it a full run asks for, and in what time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.chaos.legs import processes, syscalls
+from tests.chaos.rig import Finding, Trial
+
+#: What a full run takes; volumes are for that, and less in proportion for less.
+FULL_MINUTES = 60.0
+
+
+@dataclass(frozen=True)
+class Leg:
+    """volume: of a full run, 0 if all there is; minutes: after which a full run of it is given up."""
+
+    name: str
+    run: Callable[[Trial], Finding]
+    volume: int
+    unit: str
+    target: str
+    minutes: float
+    naive: bool = True
+
+
+LEGS = (
+    Leg("kill-points", syscalls.kill_points, 0, "points", "0 lost, doubled, torn", 60, naive=False),
+    Leg("kill-pairs", syscalls.kill_pairs, 500, "pairs", "0 lost, doubled, torn", 30, naive=False),
+    Leg("kills", processes.kills, 2000, "kills", "0; first commit p99 < 3 s", 60),
+    Leg("stops", processes.stops, 300, "stops", "0; exit p99 < 5 s", 20),
+)
