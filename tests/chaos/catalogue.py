@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.chaos.legs import processes, syscalls
+from tests.chaos.legs import network, processes, server, syscalls
 from tests.chaos.rig import Finding, Trial
 
 #: What a full run takes; volumes are for that, and less in proportion for less.
@@ -12,7 +12,7 @@ FULL_MINUTES = 60.0
 
 @dataclass(frozen=True)
 class Leg:
-    """volume: of a full run, 0 if all there is; minutes: after which a full run of it is given up."""
+    """volume: of a full run, 0: all there is; minutes: after which a full run of it is given up."""
 
     name: str
     run: Callable[[Trial], Finding]
@@ -28,4 +28,8 @@ LEGS = (
     Leg("kill-pairs", syscalls.kill_pairs, 500, "pairs", "0 lost, doubled, torn", 30, naive=False),
     Leg("kills", processes.kills, 2000, "kills", "0; first commit p99 < 3 s", 60),
     Leg("stops", processes.stops, 300, "stops", "0; exit p99 < 5 s", 20),
+    Leg("messages", network.messages, 0, "messages", "0 at every boundary", 30, naive=False),
+    Leg("silence", network.silence, 20, "silences", "0; noticed within 12 s", 10, naive=False),
+    Leg("restarts", server.restarts, 100, "restarts", "0; resumes within 10 s", 20),
+    Leg("sqlstates", server.codes, 80, "faults", "0 good files failed; resumes within 10 s", 30, naive=False),
 )

@@ -1,5 +1,6 @@
 """What every leg starts from: a database, a daemon as a process, producers, and those who watch them."""
 
+import math
 import random
 import threading
 import time
@@ -18,6 +19,9 @@ from tests.chaos.oracle import Reader, judge, leaks
 from tests.chaos.producers import Journal, Producers
 from tests.support import ROOT, Daemon, Server, query, until
 
+
+#: What a proxy can read.
+_PLAIN = "sslmode=disable&gssencmode=disable"
 
 #: With larger files the naive program would only be seen to be slow.
 _NAIVE_ROWS = 60
@@ -53,12 +57,16 @@ class Finding:
 
 @dataclass
 class Trial:
-    """One run of a leg: where, with what chances, how much of it, and until when."""
+    """One run of a leg: where, with what chances, how much of it, and until when.
+
+    share: of a full run; seconds: after which the leg is given up.
+    """
 
     server: Server
     folder: Path
     seed: int
     volume: int
+    share: float
     seconds: float
     program: type[Daemon] = Daemon
     done: int = 0
@@ -71,6 +79,10 @@ class Trial:
     def is_ours(self) -> bool:
         return not issubclass(self.program, NaiveDaemon)
 
+    def take(self, count: int) -> None:
+        """Sets the volume to this trial's share of all that there is."""
+        self.volume = max(1, math.ceil(count * min(self.share, 1)))
+
     def rounds(self) -> Iterator[int]:
         """Until the volume is reached, or the time is up."""
         while self.done < self.volume and time.monotonic() < self._deadline:
@@ -78,12 +90,13 @@ class Trial:
             self.done += 1
 
     @contextmanager
-    def rig(self, name: str = "drop", **settings: object) -> Iterator["Rig"]:
-        """A rig in a database and a folder of its own."""
+    def rig(self, port: int | None = None, **settings: object) -> Iterator["Rig"]:
+        """A rig in a database and a folder of its own; port: where the daemon finds the server."""
         with self.server.database() as database, ExitStack() as stack:
             prepare(database, self.is_ours)
-            folder = self.folder / name
-            rig = Rig(self.program(folder, database.url, **settings), self)
+            rig = Rig(self.program(self.folder / "drop", database.url, **settings), self)
+            if port is not None:
+                rig.daemon.url = f"{database.url.replace(str(self.server.port), str(port))}?{_PLAIN}"
             stack.callback(rig.end)
             yield rig
 
@@ -104,14 +117,12 @@ class Rig:
     def __init__(self, daemon: Daemon, trial: Trial) -> None:
         self.daemon = daemon
         self.journal = Journal()
-        self.reader = Reader(str(daemon.url), self.journal)
+        self.url = str(daemon.url)
+        self.reader = Reader(self.url, self.journal)
         self.meter = Meter(daemon)
+        self.rng = trial.rng
         self._trial = trial
         daemon.incoming.mkdir(parents=True)
-
-    @property
-    def url(self) -> str:
-        return str(self.daemon.url)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -133,7 +144,7 @@ class Rig:
 
     def drop(self, rows: int = 0) -> Path:
         """One more file of the runner's own."""
-        file = self.journal.draw(self._trial.rng, rows)
+        file = self.journal.draw(self.rng, rows)
         self.journal.add(file)
         return self.daemon.drop(file.name, file.content())
 

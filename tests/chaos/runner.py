@@ -1,4 +1,4 @@
-"""Runs legs one after the other, each against a server and in a folder of its own, and tells what came of it."""
+"""Runs a leg against a server, in a folder of its own, and tells what came of it."""
 
 import math
 import tempfile
@@ -54,7 +54,7 @@ def run(leg: Leg, server: Server, *, minutes: float, seed: int, naive: bool = Fa
         own_seed = zlib.crc32(f"{seed}-{leg.name}".encode())
         seconds = max(_LEAST_SECONDS, leg.minutes * 60 * share)
         program = NaiveDaemon if naive else Daemon
-        trial = Trial(server, Path(folder), own_seed, wanted, seconds, program)
+        trial = Trial(server, Path(folder), own_seed, wanted, share, seconds, program)
         started = time.monotonic()
         finding = _tried(leg, trial)
     return Result(leg, seed, trial.done, max(trial.volume, 1), time.monotonic() - started, finding)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from tests.chaos.kills import KillRig, Point
-from tests.chaos.rig import Finding, Trial
+from tests.chaos.rig import Finding, Trial, prepare
 
 ERRORS = ("EIO", "ENOSPC", "EACCES", "EMFILE", "EINTR")
 
@@ -49,9 +49,11 @@ def _at_points(
 ) -> Finding:
     finding = Finding()
     with trial.server.database() as database:
+        prepare(database, is_ours=True)
         rig = KillRig(trial.folder / "incoming", database)
         tries = itertools.cycle(arranged(rig, trial.rng.sample(rig.points, len(rig.points))))
-        trial.volume = trial.volume or len(rig.points)
+        if not trial.volume:
+            trial.take(len(rig.points))
         for _ in trial.rounds():
             points = next(tries)
             rig.reset()
