@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -153,8 +153,8 @@ class Daemon:
     """python main.py as its user starts it, in a folder of its own."""
 
     program = ROOT / "main.py"
-    #: As whom it runs, as subprocess takes it; by default as the tests do.
-    user: Mapping[str, Any] = {}
+    #: What starts it, if not the tests themselves.
+    prefix: Sequence[str] = ()
 
     def __init__(self, folder: Path, url: str | None, **settings: object) -> None:
         self.folder = folder
@@ -177,13 +177,12 @@ class Daemon:
         before = self.log().count(" watching ")
         with open(self._log, "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(self.program), *arguments],
+                [*self.prefix, sys.executable, str(self.program), *arguments],
                 cwd=self.folder,
                 env=self.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                **self.user,
             )
         if wait:
             until(lambda: self.log().count(" watching ") > before, 30, "the daemon watches")

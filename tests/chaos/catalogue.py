@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.chaos.legs import network, processes, server, syscalls
+from tests.chaos.legs import folder, network, processes, server, syscalls
 from tests.chaos.rig import Finding, Trial
 
 #: What a full run takes; volumes are for that, and less in proportion for less.
@@ -32,4 +32,6 @@ LEGS = (
     Leg("silence", network.silence, 20, "silences", "0; noticed within 12 s", 10, naive=False),
     Leg("restarts", server.restarts, 100, "restarts", "0; resumes within 10 s", 20),
     Leg("sqlstates", server.codes, 80, "faults", "0 good files failed; resumes within 10 s", 30, naive=False),
+    Leg("hostile-folder", folder.hostile, 0, "guests", "no hang over 1 s, target untouched", 10),
+    Leg("races", folder.races, 2000, "races", "0 torn, 0 wrong deletes", 20),
 )

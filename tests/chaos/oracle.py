@@ -116,10 +116,10 @@ def _marks(folder: Path) -> set[str]:
     return {match[0] for path in within if (match := MARK.search(path.name))}
 
 
-def leaks(log: Iterable[str], secrets: Iterable[str]) -> int:
+def leaks(log: Iterable[str], secrets: Iterable[str]) -> list[str]:
     """Lines of a log that quote a file or tell a secret."""
     words = (CANARY, *secrets)
-    return sum(any(word in line for word in words) for line in log)
+    return [line for line in log if any(word in line for word in words)]
 
 
 class Reader:

@@ -19,7 +19,6 @@ from tests.chaos.oracle import Reader, judge, leaks
 from tests.chaos.producers import Journal, Producers
 from tests.support import ROOT, Daemon, Server, query, until
 
-
 #: What a proxy can read.
 _PLAIN = "sslmode=disable&gssencmode=disable"
 
@@ -184,8 +183,10 @@ class Rig:
         """What the oracle says of a drained rig."""
         counts = judge(self.url, self.journal, self.daemon.incoming, self.daemon.failed)
         counts["torn"] += len(self.reader.torn)
-        counts["leaks"] = leaks(self.daemon.log().splitlines(), [self._trial.server.password])
+        leaking = leaks(self.daemon.log().splitlines(), [self._trial.server.password])
+        counts["leaks"] = len(leaking)
         finding = Finding(counts, [*figures, Figure("memory", self.meter.peak, 400, "MB")])
+        finding.complaints += [f"the log tells: {line[:300]}" for line in leaking[:3]]
         if not self.reader.looks:
             finding.complaints.append("the reader never looked")
         return finding

@@ -38,14 +38,20 @@ def messages(trial: Trial) -> Finding:
 
 def silence(trial: Trial) -> Finding:
     """The server stops answering, though its host acknowledges: a frozen backend, or a black hole."""
-    noticed: list[float] = []
+    frozen: list[float] = []
+    swallowed: list[float] = []
     with Proxy(trial.server.port).running() as proxy, trial.rig(proxy.port, WORKERS=1) as rig:
         with rig.watched():
             for number in trial.rounds():
-                n = trial.rng.randint(1, _ANSWERS)
-                noticed.append(_frozen(rig) if number % 2 else _swallowed(rig, proxy, n))
+                if number % 2:
+                    frozen.append(_frozen(rig))
+                else:
+                    swallowed.append(_swallowed(rig, proxy, trial.rng.randint(1, _ANSWERS)))
             rig.drain()
-        return rig.finding(Figure("noticed p99", p99(noticed), _DEADLINE))
+        return rig.finding(
+            Figure("frozen backend noticed p99", p99(frozen), _DEADLINE),
+            Figure("black hole noticed p99", p99(swallowed), _DEADLINE),
+        )
 
 
 def _faults(rig: Rig, proxy: Proxy) -> list[Fault]:

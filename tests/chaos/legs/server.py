@@ -1,12 +1,12 @@
 """Makes PostgreSQL ill in every way that it has a code for, and well again."""
 
-import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 
+import psutil
 import psycopg2
 
 from tests.chaos.rig import Figure, Finding, Rig, Trial, p99
@@ -46,7 +46,7 @@ def codes(trial: Trial) -> Finding:
                 with make_ill(trial.server, rig):
                     rig.drop(trial.rng.randint(1, 300))
                     if not _is_told(rig, code):
-                        complaints.append(f"{code} is not told")
+                        complaints.append(f"{code} is not told: {rig.daemon.log()[-600:]}")
                 started = time.monotonic()
                 rig.revive()
                 rig.drain()
@@ -64,9 +64,11 @@ def _seconds_until_commit(rig: Rig) -> float:
 
 
 def _is_told(rig: Rig, code: str) -> bool:
-    """Whether the log names the trouble: the daemon waits, or has ended loudly."""
+    """Whether the log names the trouble, and the daemon waits, or has ended where a person must mend it."""
     words = _WORDS[code]
-    with suppress(AssertionError):
+    with suppress(AssertionError, subprocess.TimeoutExpired):
+        if code in _LOUD and rig.daemon.wait(15) != _MISCONFIGURED:
+            return False
         until(lambda: any(words in line for line in rig.daemon.log().splitlines()[-20:]), 15)
         return True
     return False
@@ -107,16 +109,21 @@ _stopped_at_once = _restarted(signal.SIGQUIT)
 @contextmanager
 def _killed(server: Server, rig: Rig) -> Iterator[None]:
     """kill -9 of the postmaster and all its processes, as the machine's end would."""
-    assert server.process is not None
-    children = subprocess.run(
-        ["pgrep", "-P", str(server.process.pid)], capture_output=True, text=True, check=False
-    ).stdout.split()
     server.stop(signal.SIGKILL)
-    for child in map(int, children):
-        with suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
+    for process in _processes(server):
+        process.kill()
+    until(lambda: not _processes(server), 10, "no process of the server is left")
     yield
     server.start("fsync=off")
+
+
+def _processes(server: Server) -> list[psutil.Process]:
+    """Known by the folder that they work in: the postmaster is no longer there to be asked."""
+    found = []
+    for process in psutil.process_iter(["cwd"]):
+        if process.info["cwd"] == str(server.folder / "data") and process.status() != psutil.STATUS_ZOMBIE:
+            found.append(process)
+    return found
 
 
 # SQLSTATEs ----------------------------------------------------------------------------------------
@@ -216,7 +223,10 @@ def _full(server: Server, rig: Rig) -> Iterator[None]:
     """53100: the ledger's disk, a small one of its own, is full."""
     folder = server.folder / "small"
     folder.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=777", "none", str(folder)], check=True)
+    owner = (server.folder / "data").stat().st_uid
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size=1m,mode=700,uid={owner}", "none", str(folder)], check=True
+    )
     name = _name(rig)
     move = "ALTER TABLE mobileye_data.ingested_files SET TABLESPACE"
     rig.drain()
@@ -231,7 +241,6 @@ def _full(server: Server, rig: Rig) -> Iterator[None]:
             rig.drop(1)
         yield
         filling.unlink()
-        rig.drain()
         server.execute(f"{move} pg_default", name)
         server.execute("DROP TABLESPACE small")
     finally:
@@ -264,10 +273,12 @@ _CODES: dict[str, Illness] = {
         f"GRANT INSERT ON mobileye_data.ingested_files TO {_ROLE}",
         at_once=False,
     ),
-    "28P01": _by(
-        f"ALTER ROLE {_ROLE} PASSWORD 'another'", f"ALTER ROLE {_ROLE} PASSWORD '{_PASSWORD}'"
-    ),
+    "28P01": _by(f"ALTER ROLE {_ROLE} PASSWORD 'another'", f"ALTER ROLE {_ROLE} PASSWORD '{_PASSWORD}'"),
 }
+
+#: A person must mend these; then the daemon ends, with this code.
+_LOUD = {"42P01", "42501", "28P01"}
+_MISCONFIGURED = 2
 
 #: What the log says of each, at the least.
 _WORDS = {
