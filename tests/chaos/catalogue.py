@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.chaos.legs import folder, network, processes, server, syscalls
+from tests.chaos.legs import folder, network, parser, processes, server, syscalls, watching
 from tests.chaos.rig import Finding, Trial
 
 #: What a full run takes; volumes are for that, and less in proportion for less.
@@ -34,4 +34,8 @@ LEGS = (
     Leg("sqlstates", server.codes, 80, "faults", "0 good files failed; resumes within 10 s", 30, naive=False),
     Leg("hostile-folder", folder.hostile, 0, "guests", "no hang over 1 s, target untouched", 10),
     Leg("races", folder.races, 2000, "races", "0 torn, 0 wrong deletes", 20),
+    Leg("bombs", parser.bombs, 0, "bombs", "verdict < 10 s, < 300 MB, no crash", 10),
+    Leg("overflow", watching.overflow, 50_000, "files", "all within a rescan and work time", 10, naive=False),
+    Leg("sabotage", watching.sabotage, 60, "harms", "0; loaded within one rescan", 10, naive=False),
+    Leg("failing-calls", syscalls.failing_calls, 0, "points", "0 lost, doubled, torn", 60, naive=False),
 )
