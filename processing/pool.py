@@ -148,7 +148,12 @@ def _begin(start: Start, begun: Semaphore) -> None:
 def _load(batch: list[Work]) -> list[Outcome]:
     if _Worker.processor is None:
         _Worker.processor = _Worker.start()
-    return _Worker.processor.load(batch)
+    try:
+        return _Worker.processor.load(batch)
+    except Exception:
+        # Cycles of what failed before hold the rows of a chunk, and by themselves are hardly ever collected.
+        gc.collect()
+        raise
 
 
 def _end_with_parent() -> None:
