@@ -143,9 +143,11 @@ class Daemon:
                 self._settle(outcome)
 
     def _database_is_away(self, error: DatabaseUnavailable) -> None:
-        if self._outage is None:
-            self._outage = Outage()
-            self._log.warning("waiting for the database", reason=str(error))
+        begins = self._outage is None
+        self._outage = self._outage or Outage()
+        if self._outage.is_new(str(error)):
+            what = "waiting for the database" if begins else "the database is still away"
+            self._log.warning(what, reason=str(error))
         self._outage.postpone()
         if not self._flights and not self._stop.event.is_set():
             with suppress(DatabaseUnavailable):

@@ -22,8 +22,14 @@ class Outage:
 
     def __init__(self) -> None:
         self.next_try = 0.0
+        self._reason = ""
         self._since = time.monotonic()
         self._back_off = BackOff()
+
+    def is_new(self, reason: str) -> bool:
+        """Whether that is not the reason that was given last: the first often tells least."""
+        last, self._reason = self._reason, reason
+        return reason != last
 
     def postpone(self) -> None:
         self.next_try = time.monotonic() + self._back_off.next()
