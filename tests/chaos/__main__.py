@@ -60,7 +60,7 @@ def _table(results: Sequence[Result], beside: Sequence[Result], minutes: float, 
         volume = f"{result.done} of {result.wanted} {result.leg.unit}, {result.seconds:.0f} s"
         verdict = "good" if result.is_good else "FAILS"
         cells = [result.leg.name, volume, result.leg.target, _found(result), verdict]
-        table.add_row(*cells, *([naive.get(result.leg.name, "–")] if beside else []))
+        table.add_row(*cells, *([naive.get(result.leg.name, "-")] if beside else []))
     return table
 
 

@@ -1,6 +1,7 @@
 """Kills the ingest at any of its system calls, and looks at what a restart makes of it."""
 
 import gzip
+import os
 import re
 import shutil
 import subprocess
@@ -149,7 +150,15 @@ class KillRig:
             *options,
             *self._command(),
         ]
-        return subprocess.run(command, cwd=ROOT, timeout=seconds, capture_output=True)
+        with subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        ) as tracer:
+            try:
+                told = tracer.communicate(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                os.killpg(tracer.pid, SIGKILL)  # strace alone would leave the ingest behind
+                raise
+        return subprocess.CompletedProcess(command, tracer.returncode, *told)
 
     def _command(self) -> list[str]:
         return [sys.executable, "-m", "tests.chaos.ingest", str(self.folder), self.url]

@@ -97,7 +97,8 @@ def _unbalanced(url: str) -> int:
         url,
         """
         SELECT count(*)
-        FROM (SELECT file_id, rows_inserted FROM mobileye_data.ingested_files WHERE state = 'loaded') AS entries
+        FROM (SELECT file_id, rows_inserted
+              FROM mobileye_data.ingested_files WHERE state = 'loaded') AS entries
         FULL JOIN (
             SELECT file_id, count(*) AS rows
             FROM (SELECT file_id FROM mobileye_data.objects_detection_events
