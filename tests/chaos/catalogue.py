@@ -3,7 +3,18 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.chaos.legs import documents, folder, network, parser, processes, server, soak, syscalls, watching
+from tests.chaos.legs import (
+    documents,
+    folder,
+    model,
+    network,
+    parser,
+    processes,
+    server,
+    soak,
+    syscalls,
+    watching,
+)
 from tests.chaos.rig import Finding, Trial
 
 #: What a full run takes; volumes are for that, and less in proportion for less.
@@ -39,5 +50,6 @@ LEGS = (
     Leg("sabotage", watching.sabotage, 60, "harms", "0; loaded within one rescan", 10, naive=False),
     Leg("failing-calls", syscalls.failing_calls, 0, "points", "0 lost, doubled, torn", 60, naive=False),
     Leg("documents", documents.random_documents, 50_000, "documents", "rows = reference", 20, naive=False),
+    Leg("model", model.model, 300, "runs", "the promise holds at every rest", 60, naive=False),
     Leg("soak", soak.soak, 30, "minutes", "0; memory <= 2 MB/h, descriptors constant", 40),
 )

@@ -3,7 +3,7 @@
 import time
 from contextlib import suppress
 
-from tests.chaos.rig import Figure, Finding, Trial
+from tests.chaos.rig import Figure, Finding, Rig, Trial
 from tests.processing.bombs import BOMBS, Generated
 from tests.support import until
 
@@ -18,16 +18,7 @@ def bombs(trial: Trial) -> Finding:
     with trial.rig(WORKERS=1, SETTLE_SECONDS=1) as rig:
         with rig.watched():
             for number in trial.rounds():
-                path = rig.daemon.incoming / f"bomb_{number}.json"
-                hidden = path.with_suffix(".tmp")
-                text = Generated(BOMBS[names[number]]())
-                with open(hidden, "wb") as file:
-                    file.writelines(iter(text.read, b""))
-                started = time.monotonic()
-                hidden.rename(path)
-                with suppress(AssertionError):  # the figure tells
-                    until(lambda path=path: not path.exists(), 3 * _VERDICT)
-                slowest = max(slowest, time.monotonic() - started)
+                slowest = max(slowest, _seconds_to_a_verdict(rig, names[number]))
                 rig.drop(12)
             rig.drain()
         finding = rig.finding(Figure("slowest verdict", slowest, _VERDICT))
@@ -35,3 +26,16 @@ def bombs(trial: Trial) -> Finding:
     if " worker died " in rig.daemon.log():
         finding.complaints.append("a worker died of a bomb")
     return finding
+
+
+def _seconds_to_a_verdict(rig: Rig, name: str) -> float:
+    path = rig.daemon.incoming / f"bomb_{list(BOMBS).index(name)}.json"
+    hidden = path.with_suffix(".tmp")
+    text = Generated(BOMBS[name]())
+    with open(hidden, "wb") as file:
+        file.writelines(iter(text.read, b""))
+    started = time.monotonic()
+    hidden.rename(path)
+    with suppress(AssertionError):  # the figure tells
+        until(lambda: not path.exists(), 3 * _VERDICT)
+    return time.monotonic() - started
