@@ -177,7 +177,7 @@ class Rig:
         process = psutil.Process(self.daemon.process.pid)
         if not self._trial.is_ours:
             return [process]
-        return [child for child in process.children() if "spawn_main" in " ".join(child.cmdline())]
+        return [child for child in process.children() if _is_worker(child)]
 
     def finding(self, *figures: Figure) -> Finding:
         """What the oracle says of a drained rig."""
@@ -196,6 +196,13 @@ class Rig:
         if process is not None and process.poll() is None:
             process.kill()
             process.wait(20)
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return "spawn_main" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
 
 
 class Meter:

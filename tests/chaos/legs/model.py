@@ -1,9 +1,8 @@
-"""Steps by chance, of a producer, an operator and of fate; at rest the promise must hold (Hypothesis, stateful)."""
+"""Steps by chance, of a producer, an operator and fate; at rest the promise must hold."""
 
 import os
 import signal
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 
 import hypothesis
@@ -25,7 +24,7 @@ def model(trial: Trial) -> Finding:
     """The volume is runs of 30 steps, each in a database and with daemons of its own."""
     finding = Finding()
     machine = hypothesis.seed(trial.seed)(_machine(trial, finding))
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         machine,
         settings=settings(
             max_examples=trial.volume,
@@ -39,7 +38,7 @@ def model(trial: Trial) -> Finding:
     return finding
 
 
-def _machine(trial: Trial, finding: Finding) -> Callable[[], RuleBasedStateMachine]:
+def _machine(trial: Trial, finding: Finding) -> type[RuleBasedStateMachine]:
     class Machine(_World):
         def __init__(self) -> None:
             super().__init__(trial, finding)
