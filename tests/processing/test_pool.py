@@ -34,6 +34,8 @@ class Actor:
     def _act(self, what: str, value: str = "") -> Outcome:
         if what in ERRORS:
             raise ERRORS[what]("because of secret rows" if what == "fault" else value)
+        if what == "cycle":
+            self._leave_a_cycle(Path(value))
         if what == "exit":
             os._exit(int(value))
         if what == "hang":
@@ -42,6 +44,22 @@ class Actor:
         if what == "wait":
             until(Path(value).exists)
         return Outcome(what, "loaded", str(os.getpid()))
+
+    def _leave_a_cycle(self, collected: Path) -> None:
+        """As an exception does whose traceback leads to what keeps it; it tells when it is collected."""
+        rows: list[object] = [Told(collected)]
+        rows.append(rows)
+        raise DatabaseUnavailable("in the middle of a chunk")
+
+
+class Told:
+    """Makes a file when it is collected."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __del__(self) -> None:
+        self._path.touch()
 
 
 @dataclass(frozen=True)
@@ -125,6 +143,16 @@ def test_a_fault_of_ours_costs_the_batch_not_the_pool_and_quotes_nothing(pool: P
         done(load(pool, "fault"))
     assert str(caught.value).startswith("KeyError File ") and "secret" not in str(caught.value)
     assert done(load(pool, "next"))[0].state == "loaded"
+
+
+def test_what_a_failed_batch_leaves_in_cycles_is_collected_by_the_next_that_fails(tmp_path: Path) -> None:
+    pool = Pool(1, StartActor())
+    collected = tmp_path / "collected"
+    for name in (f"cycle {collected}", "unavailable again"):
+        with pytest.raises(DatabaseUnavailable):
+            done(load(pool, name))
+    pool.stop(5)
+    assert collected.exists()
 
 
 def test_a_worker_that_dies_costs_its_own_batch_only(pool: Pool, tmp_path: Path) -> None:
