@@ -145,10 +145,10 @@ def test_a_fault_of_ours_costs_the_batch_not_the_pool_and_quotes_nothing(pool: P
     assert done(load(pool, "next"))[0].state == "loaded"
 
 
-def test_what_a_failed_batch_leaves_in_cycles_is_collected_by_the_next_that_fails(tmp_path: Path) -> None:
+def test_what_a_failed_batch_leaves_in_cycles_is_collected_when_others_fail(tmp_path: Path) -> None:
     pool = Pool(1, StartActor())
     collected = tmp_path / "collected"
-    for name in (f"cycle {collected}", "unavailable again"):
+    for name in (f"cycle {collected}", "unavailable 1", "unavailable 2"):
         with pytest.raises(DatabaseUnavailable):
             done(load(pool, name))
     was_collected = collected.exists()
