@@ -38,6 +38,7 @@ def messages(trial: Trial) -> Finding:
 
 def silence(trial: Trial) -> Finding:
     """The server stops answering, though its host acknowledges: a frozen backend, or a black hole."""
+    trial.volume = max(trial.volume, 2)  # one of each
     frozen: list[float] = []
     swallowed: list[float] = []
     with Proxy(trial.server.port).running() as proxy, trial.rig(proxy.port, WORKERS=1) as rig:

@@ -22,7 +22,7 @@ def bombs(trial: Trial) -> Finding:
                 rig.drop(12)
             rig.drain()
         finding = rig.finding(Figure("slowest verdict", slowest, _VERDICT))
-    finding.figures.append(Figure("memory", rig.meter.peak, _MEMORY, "MB"))
+    finding.figures[-1] = Figure("memory", rig.meter.peak, _MEMORY, "MB")
     if " worker died " in rig.daemon.log():
         finding.complaints.append("a worker died of a bomb")
     return finding
