@@ -42,7 +42,7 @@ def chosen() -> Iterator[ParameterSet]:
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux")
-@pytest.mark.parametrize("leg", chosen())
+@pytest.mark.parametrize("leg", list(chosen()))
 def test_a_short_run_of_a_leg_finds_nothing(leg: Leg, server: Server) -> None:
     result = runner.run(leg, server, minutes=MINUTES[leg.name], seed=SEED)
     assert result.shortfalls == []

@@ -57,7 +57,12 @@ def _first_commit(rig: Rig) -> float:
 def _kill_workers(rig: Rig, count: int) -> None:
     """At least one: those of a daemon that has just started may not be there yet."""
     rig.revive()
-    workers: Sequence[psutil.Process] = until(rig.workers, 20, "there are workers")
+    try:
+        workers: Sequence[psutil.Process] = until(rig.workers, 20, "there are workers")
+    except AssertionError as error:
+        assert rig.daemon.process is not None
+        state = "ended" if rig.daemon.process.poll() is not None else "alive"
+        raise AssertionError(f"{error}; the daemon is {state}: {rig.daemon.log()[-1500:]}") from None
     for worker in workers[:count]:
         with suppress(psutil.NoSuchProcess):
             worker.kill()
