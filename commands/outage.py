@@ -33,6 +33,7 @@ class Outage:
     def __init__(self, what: str, reason: Exception, log: Log) -> None:
         self.what = what
         self.next_try = 0.0
+        self._reason = str(reason)
         self._since = time.monotonic()
         self._back_off = BackOff()
         self._log = log
@@ -40,10 +41,17 @@ class Outage:
 
     def postpone(self, reason: Exception, *, once: bool) -> None:
         """The next try; raises GaveUp if there is to be none."""
+        self._tell(str(reason))
         now = time.monotonic()
         if now - self._since >= (ONCE_SECONDS if once else math.inf):
             raise GaveUp(f"gave up waiting for {self.what} after {now - self._since:.0f} s: {reason}")
         self.next_try = now + self._back_off.next()
+
+    def _tell(self, reason: str) -> None:
+        """Each other reason: the first often tells least."""
+        if reason != self._reason:
+            self._reason = reason
+            self._log.warning(f"{self.what} is still away", reason=reason)
 
     def end(self) -> None:
         self._log.info(f"{self.what} is back", seconds=round(time.monotonic() - self._since, 1))

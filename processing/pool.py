@@ -188,7 +188,12 @@ def _load(slot: int, batch: list[Work]) -> list[Outcome]:
     _Worker.pulse.begin(slot)
     if _Worker.processor is None:
         _Worker.processor = _Worker.start(_Worker.pulse)
-    return _Worker.processor.load(batch)
+    try:
+        return _Worker.processor.load(batch)
+    except Exception:
+        # Cycles of what failed before hold the rows of a chunk, and by themselves are hardly ever collected.
+        gc.collect()
+        raise
 
 
 def _end_with_parent() -> None:

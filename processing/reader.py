@@ -69,7 +69,7 @@ class Stamp(Struct, frozen=True):
 class Source:
     """A dropped file, open for reading and locked against other daemons; close() gives both up."""
 
-    def __init__(self, folder: str, name: str, fd: int, stamp: Stamp, beat: Beat) -> None:
+    def __init__(self, folder: str, name: str, fd: int, stamp: Stamp, beat: Beat = _nothing) -> None:
         self.name = name
         self.beat = beat
         self.path = os.path.join(folder, name)

@@ -152,6 +152,10 @@ def query(url: str, statement: str, values: Sequence[Any] | None = None) -> list
 class Daemon:
     """python main.py as its user starts it, in a folder of its own."""
 
+    program = ROOT / "main.py"
+    #: What starts it, if not the tests themselves.
+    prefix: Sequence[str] = ()
+
     def __init__(self, folder: Path, url: str | None, **settings: object) -> None:
         self.folder = folder
         self.incoming = folder / "incoming"
@@ -173,7 +177,7 @@ class Daemon:
         before = self.log().count(" watching ")
         with open(self._log, "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(ROOT / "main.py"), *arguments],
+                [*self.prefix, sys.executable, str(self.program), *arguments],
                 cwd=self.folder,
                 env=self.environment(),
                 stdin=subprocess.DEVNULL,

@@ -1,6 +1,7 @@
 """Kills the ingest at any of its system calls, and looks at what a restart makes of it."""
 
 import gzip
+import os
 import re
 import shutil
 import subprocess
@@ -72,6 +73,15 @@ class KillRig:
         assert done.returncode in (0, -SIGKILL, 128 + SIGKILL), done.stderr
         return done.returncode != 0
 
+    def fail_at(self, point: Point, error: str, *, for_ever: bool) -> bool:
+        """Whether the ingest ended with an error because that call failed, once or from then on."""
+        when = f"{point.n}+" if for_ever else str(point.n)
+        try:
+            done = self._strace("-e", f"inject={point.call}:error={error}:when={when}", seconds=20)
+        except subprocess.TimeoutExpired:
+            return True  # a call that fails for ever may be asked again for ever
+        return done.returncode != 0
+
     def restart(self) -> None:
         """A run without faults, after the kill."""
         subprocess.run(self._command(), cwd=ROOT, check=True, timeout=60)
@@ -128,7 +138,7 @@ class KillRig:
                     found[Point(match[2], counts[match[1], match[2]])] = None
         return list(found)
 
-    def _strace(self, *options: str) -> subprocess.CompletedProcess[bytes]:
+    def _strace(self, *options: str, seconds: float = 120) -> subprocess.CompletedProcess[bytes]:
         command = [
             "strace",
             "-f",
@@ -140,7 +150,15 @@ class KillRig:
             *options,
             *self._command(),
         ]
-        return subprocess.run(command, cwd=ROOT, timeout=120, capture_output=True)
+        with subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        ) as tracer:
+            try:
+                told = tracer.communicate(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                os.killpg(tracer.pid, SIGKILL)  # strace alone would leave the ingest behind
+                raise
+        return subprocess.CompletedProcess(command, tracer.returncode, *told)
 
     def _command(self) -> list[str]:
         return [sys.executable, "-m", "tests.chaos.ingest", str(self.folder), self.url]

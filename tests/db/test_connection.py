@@ -251,7 +251,7 @@ HOSTILE = {
     "search_path": ("pg_catalog", "mobileye_data, public"),
     "lock_timeout": ("1", "1min"),
     "idle_in_transaction_session_timeout": ("1", "10min"),
-    "client_min_messages": ("debug5", "warning"),
+    "client_min_messages": ("debug5", "error"),
 }
 
 

@@ -42,6 +42,8 @@ class Actor:
     def _act(self, what: str, value: str = "") -> Outcome:
         if what in ERRORS:
             raise ERRORS[what]("because of secret rows" if what == "fault" else value)
+        if what == "cycle":
+            self._leave_a_cycle(Path(value))
         if what == "exit":
             os._exit(int(value))
         if what == "crash":
@@ -61,6 +63,22 @@ class Actor:
     def _walks_to(self, path: Path) -> bool:
         self._pulse.beat()
         return path.exists()
+
+    def _leave_a_cycle(self, collected: Path) -> None:
+        """As an exception does whose traceback leads to what keeps it; it tells when it is collected."""
+        rows: list[object] = [Told(collected)]
+        rows.append(rows)
+        raise DatabaseUnavailable("in the middle of a chunk")
+
+
+class Told:
+    """Makes a file when it is collected."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __del__(self) -> None:
+        self._path.touch()
 
 
 @dataclass(frozen=True)
@@ -146,6 +164,17 @@ def test_a_fault_of_ours_costs_the_batch_not_the_pool_and_quotes_nothing(pool: P
         caught.value
     )
     assert done(pool, load(pool, "next"))[0].state == "loaded"
+
+
+def test_what_a_failed_batch_leaves_in_cycles_is_collected_when_others_fail(tmp_path: Path) -> None:
+    pool = Pool(1, StartActor())
+    collected = tmp_path / "collected"
+    for name in (f"cycle {collected}", "unavailable 1", "unavailable 2"):
+        with pytest.raises(DatabaseUnavailable):
+            done(pool, load(pool, name))
+    was_collected = collected.exists()
+    pool.stop(5)
+    assert was_collected
 
 
 def test_a_worker_that_dies_costs_its_own_batch_only(pool: Pool, tmp_path: Path) -> None:

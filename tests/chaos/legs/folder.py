@@ -1,0 +1,226 @@
+"""Puts into the folder what does not belong there, and harms files while they are read."""
+
+import gzip
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import chdir, closing, suppress
+from pathlib import Path
+
+import zstandard
+
+from tests.chaos.producers import Dropped
+from tests.chaos.rig import Figure, Finding, Rig, Trial
+from tests.support import Daemon, until
+
+_SECRET = b'{"vehicle_status": "canary-of-the-secret"}'
+
+#: No file may hold up the next one for longer; the scan is in it, for what gives no event.
+_HANG = 1.0 + 1.0
+
+
+class _Unprivileged(Daemon):
+    """Root without its powers: to root no file is closed."""
+
+    prefix = ("setpriv", "--bounding-set=-all") if os.geteuid() == 0 else ()
+
+
+def hostile(trial: Trial) -> Finding:
+    """Everything that can have a name in a folder, one after the other, and a good file behind each."""
+    if trial.is_ours:
+        trial.program = _Unprivileged
+    trial.take(len(_GUESTS))
+    slowest = 0.0
+    with trial.rig(SETTLE_SECONDS=1) as rig:
+        secret = rig.daemon.folder / "secret"
+        secret.write_bytes(_SECRET)
+        guests = trial.rng.sample(sorted(_GUESTS), len(_GUESTS))
+        with rig.watched():
+            for number in trial.rounds():
+                _GUESTS[guests[number]](rig.daemon.incoming, secret)
+                slowest = max(slowest, _seconds_of_a_good_file(rig))
+        finding = rig.finding(Figure("next good file", slowest, _HANG))
+        if secret.read_bytes() != _SECRET:
+            finding.complaints.append("the target of a link was touched")
+    return finding
+
+
+def races(trial: Trial) -> Finding:
+    """Files written in pieces, appended to, truncated, rewritten and replaced while they are read."""
+    disturb = (_in_pieces, _appended, _rewritten, _replaced, _held_open)
+    with trial.rig() as rig:
+        with rig.watched():
+            for number in trial.rounds():
+                disturb[number % len(disturb)](rig)
+            rig.drain()
+        return rig.finding()
+
+
+def _seconds_of_a_good_file(rig: Rig) -> float:
+    started = time.monotonic()
+    path = rig.drop(12)
+    with suppress(AssertionError):  # the figure and the oracle tell
+        until(lambda: not path.exists(), 10)
+    return time.monotonic() - started
+
+
+# Guests -------------------------------------------------------------------------------------------
+
+
+def _fifo(folder: Path, secret: Path) -> None:
+    os.mkfifo(folder / "fifo.json")
+
+
+def _socket(folder: Path, secret: Path) -> None:
+    with closing(socket.socket(socket.AF_UNIX)) as listener, chdir(folder):  # a path of a socket is short
+        listener.bind("socket.json")
+
+
+def _device(folder: Path, secret: Path) -> None:
+    with suppress(PermissionError):  # only root can make one
+        os.mknod(folder / "zero.json", 0o666 | 0o020000, os.makedev(1, 5))
+
+
+def _link_to_secret(folder: Path, secret: Path) -> None:
+    (folder / "link.json").symlink_to(secret)
+
+
+def _link_to_itself(folder: Path, secret: Path) -> None:
+    (folder / "loop.json").symlink_to("loop.json")
+
+
+def _link_to_folder(folder: Path, secret: Path) -> None:
+    (folder / "folderlink.json").symlink_to(secret.parent)
+
+
+def _hard_link(folder: Path, secret: Path) -> None:
+    os.link(secret, folder / "hard.json")
+
+
+def _folder(folder: Path, secret: Path) -> None:
+    (folder / "folder.json").mkdir()
+
+
+def _closed(folder: Path, secret: Path) -> None:
+    (folder / "closed.json").write_bytes(_SECRET)
+    (folder / "closed.json").chmod(0)
+
+
+def _long_name(folder: Path, secret: Path) -> None:
+    (folder / ("x" * 250 + ".json")).write_bytes(b"{]")
+
+
+def _odd_names(folder: Path, secret: Path) -> None:
+    for name in (b"\xff\xfe.json", b"new\nline level=error.json", b"\x1b[31m.json", b"-rf.json"):
+        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(b"{]")
+
+
+def _sparse(folder: Path, secret: Path) -> None:
+    with open(folder / "sparse.json", "wb") as file:
+        file.truncate(1024**4)
+
+
+def _empty(folder: Path, secret: Path) -> None:
+    (folder / "empty.json").touch()
+
+
+def _gzip_bomb(folder: Path, secret: Path) -> None:
+    (folder / "bomb.json.gz").write_bytes(gzip.compress(b'{"vehicle_status":["' + bytes(300_000_000), 1))
+
+
+def _zstd_bomb(folder: Path, secret: Path) -> None:
+    (folder / "bomb.json.zst").write_bytes(zstandard.compress(b'{"vehicle_status":[' + b" " * 300_000_000))
+
+
+def _binary(folder: Path, secret: Path) -> None:
+    (folder / "binary.json").write_bytes(os.urandom(100_000))
+
+
+_GUESTS: dict[str, Callable[[Path, Path], None]] = {
+    guest.__name__: guest
+    for guest in (
+        _fifo,
+        _socket,
+        _device,
+        _link_to_secret,
+        _link_to_itself,
+        _link_to_folder,
+        _hard_link,
+        _folder,
+        _closed,
+        _long_name,
+        _odd_names,
+        _sparse,
+        _empty,
+        _gzip_bomb,
+        _zstd_bomb,
+        _binary,
+    )
+}
+
+
+# Races --------------------------------------------------------------------------------------------
+
+
+def _new(rig: Rig, *, optional: bool = False) -> tuple[Dropped, Path, bytes]:
+    file = rig.journal.draw(rig.rng, rig.rng.choice((12, 600, 30_000 if rig.rng.random() < 0.1 else 50)))
+    rig.journal.add(file, optional=optional)
+    return file, rig.daemon.incoming / file.name, file.content()
+
+
+def _pause(rig: Rig) -> None:
+    time.sleep(rig.rng.choice((0, 0.001, 0.01, 0.05)))
+
+
+def _in_pieces(rig: Rig) -> None:
+    """By a writer that closes the file between the pieces."""
+    _, path, content = _new(rig)
+    cuts = sorted(rig.rng.sample(range(len(content)), 3))
+    for start, end in zip([0, *cuts], [*cuts, len(content)], strict=True):
+        with open(path, "ab", buffering=0) as file:
+            file.write(content[start:end])
+        _pause(rig)
+
+
+def _appended(rig: Rig) -> None:
+    """The end comes late, by a writer that has the file open all the time."""
+    _, path, content = _new(rig)
+    with open(path, "wb", buffering=0) as file:
+        file.write(content[:-2])
+        _pause(rig)
+        file.write(content[-2:])
+
+
+def _held_open(rig: Rig) -> None:
+    """Whole, but still open for writing, and then another document instead."""
+    _, path, content = _new(rig)
+    first = rig.journal.draw(rig.rng, 3)
+    with open(path, "wb", buffering=0) as file:
+        file.write(first.content())
+        _pause(rig)
+        file.seek(0)
+        file.truncate()
+        file.write(content)
+
+
+def _rewritten(rig: Rig) -> None:
+    """Truncated and written anew under the same name: what was there before may be missing, whole."""
+    first, path, content = _new(rig, optional=True)
+    path.write_bytes(content)
+    _pause(rig)
+    second = rig.journal.draw(rig.rng, 40, first.kind)
+    rig.journal.add(second)
+    path.write_bytes(second.content())
+
+
+def _replaced(rig: Rig) -> None:
+    """By a rename of another file to its name."""
+    first, path, content = _new(rig, optional=True)
+    path.write_bytes(content)
+    _pause(rig)
+    second = rig.journal.draw(rig.rng, 40, first.kind)
+    rig.journal.add(second)
+    other = path.with_name(f".{path.name}.tmp")
+    other.write_bytes(second.content())
+    other.rename(path)

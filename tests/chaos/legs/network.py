@@ -1,0 +1,119 @@
+"""Harms the connection to the database, message by message, or has the other end fall silent."""
+
+import os
+import signal
+import time
+from contextlib import suppress
+from itertools import product
+
+from tests.chaos.proxy import TO_CLIENT, TO_SERVER, Fault, Harm, Proxy
+from tests.chaos.rig import Figure, Finding, Rig, Trial, p99
+from tests.support import query, until
+
+#: A few rows by INSERT, many by COPY.
+_SIZES = (12, 12, 1500)
+
+#: So many messages at least come back while a connection is made and a small file loaded.
+_ANSWERS = 45
+
+#: What db/connection.py gives a link that is dead, and two seconds to notice.
+_DEADLINE = 12.0
+
+
+def messages(trial: Trial) -> Finding:
+    """Cuts, delays, slices and swallows at every message boundary, COMMIT and its reply included."""
+    with Proxy(trial.server.port).running() as proxy, trial.rig(proxy.port, WORKERS=1) as rig:
+        with rig.watched():
+            faults = _faults(rig, proxy)
+            trial.rng.shuffle(faults)
+            trial.take(len(faults))
+            for number in trial.rounds():
+                fault = faults[number % len(faults)]
+                _load_through(rig, proxy, fault)
+                trial.done -= not proxy.has_struck  # its round held fewer messages
+            proxy.arm(None)
+            rig.drain()
+        return rig.finding()
+
+
+def silence(trial: Trial) -> Finding:
+    """The server stops answering, though its host acknowledges: a frozen backend, or a black hole."""
+    trial.volume = max(trial.volume, 2)  # one of each
+    frozen: list[float] = []
+    swallowed: list[float] = []
+    with Proxy(trial.server.port).running() as proxy, trial.rig(proxy.port, WORKERS=1) as rig:
+        with rig.watched():
+            for number in trial.rounds():
+                if number % 2:
+                    frozen.append(_frozen(rig))
+                else:
+                    swallowed.append(_swallowed(rig, proxy, trial.rng.randint(1, _ANSWERS)))
+            rig.drain()
+        return rig.finding(
+            Figure("frozen backend noticed p99", p99(frozen), _DEADLINE),
+            Figure("black hole noticed p99", p99(swallowed), _DEADLINE),
+        )
+
+
+def _faults(rig: Rig, proxy: Proxy) -> list[Fault]:
+    """All that can happen to what a run without faults sends."""
+    _load_through(rig, proxy, None)
+    harms = [harm for harm in Harm if harm is not Harm.SILENCE]
+    counts = dict(proxy.counts)
+    return [
+        Fault(harm, direction, n)
+        for harm, direction in product(harms, (TO_SERVER, TO_CLIENT))
+        for n in range(1, counts[direction] + 1)
+    ]
+
+
+def _load_through(rig: Rig, proxy: Proxy, fault: Fault | None) -> None:
+    """Some files, by a new connection."""
+    proxy.cut_all()
+    proxy.arm(fault)
+    for rows in _SIZES:
+        rig.drop(rows)
+    rig.daemon.until_empty(30)
+
+
+def _swallowed(rig: Rig, proxy: Proxy, n: int) -> float:
+    """How long a link goes unnoticed on which nothing passes any more."""
+    proxy.cut_all()
+    proxy.arm(Fault(Harm.SILENCE, TO_CLIENT, n))
+    rig.drop(12)
+    until(lambda: proxy.has_struck, 20, "the link falls silent")
+    started = time.monotonic()
+    _wait_for_the_end_of(rig)
+    proxy.cut_all()
+    return time.monotonic() - started
+
+
+def _frozen(rig: Rig) -> float:
+    """The same for server processes that are stopped, with a transaction open; then they go on."""
+    rig.drop(12)
+    rig.daemon.until_empty(30)
+    backends = _backends(rig)
+    for backend in backends:
+        os.kill(backend, signal.SIGSTOP)
+    started = time.monotonic()
+    rig.drop(12)
+    _wait_for_the_end_of(rig)
+    seconds = time.monotonic() - started
+    for backend in backends:
+        with suppress(ProcessLookupError):
+            os.kill(backend, signal.SIGCONT)
+    return seconds
+
+
+def _wait_for_the_end_of(rig: Rig) -> None:
+    with suppress(AssertionError):  # the figure tells
+        rig.daemon.until_empty(_DEADLINE + 3)
+
+
+def _backends(rig: Rig) -> list[int]:
+    name = rig.url.rpartition("/")[2]
+    statement = """
+        SELECT pid FROM pg_stat_activity
+        WHERE datname = %s AND application_name = 'mobileye-data'
+    """
+    return [pid for (pid,) in query(rig.url, statement, (name,))]

@@ -1,0 +1,159 @@
+"""Takes from the daemon what tells it of new files: events, their thread, the folder itself."""
+
+import os
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tests.chaos.rig import Figure, Finding, Rig, Trial
+from tests.support import until
+
+#: RESCAN_SECONDS of the daemon under test, and the time that a file or a new observer needs.
+_RESCAN, _WORK = 1.0, 1.5
+
+
+def overflow(trial: Trial) -> Finding:
+    """inotify loses events of a daemon that was stopped; the volume is the files of its backlog."""
+    with trial.rig() as rig:
+        with rig.watched():
+            rig.drop(1)
+            rig.daemon.until_empty()
+            with _stopped(rig):
+                for _ in trial.rounds():
+                    rig.drop(1)
+            started = time.monotonic()
+            rig.drain()
+            seconds = time.monotonic() - started
+        limit = _RESCAN + _WORK + trial.done / 500
+        return rig.finding(Figure("all loaded", seconds, limit))
+
+
+def sabotage(trial: Trial) -> Finding:
+    """The folder is deleted, renamed, linked to elsewhere; the thread dies; there is no observer at all."""
+    slowest = 0.0
+    complaints: list[str] = []
+    for number in trial.rounds():
+        name, harm = list(_HARMS.items())[number % len(_HARMS)]
+        observer = "off" if harm is _nothing else "native"
+        part = Trial(trial.server, trial.folder / str(number), trial.seed, 1, trial.share, 60, trial.program)
+        with part.rig(OBSERVER=observer, WORKERS=1) as rig:
+            with rig.watched():
+                rig.drop(12)
+                rig.daemon.until_empty()
+                harm(rig)
+                slowest = max(slowest, _seconds_until_loaded(rig))
+                slowest = max(slowest, _seconds_until_loaded(rig))
+            finding = rig.finding()
+        wrong = [fault for fault, count in finding.counts.items() if count and fault != "rows"]
+        complaints += [f"{name}: {fault}" for fault in (*wrong, *finding.complaints)]
+    return Finding(figures=[Figure("loaded", slowest, _RESCAN + _WORK)], complaints=complaints)
+
+
+@contextmanager
+def _stopped(rig: Rig) -> Iterator[None]:
+    assert rig.daemon.process is not None
+    rig.daemon.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        rig.daemon.process.send_signal(signal.SIGCONT)
+
+
+def _seconds_until_loaded(rig: Rig) -> float:
+    started = time.monotonic()
+    path = rig.drop(12)
+    with suppress(AssertionError):  # the figure and the oracle tell
+        until(lambda: not path.exists(), 20)
+    return time.monotonic() - started
+
+
+# Harms --------------------------------------------------------------------------------------------
+
+
+def _nothing(rig: Rig) -> None:
+    """The observer is off already."""
+
+
+def _deleted(rig: Rig) -> None:
+    shutil.rmtree(rig.daemon.incoming)
+    time.sleep(_RESCAN)
+    rig.daemon.incoming.mkdir()
+    rig.daemon.failed.mkdir()
+
+
+def _recreated_at_once(rig: Rig) -> None:
+    shutil.rmtree(rig.daemon.incoming)
+    rig.daemon.incoming.mkdir()
+
+
+def _renamed(rig: Rig) -> None:
+    rig.daemon.incoming.rename(rig.daemon.folder / "elsewhere")
+    rig.daemon.incoming.mkdir()
+
+
+def _linked(rig: Rig) -> None:
+    """What was a folder is now a link to it."""
+    elsewhere = rig.daemon.folder / "elsewhere"
+    rig.daemon.incoming.rename(elsewhere)
+    rig.daemon.incoming.symlink_to(elsewhere)
+
+
+def _emitter_dies(rig: Rig) -> None:
+    """The thread that reads inotify's events gets an error instead of them."""
+    assert rig.daemon.process is not None
+    thread = until(lambda: _reader_of_inotify(rig.daemon.process.pid), 10, "a thread waits for events")  # type: ignore[union-attr]
+    command = ["strace", "-qq", "-p", str(thread), "-e", "trace=read", "-e", "inject=read:error=EIO"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as tracer:
+        until(lambda: _tracer(thread) == tracer.pid, 10, "the thread is traced")
+        rig.drop(12)
+        rig.daemon.until_empty()
+        tracer.terminate()
+
+
+def _reader_of_inotify(process: int) -> int | None:
+    """The thread that polls the descriptor of inotify, as /proc tells."""
+    for thread in Path(f"/proc/{process}/task").iterdir():
+        call, *arguments = (thread / "syscall").read_text().split()
+        if call == str(_POLL) and _polled(process, int(arguments[0], 16)) in _descriptors_of_inotify(process):
+            return int(thread.name)
+    return None
+
+
+def _polled(process: int, address: int) -> int:
+    with open(f"/proc/{process}/mem", "rb") as memory:
+        memory.seek(address)
+        (descriptor,) = struct.unpack("i", memory.read(4))
+    return int(descriptor)
+
+
+def _descriptors_of_inotify(process: int) -> set[int]:
+    found = set()
+    for entry in os.scandir(f"/proc/{process}/fd"):
+        with suppress(FileNotFoundError):
+            if os.readlink(entry.path) == "anon_inode:inotify":
+                found.add(int(entry.name))
+    return found
+
+
+def _tracer(thread: int) -> int:
+    match = re.search(r"TracerPid:\s+(\d+)", Path(f"/proc/{thread}/status").read_text())
+    return int(match[1]) if match else 0
+
+
+#: poll(2) on x86-64.
+_POLL = 7
+
+_HARMS: dict[str, Callable[[Rig], None]] = {
+    "observer off": _nothing,
+    "folder deleted": _deleted,
+    "folder recreated at once": _recreated_at_once,
+    "folder renamed": _renamed,
+    "folder linked": _linked,
+    "dead emitter": _emitter_dies,
+}

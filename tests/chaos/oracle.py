@@ -1,0 +1,171 @@
+"""Compares what is in the tables, the folders and the log with the journal."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+
+from tests.chaos.producers import CANARY, DETECTIONS, MARK, START, STATES, TYPES, Dropped, Journal
+from tests.support import query
+
+#: What must not be: rows that are nowhere, rows of files that still wait, and so on.
+FAULTS = ("lost", "left", "doubled", "phantom", "torn", "wrong deletes", "good failed", "leaks", "ledger")
+
+_TABLES = {"objects_detection": "objects_detection_events", "vehicles_status": "vehicle_status_history"}
+
+#: Of each table: the index that a row claims, and whether all else in it fits that.
+_ROWS = {
+    "objects_detection_events": (
+        "object_value",
+        f"""
+        detection_time = '{START}'::timestamptz + object_value / 5 * interval '1 s'
+        AND object_type = (ARRAY{list(TYPES)})[object_value % 5 + 1]
+        """,
+    ),
+    "vehicle_status_history": (
+        f"extract(epoch FROM report_time - '{START}'::timestamptz)::integer",
+        f"""
+        status =
+            (ARRAY{list(STATES)})[extract(epoch FROM report_time - '{START}'::timestamptz)::integer % 3 + 1]
+        """,
+    ),
+}
+
+
+def judge(url: str, journal: Journal, incoming: Path, failed: Path) -> Counter[str]:
+    """All that is wrong when the backlog has drained; torn rows and leaks are told by others."""
+    found: Counter[str] = Counter()
+    whole: set[str] = set()
+    for kind, table in _TABLES.items():
+        _judge_rows(url, table, {v: f for v, f in journal.files.items() if f.kind == kind}, found, whole)
+    missing = journal.files.keys() - whole - journal.optional
+    set_aside, waiting = _marks(failed), _marks(incoming)
+    for vehicle in missing:
+        mark = journal.files[vehicle].mark
+        if mark in waiting:
+            found["left"] += journal.files[vehicle].rows
+        elif mark not in set_aside:
+            found["wrong deletes"] += 1
+            found["lost"] += journal.files[vehicle].rows
+    found["good failed"] = len(set_aside & {file.mark for file in journal.files.values()})
+    found["lost"] += _stale(url, journal, whole)
+    found["ledger"] = _unbalanced(url)
+    return found
+
+
+def _judge_rows(
+    url: str, table: str, files: dict[str, Dropped], found: Counter[str], whole: set[str]
+) -> None:
+    index, fits = _ROWS[table]
+    rows = query(
+        url,
+        f"""
+        SELECT vehicle_id, count(*), count(DISTINCT i), max(i), count(*) FILTER (WHERE NOT fits)
+        FROM (SELECT vehicle_id, {index} AS i, {fits} AS fits FROM mobileye_data.{table}) AS told
+        GROUP BY vehicle_id
+        """,
+    )
+    for vehicle, count, distinct, highest, unfit in rows:
+        file = files.get(vehicle)
+        found["rows"] += count
+        if file is None or unfit or highest >= file.rows:
+            found["phantom"] += count
+            continue
+        found["doubled"] += count - distinct
+        found["torn"] += distinct < file.rows
+        whole |= {vehicle} if distinct == file.rows else set()
+
+
+def _stale(url: str, journal: Journal, whole: set[str]) -> int:
+    """Vehicles of which the latest status is not the last of their file."""
+    index = f"extract(epoch FROM report_time - '{START}'::timestamptz)::integer"
+    latest = dict(query(url, f"SELECT vehicle_id, {index} FROM mobileye_data.vehicle_status"))
+    status_files = [journal.files[vehicle] for vehicle in whole if journal.files[vehicle].kind != DETECTIONS]
+    return sum(latest.get(file.vehicle) != file.rows - 1 for file in status_files)
+
+
+def _unbalanced(url: str) -> int:
+    """Entries of the ledger that do not say how many rows their file has in the tables."""
+    if query(url, "SELECT to_regclass('mobileye_data.ingested_files')") == [(None,)]:
+        return 0  # the naive program has none
+    ((count,),) = query(
+        url,
+        """
+        SELECT count(*)
+        FROM (SELECT file_id, rows_inserted
+              FROM mobileye_data.ingested_files WHERE state = 'loaded') AS entries
+        FULL JOIN (
+            SELECT file_id, count(*) AS rows
+            FROM (SELECT file_id FROM mobileye_data.objects_detection_events
+                  UNION ALL SELECT file_id FROM mobileye_data.vehicle_status_history) AS stored
+            GROUP BY file_id
+        ) AS counted USING (file_id)
+        WHERE coalesce(rows_inserted, -1) <> coalesce(rows, 0)
+        """,
+    )
+    return int(count)
+
+
+def _marks(folder: Path) -> set[str]:
+    """Of all files in and below a folder, the failed ones of a watch folder aside."""
+    within = (path for path in folder.rglob("*") if folder.name == "failed" or "failed" not in path.parts)
+    return {match[0] for path in within if (match := MARK.search(path.name))}
+
+
+def leaks(log: Iterable[str], secrets: Iterable[str]) -> list[str]:
+    """Lines of a log that quote a file or tell a secret."""
+    words = (CANARY, *secrets)
+    return [line for line in log if any(word in line for word in words)]
+
+
+class Reader:
+    """Looks again and again at the files that were dropped last, and must see all of one or nothing."""
+
+    _AT_ONCE = 60
+    _PAUSE = 0.02
+
+    def __init__(self, url: str, journal: Journal) -> None:
+        self._url = url
+        self._journal = journal
+        self._stop = threading.Event()
+        self.torn: set[str] = set()
+        self.looks = 0
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        thread = threading.Thread(target=self._watch)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self._PAUSE):
+            try:
+                with closing(psycopg2.connect(self._url)) as connection:
+                    connection.autocommit = True
+                    self._look_until_stopped(connection)
+            except psycopg2.Error:
+                time.sleep(self._PAUSE)  # the server is ill, or has not got the tables yet
+
+    def _look_until_stopped(self, connection: Any) -> None:
+        with connection.cursor() as cursor:
+            while not self._stop.wait(self._PAUSE):
+                files = {file.vehicle: file for file in self._journal.recent(self._AT_ONCE)}
+                for table in _TABLES.values():
+                    cursor.execute(
+                        f"""
+                        SELECT vehicle_id, count(*) FROM mobileye_data.{table}
+                        WHERE vehicle_id = ANY (%s) GROUP BY vehicle_id
+                        """,
+                        (list(files),),
+                    )
+                    self.torn |= {vehicle for vehicle, rows in cursor if rows < files[vehicle].rows}
+                self.looks += 1

@@ -1,0 +1,23 @@
+"""What the log is told of an outage."""
+
+import pytest
+
+from commands.logs import make_log
+from commands.outage import Outage
+from config import LogFormat
+from processing.errors import DatabaseUnavailable
+
+
+def test_each_other_reason_is_told_and_the_same_one_once(capsys: pytest.CaptureFixture[str]) -> None:
+    reasons = [
+        DatabaseUnavailable(reason) for reason in ("closed", "closed", "read-only", "read-only", "closed")
+    ]
+    outage = Outage("the database", reasons[0], make_log(LogFormat.TEXT))
+    for reason in reasons:
+        outage.postpone(reason, once=False)
+    lines = [line.split(" warning ")[1] for line in capsys.readouterr().err.splitlines()]
+    assert lines == [
+        "waiting for the database reason=closed",
+        "the database is still away reason=read-only",
+        "the database is still away reason=closed",
+    ]
