@@ -33,7 +33,7 @@ class Outage:
     def __init__(self, what: str, reason: Exception, log: Log) -> None:
         self.what = what
         self.next_try = 0.0
-        self._reason = str(reason)
+        self._told = {str(reason)}
         self._since = time.monotonic()
         self._back_off = BackOff()
         self._log = log
@@ -48,9 +48,9 @@ class Outage:
         self.next_try = now + self._back_off.next()
 
     def _tell(self, reason: str) -> None:
-        """Each other reason: the first often tells least."""
-        if reason != self._reason:
-            self._reason = reason
+        """Each reason once: the first often tells least."""
+        if reason not in self._told:
+            self._told.add(reason)
             self._log.warning(f"{self.what} is still away", reason=reason)
 
     def end(self) -> None:

@@ -136,7 +136,8 @@ class PostgresTransaction:
 
     def finish(self) -> list[Counts]:
         """Writes what is left."""
-        self._writer.finish()
+        with self._waiting():
+            self._writer.finish()
         return [entry.counts for entry in self._entries]
 
     def find_rejects(self, most: int) -> list[Stored]:
@@ -146,8 +147,8 @@ class PostgresTransaction:
 
     def commit(self) -> list[Counts]:
         """Writes what is left and the ledger entries, then COMMIT."""
+        counts = self.finish()
         with self._waiting():
-            counts = self.finish()
             self._commit()
         self.committed = True
         return counts

@@ -30,15 +30,12 @@ MINUTES = {
     "model": 0.4,
     "soak": 2,
 }
-#: What the daemon is known not to do yet.
-KNOWN = {"silence": "nobody ends a worker that waits for a server which is frozen, or behind a black hole"}
 
 
 def chosen() -> Iterator[ParameterSet]:
     for leg in LEGS:
         if leg.name in MINUTES:
-            known = [pytest.mark.xfail(reason=KNOWN[leg.name])] if leg.name in KNOWN else []
-            yield pytest.param(leg, id=leg.name, marks=known)
+            yield pytest.param(leg, id=leg.name)
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux")
