@@ -6,6 +6,7 @@ from typing import Any
 from msgspec import json
 from psycopg2.extensions import cursor as Cursor
 
+from db.rows import in_utc
 from processing.records import Record, StatusReport
 
 #: Vehicles held in memory.
@@ -61,7 +62,7 @@ class Latest:
 def _fields(report: StatusReport, file_id: int) -> dict[str, Any]:
     return {
         "vehicle_id": report.vehicle_id,
-        "report_time": report.report_time,
+        "report_time": in_utc(report.report_time),
         "status": report.status,
         "extra": report.extra,
         "file_id": file_id,

@@ -22,6 +22,11 @@ _columns = Struct(">h").pack
 _big_integer = Struct(">iq").pack
 
 
+def in_utc(instant: datetime) -> datetime:
+    """The same instant, for SQL text: there PostgreSQL takes no offset of 16 hours or more."""
+    return instant if instant.tzinfo is UTC else instant.astimezone(UTC)
+
+
 class Packed:
     """Rows, and the UTC days of their times since 2000."""
 

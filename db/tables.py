@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from db.rows import Packed, pack_detections, pack_reports
+from db.rows import Packed, in_utc, pack_detections, pack_reports
 from processing.records import Detection, Record, StatusReport
 
 Row = tuple[Any, ...]
@@ -37,7 +37,7 @@ class Table:
 def _detection_row(record: Detection, file_id: int) -> Row:
     return (
         record.vehicle_id,
-        record.detection_time,
+        in_utc(record.detection_time),
         record.object_type,
         record.object_value,
         record.extra,
@@ -46,7 +46,7 @@ def _detection_row(record: Detection, file_id: int) -> Row:
 
 
 def _report_row(record: StatusReport, file_id: int) -> Row:
-    return record.vehicle_id, record.report_time, record.status, record.extra, file_id
+    return record.vehicle_id, in_utc(record.report_time), record.status, record.extra, file_id
 
 
 DETECTIONS = Table(

@@ -95,7 +95,7 @@ def _entries(rig: Rig) -> dict[int, tuple[Any, ...]]:
 
 
 def _refused(rig: Rig) -> set[tuple[Any, ...]]:
-    """Keys of sound records that PostgreSQL did not take, such as times that are 16 hours off UTC or more."""
+    """Keys of sound records that PostgreSQL did not take, such as numbers beyond what jsonb holds."""
     originals = query(
         rig.url,
         "SELECT original::text FROM mobileye_data.rejected_records WHERE reason = 'refused'",
