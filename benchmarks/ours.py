@@ -13,6 +13,12 @@ from pathlib import Path
 import psutil
 import psycopg2
 
+from benchmarks.files import Made
+from db.chunk import CHUNK_ROWS
+from db.rows import Packed, copy_data
+from db.tables import TABLE_OF
+from processing.kinds import kind_of_name
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -36,6 +42,19 @@ class Daemon:
             wait_for(lambda: _ended_files(connection) >= count)
             wait_for(lambda: not any(entry.is_file() for entry in os.scandir(self.folder)))
             return time.perf_counter() - started
+
+
+def chunks(made: Made) -> Iterator[tuple[str, bytes]]:
+    """What ours sends for a file, by COPY."""
+    kind = kind_of_name(made.path.name)
+    assert kind is not None
+    text = made.path.read_bytes()
+    usual = kind.read_usual(text[text.index(b"[") : -1])
+    assert usual is not None
+    for start in range(0, len(usual[1]), CHUNK_ROWS):
+        packed = Packed()
+        TABLE_OF[kind.record].pack(packed, usual[1][start : start + CHUNK_ROWS], 0)
+        yield kind.name, copy_data(sorted(packed.rows))
 
 
 @contextmanager

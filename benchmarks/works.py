@@ -10,13 +10,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 
 import psycopg2
 
 from benchmarks import ours
 from benchmarks.files import COLUMNS, FIRST_DAY, KINDS, TABLES, Fleet, Made, make_files
+from benchmarks.profile import figures as profile_figures
+from benchmarks.profile import stages
 from benchmarks.report import Figures, Ratio
 from benchmarks.server import Server, count_rows, execute
 
@@ -55,6 +57,20 @@ class Bench:
                     statement = f"COPY mobileye_data.{TABLES[kind]} ({COLUMNS[kind]}) FROM STDIN"
                     cursor.copy_expert(statement, StringIO(text), size=1 << 18)
                     connection.commit()
+            seconds = time.perf_counter() - started
+            _check(url, files)
+        return _rows(files) / seconds
+
+    def limit_as_ours(self, files: list[Made]) -> float:
+        """The same with the bytes that ours sends: sorted rows in binary, a COPY a chunk."""
+        chunks = [chunk for made in files for chunk in ours.chunks(made)]
+        with self.server.database() as url, closing(psycopg2.connect(url)) as connection:
+            started = time.perf_counter()
+            with connection.cursor() as cursor:
+                for kind, data in chunks:
+                    statement = f"COPY mobileye_data.{TABLES[kind]} FROM STDIN (FORMAT binary)"
+                    cursor.copy_expert(statement, BytesIO(data), size=len(data))
+                connection.commit()
             seconds = time.perf_counter() - started
             _check(url, files)
         return _rows(files) / seconds
@@ -105,6 +121,7 @@ def bulk(bench: Bench) -> Result:
         "rows/s",
         {
             "limit": lambda: bench.limit(files),
+            "limit, as ours": lambda: bench.limit_as_ours(files),
             "ours": lambda: bench.ours(files),
             **{name: _alternative(bench, name, small if name in SLOW else files) for name in names},
         },
@@ -127,6 +144,7 @@ def large(bench: Bench) -> Result:
         "rows/s",
         {
             "limit": lambda: bench.limit(files),
+            "limit, as ours": lambda: bench.limit_as_ours(files),
             "ours": lambda: bench.ours(files),
             "duckdb_attach": _alternative(bench, "duckdb_attach", files),
             "polars_adbc": _alternative(bench, "polars_adbc", files),
@@ -263,8 +281,18 @@ def start(bench: Bench) -> Result:
     return [figures], [Ratio("start: seconds", figures.median, "≤ 3")]
 
 
+def profile(bench: Bench) -> Result:
+    """Where the time goes, of one worker and its server process."""
+    files = make_files(bench.folder / "profile", [100_000] * 4, seed=9)
+    turns = []
+    for _ in range(bench.turns):
+        with bench.server.database() as url, bench.copied(files) as (place, _):
+            turns.append(stages(place, files, url))
+    return profile_figures(turns), []
+
+
 WORKS: dict[str, Callable[[Bench], Result]] = {
-    work.__name__: work for work in (bulk, large, small, repeat, trickle, memory, growth, start)
+    work.__name__: work for work in (bulk, large, small, repeat, trickle, memory, growth, start, profile)
 }
 
 

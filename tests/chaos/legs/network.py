@@ -4,7 +4,7 @@ import os
 import signal
 import time
 from contextlib import suppress
-from itertools import product
+from itertools import cycle, product
 
 from tests.chaos.proxy import TO_CLIENT, TO_SERVER, Fault, Harm, Proxy
 from tests.chaos.rig import Figure, Finding, Rig, Trial, p99
@@ -27,8 +27,7 @@ def messages(trial: Trial) -> Finding:
             faults = _faults(rig, proxy)
             trial.rng.shuffle(faults)
             trial.take(len(faults))
-            for number in trial.rounds():
-                fault = faults[number % len(faults)]
+            for _, fault in zip(trial.rounds(), cycle(faults), strict=False):
                 _load_through(rig, proxy, fault)
                 trial.done -= not proxy.has_struck  # its round held fewer messages
             proxy.arm(None)
@@ -56,8 +55,9 @@ def silence(trial: Trial) -> Finding:
 
 
 def _faults(rig: Rig, proxy: Proxy) -> list[Fault]:
-    """All that can happen to what a run without faults sends."""
-    _load_through(rig, proxy, None)
+    """All that can happen to what a run without faults sends, once the partitions are there."""
+    for _ in range(2):
+        _load_through(rig, proxy, None)
     harms = [harm for harm in Harm if harm is not Harm.SILENCE]
     counts = dict(proxy.counts)
     return [

@@ -1,0 +1,131 @@
+"""Where the time of a load goes: one worker's way, stage by stage, on the bulk files."""
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import psutil
+from psycopg2.extensions import connection as Connection
+
+from benchmarks.files import Made
+from benchmarks.report import Figures
+from benchmarks.server import execute
+from db.chunk import Chunk
+from db.connection import Database
+from db.ledger import Entry
+from db.sink import PostgresSink, PostgresTransaction
+from db.writer import Writer
+from processing.document import Document
+from processing.kinds import kind_of_name
+from processing.processor import Processor, Work
+from processing.reader import Source, open_source, open_text
+from processing.records import Parsed
+from processing.settle import OnLoaded, Settler
+from processing.sink import Delivery
+
+_MAX_BYTES = 1 << 40
+
+
+class Clock:
+    """Seconds by name: of the processor, or by the wall."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def measuring(self, name: str, now: Callable[[], float]) -> Iterator[None]:
+        started = now()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + now() - started
+
+
+class _TimedTransaction(PostgresTransaction):
+    clock: Clock
+
+    def _commit(self) -> None:
+        with self.clock.measuring("commit, wall", time.perf_counter):
+            super()._commit()
+
+
+class _TimedSink(PostgresSink):
+    clock: Clock
+
+    def _begin(self, connection: Connection, writer: Writer) -> PostgresTransaction:
+        transaction = _TimedTransaction(connection, writer, self._waiting)
+        transaction.clock = self.clock
+        return transaction
+
+
+class _TimedSettler(Settler):
+    clock: Clock
+
+    def loaded(self, source: Source) -> None:
+        with self.clock.measuring("delete, wall", time.perf_counter):
+            super().loaded(source)
+
+
+def stages(folder: Path, files: list[Made], url: str) -> dict[str, float]:
+    """Microseconds a row; of processor time, where it does not say otherwise. The files are deleted."""
+    gc.set_threshold(100_000, 50, 50)  # as a worker does
+    clock = Clock()
+    digest, parse, format_ = (_cpu(folder, files, step) for step in (_digest, _parse, _format))
+    with closing(_TimedSink(Database(url))) as sink:
+        settler = _TimedSettler(str(folder), str(folder / "failed"), "", OnLoaded.DELETE)
+        sink.clock = settler.clock = clock
+        processor = Processor(str(folder), sink, settler, _MAX_BYTES)
+        with clock.measuring("whole, wall", time.perf_counter), clock.measuring("worker", time.process_time):
+            for made in files:
+                processor.load([Work(made.path.name)])
+        clock.seconds["server"] = _server_cpu(url)
+    clock.seconds |= {"read and digest": digest, "parse and type": parse - digest, "format": format_ - parse}
+    clock.seconds["send and the rest"] = clock.seconds.pop("worker") - format_
+    rows = sum(len(made.rows) for made in files)
+    return {name: seconds * 1e6 / rows for name, seconds in clock.seconds.items()}
+
+
+def figures(turns: list[dict[str, float]]) -> list[Figures]:
+    return [Figures("profile", name, "µs/row", [turn[name] for turn in turns]) for name in turns[0]]
+
+
+def _cpu(folder: Path, files: list[Made], step: Callable[[Source], None]) -> float:
+    started = time.process_time()
+    for made in files:
+        with open_source(str(folder), made.path.name) as source:
+            step(source)
+    return time.process_time() - started
+
+
+def _digest(source: Source) -> None:
+    source.digest()
+
+
+def _parse(source: Source) -> None:
+    for _ in _parsed(source):
+        pass
+
+
+def _format(source: Source) -> None:
+    kind = kind_of_name(source.name)
+    assert kind is not None
+    entry = Entry(1, Delivery(b"", source.name, 0, None), kind.name)  # type: ignore[arg-type]
+    chunk = Chunk(kind)
+    for parsed in _parsed(source):
+        chunk.add(entry, parsed)
+        if chunk.is_full():
+            chunk.data_of(chunk.order)
+            chunk = Chunk(kind)
+    chunk.data_of(chunk.order)
+
+
+def _parsed(source: Source) -> Iterator[Parsed]:
+    source.digest()
+    return Document(source.name, lambda: open_text(source, _MAX_BYTES), careful=False).parsed()
+
+
+def _server_cpu(url: str) -> float:
+    """Of the processes that serve this database's loader, so far."""
+    rows = execute(url, "SELECT pid FROM pg_stat_activity WHERE application_name = 'mobileye-data'")
+    times = [psutil.Process(pid).cpu_times() for (pid,) in rows]
+    return float(sum(spent.user + spent.system for spent in times))
