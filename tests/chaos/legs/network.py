@@ -6,6 +6,7 @@ import time
 from contextlib import suppress
 from itertools import cycle, product
 
+from processing.pulse import DATABASE_SECONDS
 from tests.chaos.proxy import TO_CLIENT, TO_SERVER, Fault, Harm, Proxy
 from tests.chaos.rig import Figure, Finding, Rig, Trial, p99
 from tests.support import query, until
@@ -18,6 +19,9 @@ _ANSWERS = 45
 
 #: What db/connection.py gives a link that is dead, and two seconds to notice.
 _DEADLINE = 12.0
+
+#: What processing/pulse.py gives a server that is frozen, and as long again as a restart takes.
+_FROZEN_DEADLINE = DATABASE_SECONDS + 10
 
 
 def messages(trial: Trial) -> Finding:
@@ -49,7 +53,7 @@ def silence(trial: Trial) -> Finding:
                     swallowed.append(_swallowed(rig, proxy, trial.rng.randint(1, _ANSWERS)))
             rig.drain()
         return rig.finding(
-            Figure("frozen backend noticed p99", p99(frozen), _DEADLINE),
+            Figure("frozen backend noticed p99", p99(frozen), _FROZEN_DEADLINE),
             Figure("black hole noticed p99", p99(swallowed), _DEADLINE),
         )
 
@@ -83,7 +87,7 @@ def _swallowed(rig: Rig, proxy: Proxy, n: int) -> float:
     rig.drop(12)
     until(lambda: proxy.has_struck, 20, "the link falls silent")
     started = time.monotonic()
-    _wait_for_the_end_of(rig)
+    _wait_for_the_end_of(rig, _DEADLINE)
     proxy.cut_all()
     return time.monotonic() - started
 
@@ -97,7 +101,7 @@ def _frozen(rig: Rig) -> float:
         os.kill(backend, signal.SIGSTOP)
     started = time.monotonic()
     rig.drop(12)
-    _wait_for_the_end_of(rig)
+    _wait_for_the_end_of(rig, _FROZEN_DEADLINE)
     seconds = time.monotonic() - started
     for backend in backends:
         with suppress(ProcessLookupError):
@@ -105,9 +109,9 @@ def _frozen(rig: Rig) -> float:
     return seconds
 
 
-def _wait_for_the_end_of(rig: Rig) -> None:
+def _wait_for_the_end_of(rig: Rig, deadline: float) -> None:
     with suppress(AssertionError):  # the figure tells
-        rig.daemon.until_empty(_DEADLINE + 3)
+        rig.daemon.until_empty(deadline + 3)
 
 
 def _backends(rig: Rig) -> list[int]:
