@@ -47,6 +47,11 @@ class Chunk:
         """The rows' indexes in the order of their bytes, nearly that of keys: the server likes it better."""
         return sorted(range(len(self.packed.rows)), key=self.packed.rows.__getitem__)
 
+    @cached_property
+    def data(self) -> bytes:
+        """All rows for COPY, in that order."""
+        return self.data_of(self.order)
+
     def data_of(self, indexes: Sequence[int]) -> bytes:
         """These rows for COPY."""
         rows = self.packed.rows

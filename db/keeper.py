@@ -31,6 +31,7 @@ SETTINGS = {
     "log_timezone": "UTC",
     "max_connections": "50",
     "shared_buffers": "256MB",
+    "wal_buffers": "64MB",  # two workers fill the default faster than it is written
     "max_wal_size": "4GB",
     "checkpoint_timeout": "15min",
     "wal_compression": "pglz",  # these binaries are built without lz4

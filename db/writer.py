@@ -75,8 +75,8 @@ class Writer:
 
     def _send(self, chunk: Chunk) -> None:
         """By the thread, as soon as it has sent the chunk before."""
-        # Put in order here: the thread would have to fight for the interpreter, and the server wait for it.
-        _ = chunk.order
+        # Made here: the thread would have to fight for the interpreter, and the server wait for it.
+        _ = chunk.data
         self.wait()
         self._sending = self._sender.submit(self._write, chunk)
 
@@ -94,7 +94,7 @@ class Writer:
         try:
             with savepoint(self._connection) as cursor:
                 if chunk.size >= COPY_ROWS:
-                    copy_rows(cursor, chunk.table, chunk.data_of(chunk.order), len(chunk.order))
+                    copy_rows(cursor, chunk.table, chunk.data, len(chunk.order))
                 else:
                     insert_rows(cursor, chunk.table, chunk.table_rows())
         except RowRefused:
