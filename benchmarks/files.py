@@ -75,7 +75,9 @@ class Fleet:
         return vehicle, self._now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def make_files(folder: Path, sizes: Iterator[int] | list[int], seed: int, indent: str = "") -> list[Made]:
-    """Files of these many rows, the kinds in turn."""
-    fleet = Fleet(seed)
+def make_files(
+    folder: Path, sizes: Iterator[int] | list[int], seed: int, indent: str = "", day: datetime = FIRST_DAY
+) -> list[Made]:
+    """Files of these many rows, the kinds in turn, from that day on."""
+    fleet = Fleet(seed, day)
     return [fleet.make(folder, KINDS[i % 2], rows, i, indent) for i, rows in enumerate(sizes)]

@@ -208,7 +208,7 @@ def trickle(bench: Bench, seconds: int = 60) -> Result:
 
 
 def growth(bench: Bench) -> Result:
-    """Rows a second of bulk loads at 1, 10 and 50 million rows that are there."""
+    """Rows a second of bulk loads, each of a day of its own, at 1, 10 and 50 million rows that are there."""
     figures: list[Figures] = []
     with bench.server.database() as url:
         for number, millions in enumerate((1, 10, 50)):
@@ -216,7 +216,8 @@ def growth(bench: Bench) -> Result:
             row = Figures("growth", f"at {millions} M rows", "rows/s")
             for turn in range(bench.turns):
                 seed = 100 + 10 * number + turn
-                files = make_files(bench.folder / f"growth-{seed}", [100_000] * 4, seed)
+                day = FIRST_DAY + timedelta(days=number * bench.turns + turn)
+                files = make_files(bench.folder / f"growth-{seed}", [100_000] * 4, seed, day=day)
                 ended = execute(url, "SELECT count(*) FROM mobileye_data.ingested_files")[0][0]
                 with bench.copied(files) as (place, _), ours.running(url) as daemon:
                     row.values.append(_rows(files) / daemon.load(place, ended + len(files)))

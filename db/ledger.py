@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from msgspec import json
 from psycopg2.extensions import cursor as Cursor
-from psycopg2.extras import execute_values
 
 from processing.errors import TryAgain
 from processing.sink import Counts, Delivery
@@ -58,13 +58,17 @@ def add(cursor: Cursor, entries: Sequence[Entry]) -> None:
     The unique digest makes this wait for a transaction that is loading the same bytes, be it one of
     a process that died without its server knowing.
     """
-    added = execute_values(
-        cursor,
+    cursor.execute(
         """
         INSERT INTO mobileye_data.ingested_files AS old
             (file_id, sha256, name, last_name, size, kind, state,
              rows_read, rows_inserted, rows_duplicate, rows_rejected, started_at)
-        VALUES %s
+        SELECT file_id, decode(sha256, 'hex'), name, name, size, kind, 'loaded',
+               rows_read, rows_inserted, rows_duplicate, rows_rejected, started_at
+        FROM json_to_recordset(%s) AS new
+            (file_id bigint, sha256 text, name text, size bigint, kind text, rows_read bigint,
+             rows_inserted bigint, rows_duplicate bigint, rows_rejected bigint, started_at timestamptz)
+        ORDER BY sha256
         ON CONFLICT (sha256) DO UPDATE SET
             file_id = excluded.file_id,
             last_name = excluded.last_name,
@@ -79,13 +83,10 @@ def add(cursor: Cursor, entries: Sequence[Entry]) -> None:
             deliveries = old.deliveries + 1,
             error = NULL
         WHERE old.state = 'failed'
-        RETURNING file_id
         """,
-        [_row(entry) for entry in sorted(entries, key=lambda entry: entry.delivery.sha256 or b"")],
-        page_size=1000,
-        fetch=True,
+        (json.encode([_fields(entry) for entry in entries]).decode(),),
     )
-    if len(added) < len(entries):
+    if cursor.rowcount < len(entries):
         raise TryAgain("another process has loaded the same file")
 
 
@@ -128,22 +129,20 @@ def fail(cursor: Cursor, delivery: Delivery, kind: str | None, reason: str) -> N
         )
 
 
-def _row(entry: Entry) -> tuple[object, ...]:
+def _fields(entry: Entry) -> dict[str, object]:
     delivery, counts = entry.delivery, entry.counts
-    return (
-        entry.file_id,
-        delivery.sha256,
-        delivery.name,
-        delivery.name,
-        delivery.size,
-        entry.kind,
-        "loaded",
-        counts.read,
-        counts.inserted,
-        counts.duplicate,
-        counts.rejected,
-        delivery.started_at,
-    )
+    return {
+        "file_id": entry.file_id,
+        "sha256": (delivery.sha256 or b"").hex(),
+        "name": delivery.name,
+        "size": delivery.size,
+        "kind": entry.kind,
+        "rows_read": counts.read,
+        "rows_inserted": counts.inserted,
+        "rows_duplicate": counts.duplicate,
+        "rows_rejected": counts.rejected,
+        "started_at": delivery.started_at,
+    }
 
 
 def _failure(delivery: Delivery, kind: str | None, reason: str) -> dict[str, object]:

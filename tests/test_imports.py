@@ -89,7 +89,7 @@ def test_only_the_database_part_and_commands_know_psycopg2() -> None:
 
 def test_only_the_watcher_knows_watchdog() -> None:
     knows = {m for m in MODULES if any(name.partition(".")[0] == "watchdog" for name in named(MODULES[m]))}
-    assert knows == {"watcher.handler", "watcher.observer"}
+    assert knows == {"watcher.handler", "watcher.inotify", "watcher.observer"}
 
 
 def test_only_config_reads_the_environment() -> None:

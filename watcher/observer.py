@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable
 from enum import StrEnum
@@ -56,7 +57,7 @@ class FolderObserver:
         self._root = _identity(self._folder)
         # watchdog names its observer and emitters, but not the thread that reads from inotify.
         others = set(threading.enumerate())
-        observer = PollingObserver(timeout=1) if self._kind is ObserverKind.POLLING else Observer()
+        observer = PollingObserver(timeout=1) if self._kind is ObserverKind.POLLING else _native()
         try:
             observer.schedule(self._handler, self._folder, recursive=False, event_filter=EVENTS)
             observer.start()
@@ -91,6 +92,14 @@ class FolderObserver:
             return _identity(self._folder) == self._root
         except OSError:
             return False
+
+
+def _native() -> BaseObserver:
+    if sys.platform == "linux":
+        from watcher.inotify import ArrivalsObserver  # only there it can be imported
+
+        return ArrivalsObserver()
+    return Observer()
 
 
 def _identity(folder: str) -> tuple[int, int]:
