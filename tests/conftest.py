@@ -1,5 +1,6 @@
 """Fixtures: one server for all tests, a database and a daemon for each."""
 
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,11 @@ import db.chunk
 from db import schema
 from db.connection import Database
 from tests.support import Daemon, Server
+
+
+def pytest_configure() -> None:
+    """What a shell starts in the background is deaf to Ctrl+C, and so would be all that the tests start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
