@@ -218,6 +218,8 @@ def growth(bench: Bench) -> Result:
                 seed = 100 + 10 * number + turn
                 day = FIRST_DAY + timedelta(days=number * bench.turns + turn)
                 files = make_files(bench.folder / f"growth-{seed}", [100_000] * 4, seed, day=day)
+                for table in TABLES.values():
+                    execute(url, f"SELECT mobileye_data.add_partition('{table}', '{day.date()}')")
                 ended = execute(url, "SELECT count(*) FROM mobileye_data.ingested_files")[0][0]
                 with bench.copied(files) as (place, _), ours.running(url) as daemon:
                     row.values.append(_rows(files) / daemon.load(place, ended + len(files)))
