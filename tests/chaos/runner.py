@@ -32,13 +32,20 @@ class Result:
     @property
     def shortfalls(self) -> list[str]:
         """Everything for which the leg fails."""
-        counts, figures = self.finding.counts, self.finding.figures
+        slow = [
+            f"{figure} > {figure.limit:g} {figure.unit}"
+            for figure in self.finding.figures
+            if figure.value > figure.limit
+        ]
+        return [*self.faults, *slow]
+
+    @property
+    def faults(self) -> list[str]:
+        """The same without the figures, which depend on what else the machine does."""
+        counts = self.finding.counts
         few = [f"only {self.done} of {self.wanted} {self.leg.unit}"] if self.done < self.wanted else []
         wrong = [f"{counts[fault]} {fault}" for fault in FAULTS if counts[fault]]
-        slow = [
-            f"{figure} > {figure.limit:g} {figure.unit}" for figure in figures if figure.value > figure.limit
-        ]
-        return [*few, *wrong, *slow, *self.finding.complaints]
+        return [*few, *wrong, *self.finding.complaints]
 
     @property
     def is_good(self) -> bool:

@@ -42,4 +42,4 @@ def chosen() -> Iterator[ParameterSet]:
 @pytest.mark.parametrize("leg", list(chosen()))
 def test_a_short_run_of_a_leg_finds_nothing(leg: Leg, server: Server) -> None:
     result = runner.run(leg, server, minutes=MINUTES[leg.name], seed=SEED)
-    assert result.shortfalls == []
+    assert result.faults == []
