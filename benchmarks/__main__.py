@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from benchmarks import report
+from benchmarks.contenders import Bench
 from benchmarks.server import running_server
-from benchmarks.works import WORKS, Bench
+from benchmarks.works import WORKS
 
 
 def main(

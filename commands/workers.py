@@ -1,6 +1,7 @@
 """What a worker process of the daemon is made of."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from config import Settings
 from db.connection import Database
@@ -8,6 +9,7 @@ from db.sink import PostgresSink
 from processing.pool import Pool
 from processing.processor import Processor
 from processing.pulse import Pulse
+from processing.reader import open_source
 from processing.settle import OnLoaded, Settler
 
 
@@ -28,7 +30,7 @@ class StartWorker:
         settler = Settler(self.folder, self.failed, self.archive, self.on_loaded)
         sink = PostgresSink(self.database, pulse.waiting)
         limits = self.max_bytes, self.max_reject_ratio
-        return Processor(self.folder, sink, settler, *limits, pulse=pulse)
+        return Processor(self.folder, sink, settler, *limits, partial(open_source, beat=pulse.beat))
 
 
 def start_pool(settings: Settings, database: Database) -> Pool:

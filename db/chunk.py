@@ -50,10 +50,13 @@ class Chunk:
     @cached_property
     def data(self) -> bytes:
         """All rows for COPY, in that order."""
-        return self.data_of(self.order)
+        return self._data_of(self.order)
 
     def data_of(self, indexes: Sequence[int]) -> bytes:
         """These rows for COPY."""
+        return self.data if indexes is self.order else self._data_of(indexes)
+
+    def _data_of(self, indexes: Sequence[int]) -> bytes:
         rows = self.packed.rows
         return copy_data([rows[index] for index in indexes])
 

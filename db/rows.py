@@ -7,6 +7,7 @@ significant byte first, an instant is microseconds since 2000.
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
+from typing import Any
 
 from processing.records import Detection, StatusReport
 
@@ -56,10 +57,7 @@ def pack_detections(packed: Packed, records: Sequence[Detection], file_id: int) 
         if record.detection_time is not time or record.vehicle_id is not vehicle:  # an event has many
             time, vehicle = record.detection_time, record.vehicle_id
             head = _head(6, vehicle) + packed.time(time)
-        if record.extra is None:
-            append(head + tails[record.object_type, record.object_value])
-        else:
-            append(head + tails.tail(record.object_type, record.object_value, extra=record.extra))
+        append(head + tails[record.object_type, record.object_value, record.extra])
 
 
 def pack_reports(packed: Packed, records: Sequence[StatusReport], file_id: int) -> None:
@@ -67,14 +65,7 @@ def pack_reports(packed: Packed, records: Sequence[StatusReport], file_id: int) 
     append = packed.rows.append
     for record in records:
         head = _head(5, record.vehicle_id) + packed.time(record.report_time)
-        append(
-            head
-            + (
-                tails[record.status,]
-                if record.extra is None
-                else tails.tail(record.status, extra=record.extra)
-            )
-        )
+        append(head + tails[record.status, record.extra])
 
 
 @lru_cache(maxsize=20_000)
@@ -83,20 +74,18 @@ def _head(columns: int, vehicle_id: str) -> bytes:
     return columns.to_bytes(2) + _text(vehicle_id) + _EIGHT
 
 
-class _Tails(dict[tuple[str | int, ...], bytes]):
-    """What stands behind the time, by the values; there are few, and most rows have no extra fields."""
+class _Tails(dict[tuple[str | int | None, ...], bytes]):
+    """What stands behind the time, by the values, of which the last is JSON: there are few."""
 
     def __init__(self, file_id: int) -> None:
         super().__init__()
         self._file_id = _EIGHT + file_id.to_bytes(8)
 
-    def __missing__(self, values: tuple[str | int, ...]) -> bytes:
-        made = self[values] = self.tail(*values)
+    def __missing__(self, values: tuple[Any, ...]) -> bytes:
+        *columns, extra = values
+        parts = [_text(value) if isinstance(value, str) else _integer(value) for value in columns]
+        made = self[values] = b"".join([*parts, _json(extra), self._file_id])
         return made
-
-    def tail(self, *values: str | int, extra: str | None = None) -> bytes:
-        parts = [_text(value) if isinstance(value, str) else _integer(value) for value in values]
-        return b"".join([*parts, _json(extra), self._file_id])
 
 
 def _text(value: str) -> bytes:

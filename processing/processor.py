@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from typing import Literal, TypeVar
 
 from msgspec import Struct
@@ -13,7 +12,6 @@ from msgspec.structs import replace
 from processing.document import Document, Overflow, RepeatedKey
 from processing.errors import BadFile, Gone, Incomplete, NotReady, Spoils, TooLarge, TryAgain
 from processing.names import printable
-from processing.pulse import Pulse
 from processing.reader import MAX_SHARED_BYTES, Source, Stamp, open_source, open_text
 from processing.records import Kind, Parsed
 from processing.settle import LeaveAlone, Settler
@@ -72,16 +70,14 @@ class Processor:
         settler: Settler | LeaveAlone,
         max_bytes: int,
         max_reject_ratio: float = 1.0,
-        open_file: OpenFile | None = None,
-        pulse: Pulse | None = None,
+        open_file: OpenFile = open_source,
     ) -> None:
         self._folder = folder
         self._sink = sink
         self._settler = settler
         self._max_bytes = max_bytes
-        self._pulse = pulse or Pulse()
         self._max_reject_ratio = max_reject_ratio
-        self._open_file = open_file or partial(open_source, beat=self._pulse.beat)
+        self._open_file = open_file
 
     def load(self, batch: Sequence[Work]) -> list[Outcome]:
         """Loads the files in one transaction; a bad one among them does not touch the others.

@@ -1,11 +1,11 @@
 """Compares what is in the tables, the folders and the log with the journal."""
 
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import psycopg2
@@ -132,32 +132,21 @@ class Reader:
     def __init__(self, url: str, journal: Journal) -> None:
         self._url = url
         self._journal = journal
-        self._stop = threading.Event()
         self.torn: set[str] = set()
         self.looks = 0
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        thread = threading.Thread(target=self._watch)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._stop.set()
-            thread.join()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(self._PAUSE):
+    def watch(self, stop: Event) -> None:
+        while not stop.wait(self._PAUSE):
             try:
                 with closing(psycopg2.connect(self._url)) as connection:
                     connection.autocommit = True
-                    self._look_until_stopped(connection)
+                    self._look_until_stopped(connection, stop)
             except psycopg2.Error:
                 time.sleep(self._PAUSE)  # the server is ill, or has not got the tables yet
 
-    def _look_until_stopped(self, connection: Any) -> None:
+    def _look_until_stopped(self, connection: Any, stop: Event) -> None:
         with connection.cursor() as cursor:
-            while not self._stop.wait(self._PAUSE):
+            while not stop.wait(self._PAUSE):
                 files = {file.vehicle: file for file in self._journal.recent(self._AT_ONCE)}
                 for table in _TABLES.values():
                     cursor.execute(

@@ -2,18 +2,19 @@
 
 import math
 import random
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 
 import psutil
 
 from db import schema
 from db.connection import Database
+from tests.chaos.background import beside
 from tests.chaos.naive import TABLES
 from tests.chaos.oracle import Reader, judge, leaks
 from tests.chaos.producers import Journal, Producers
@@ -127,7 +128,7 @@ class Rig:
     def watched(self) -> Iterator[None]:
         """The daemon runs, a reader looks for torn files, and its memory is measured."""
         self.daemon.start()
-        with self.reader.watching(), self.meter.measuring():
+        with beside(self.reader.watch), beside(self.meter.measure):
             yield
 
     @contextmanager
@@ -146,6 +147,14 @@ class Rig:
         file = self.journal.draw(self.rng, rows)
         self.journal.add(file)
         return self.daemon.drop(file.name, file.content())
+
+    def seconds_to_load(self, most: float) -> float:
+        """One more small file, from its drop until it is gone, or so many seconds."""
+        started = time.monotonic()
+        path = self.drop(12)
+        with suppress(AssertionError):  # the figure and the oracle tell
+            until(lambda: not path.exists(), most)
+        return time.monotonic() - started
 
     def revive(self) -> None:
         """Starts the daemon if it has ended."""
@@ -212,22 +221,11 @@ class Meter:
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
-        self._stop = threading.Event()
         self.peak = 0.0
         self.samples: list[tuple[float, float, int, int]] = []
 
-    @contextmanager
-    def measuring(self) -> Iterator[None]:
-        thread = threading.Thread(target=self._measure)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._stop.set()
-            thread.join()
-
-    def _measure(self) -> None:
-        while not self._stop.wait(self._PAUSE):
+    def measure(self, stop: Event) -> None:
+        while not stop.wait(self._PAUSE):
             process = self._daemon.process
             with suppress(psutil.Error):  # between an end and the next start
                 if process is not None:

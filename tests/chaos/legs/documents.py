@@ -7,6 +7,7 @@ from typing import Any
 import hypothesis
 from hypothesis import HealthCheck, Phase, given, settings
 
+from tests.chaos.background import beside
 from tests.chaos.rig import Finding, Rig, Trial
 from tests.processing.test_differential import EVENTS, STATUS, Expected, contents, expected
 from tests.support import query, until
@@ -20,7 +21,7 @@ def random_documents(trial: Trial) -> Finding:
     finding = Finding()
     trial.volume = max(trial.volume, _AT_ONCE)
     with trial.rig(SETTLE_SECONDS=0.2, RESCAN_SECONDS=0.2) as rig:
-        with rig.meter.measuring():
+        with beside(rig.meter.measure):
             rig.daemon.start()
             documents = list(islice(dict.fromkeys(_documents(trial)), trial.volume))
             for start in range(0, len(documents), _AT_ONCE):

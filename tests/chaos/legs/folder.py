@@ -12,7 +12,7 @@ import zstandard
 
 from tests.chaos.producers import Dropped
 from tests.chaos.rig import Figure, Finding, Rig, Trial
-from tests.support import Daemon, until
+from tests.support import Daemon
 
 _SECRET = b'{"vehicle_status": "canary-of-the-secret"}'
 
@@ -39,7 +39,7 @@ def hostile(trial: Trial) -> Finding:
         with rig.watched():
             for number in trial.rounds():
                 _GUESTS[guests[number]](rig.daemon.incoming, secret)
-                slowest = max(slowest, _seconds_of_a_good_file(rig))
+                slowest = max(slowest, rig.seconds_to_load(10))
         finding = rig.finding(Figure("next good file", slowest, _HANG))
         if secret.read_bytes() != _SECRET:
             finding.complaints.append("the target of a link was touched")
@@ -55,14 +55,6 @@ def races(trial: Trial) -> Finding:
                 disturb[number % len(disturb)](rig)
             rig.drain()
         return rig.finding()
-
-
-def _seconds_of_a_good_file(rig: Rig) -> float:
-    started = time.monotonic()
-    path = rig.drop(12)
-    with suppress(AssertionError):  # the figure and the oracle tell
-        until(lambda: not path.exists(), 10)
-    return time.monotonic() - started
 
 
 # Guests -------------------------------------------------------------------------------------------
@@ -206,21 +198,23 @@ def _held_open(rig: Rig) -> None:
 
 def _rewritten(rig: Rig) -> None:
     """Truncated and written anew under the same name: what was there before may be missing, whole."""
-    first, path, content = _new(rig, optional=True)
+    path, content = _another_version(rig)
     path.write_bytes(content)
-    _pause(rig)
-    second = rig.journal.draw(rig.rng, 40, first.kind)
-    rig.journal.add(second)
-    path.write_bytes(second.content())
 
 
 def _replaced(rig: Rig) -> None:
     """By a rename of another file to its name."""
+    path, content = _another_version(rig)
+    other = path.with_name(f".{path.name}.tmp")
+    other.write_bytes(content)
+    other.rename(path)
+
+
+def _another_version(rig: Rig) -> tuple[Path, bytes]:
+    """A file that was just written, and what is to take its place."""
     first, path, content = _new(rig, optional=True)
     path.write_bytes(content)
     _pause(rig)
     second = rig.journal.draw(rig.rng, 40, first.kind)
     rig.journal.add(second)
-    other = path.with_name(f".{path.name}.tmp")
-    other.write_bytes(second.content())
-    other.rename(path)
+    return path, second.content()

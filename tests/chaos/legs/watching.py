@@ -47,8 +47,8 @@ def sabotage(trial: Trial) -> Finding:
                 rig.drop(12)
                 rig.daemon.until_empty()
                 harm(rig)
-                slowest = max(slowest, _seconds_until_loaded(rig))
-                slowest = max(slowest, _seconds_until_loaded(rig))
+                slowest = max(slowest, rig.seconds_to_load(20))
+                slowest = max(slowest, rig.seconds_to_load(20))
             finding = rig.finding()
         wrong = [fault for fault, count in finding.counts.items() if count and fault != "rows"]
         complaints += [f"{name}: {fault}" for fault in (*wrong, *finding.complaints)]
@@ -63,14 +63,6 @@ def _stopped(rig: Rig) -> Iterator[None]:
         yield
     finally:
         rig.daemon.process.send_signal(signal.SIGCONT)
-
-
-def _seconds_until_loaded(rig: Rig) -> float:
-    started = time.monotonic()
-    path = rig.drop(12)
-    with suppress(AssertionError):  # the figure and the oracle tell
-        until(lambda: not path.exists(), 20)
-    return time.monotonic() - started
 
 
 # Harms --------------------------------------------------------------------------------------------
