@@ -17,11 +17,11 @@ from commands.stop import Stop
 from commands.workers import start_pool
 from config import Settings
 from db.connection import Database
-from processing.errors import DatabaseUnavailable, Misconfigured
-from processing.pool import Results
+from processing.errors import BatchLost, DatabaseUnavailable, Misconfigured, WorkerDied, WorkerKilled
 from processing.processor import Outcome, Work
-from processing.pulse import CHECK_SECONDS, BatchLost, WorkerDied, WorkerKilled
+from processing.pulse import CHECK_SECONDS
 from processing.settle import recover_claims
+from processing.worker import Results
 
 #: How long a stop waits for what is in hand; what is not done by then rolls back.
 STOP_SECONDS = 3.0
@@ -96,6 +96,8 @@ class Daemon:
                 self._wait_for("a worker", error)
                 return
             self._flights[flight] = batch
+            if self._outage is not None:
+                self._outage.trial = flight
             flight.add_done_callback(self._inbox.put)
 
     def _may_dispatch(self) -> bool:
@@ -157,7 +159,7 @@ class Daemon:
             if not self._stop.event.is_set():  # else it was told to, as we are
                 self._log.error("worker died", files=len(batch), reason=str(error))
         else:
-            self._end_outage()
+            self._end_outage(flight)
             for outcome in results:
                 self._settle(outcome)
 
@@ -179,10 +181,11 @@ class Daemon:
                 self._pool.stop(0)
                 self._pool = start_pool(self._settings, database)
 
-    def _end_outage(self) -> None:
-        if self._outage is not None:
+    def _end_outage(self, flight: Results) -> None:
+        """If the batch was to find out whether it is over: the success of an older one says nothing."""
+        if self._outage is not None and self._outage.trial is flight:
             self._outage.end()
-        self._outage = None
+            self._outage = None
 
     def _settle(self, outcome: Outcome) -> None:
         self._backlog.settle(outcome)

@@ -33,6 +33,7 @@ class Outage:
     def __init__(self, what: str, reason: Exception, log: Log) -> None:
         self.what = what
         self.next_try = 0.0
+        self.trial: object = None  # what is under way to see whether it is over
         self._told = {str(reason)}
         self._since = time.monotonic()
         self._back_off = BackOff()

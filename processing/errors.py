@@ -35,3 +35,19 @@ class TryAgain(DatabaseUnavailable):
 
 class Misconfigured(Exception):
     """A person must mend the settings or the database's rights; nothing is touched until then."""
+
+
+class WorkerDied(Exception):
+    """The process that was loading the batch has ended, or failed in an unforeseen way."""
+
+
+class WorkerHung(WorkerDied):
+    """It made no progress for so long that it had to be killed."""
+
+
+class WorkerKilled(WorkerDied):
+    """With SIGKILL, by whomever: not necessarily because of what it was loading."""
+
+
+class BatchLost(Exception):
+    """The batch was not loaded, for a reason that lies elsewhere."""

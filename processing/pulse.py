@@ -1,12 +1,11 @@
 """The pulse of a worker, in memory shared with the daemon: it tells a hang from work and from waiting."""
 
-import os
 import time
 from collections.abc import Iterator, MutableSequence
 from contextlib import contextmanager
 from threading import Lock
 
-from processing.errors import DatabaseUnavailable
+from processing.errors import BatchLost, DatabaseUnavailable, WorkerHung
 
 #: The longest that a step forward may take, such as reading 64 KB of a file and parsing them.
 HANG_SECONDS = 60.0
@@ -18,27 +17,11 @@ DATABASE_SECONDS = 120.0
 #: How often the daemon feels the pulse.
 CHECK_SECONDS = 1.0
 
-#: What a worker shares: its process id, a count of its steps, and how many of its threads wait.
+#: What a worker shares: whether it has taken the batch, a count of its steps, how many of its threads wait.
 CELLS = 3
-_PID, _STEPS, _WAITING = range(CELLS)
+_TAKEN, _STEPS, _WAITING = range(CELLS)
 
 Cells = MutableSequence[int]
-
-
-class WorkerDied(Exception):
-    """The process that was loading the batch has ended, or failed in an unforeseen way."""
-
-
-class WorkerHung(WorkerDied):
-    """It made no progress for so long that it had to be killed."""
-
-
-class WorkerKilled(WorkerDied):
-    """With SIGKILL, by whomever: not necessarily because of what it was loading."""
-
-
-class BatchLost(Exception):
-    """The pool has ended with the batch in hand, for a reason that lies elsewhere."""
 
 
 class Pulse:
@@ -46,17 +29,15 @@ class Pulse:
 
     def __init__(self, cells: Cells | None = None) -> None:
         self._cells = [0] * CELLS if cells is None else cells
-        self._first = 0
         self._lock = Lock()
 
-    def begin(self, slot: int) -> None:
-        """A batch, which the daemon watches under that number."""
-        self._first = slot * CELLS
+    def begin(self) -> None:
+        """The worker has taken a batch."""
         self.beat()
-        self._cells[self._first + _PID] = os.getpid()
+        self._cells[_TAKEN] = 1
 
     def beat(self) -> None:
-        self._cells[self._first + _STEPS] += 1
+        self._cells[_STEPS] += 1
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -70,42 +51,40 @@ class Pulse:
     def _count_waiting(self, more: int) -> None:
         with self._lock:
             self.beat()
-            self._cells[self._first + _WAITING] += more
+            self._cells[_WAITING] += more
 
 
 class Watch:
     """The daemon's side: for how long the worker that has a batch has stood still."""
 
-    def __init__(self, cells: Cells, slot: int) -> None:
-        self.slot = slot
+    def __init__(self, cells: Cells) -> None:
+        """Begins while the worker has nothing in hand."""
         self._cells = cells
-        self._first = slot * CELLS
-        self._cells[self._first : self._first + CELLS] = [0] * CELLS
+        self._cells[:] = [0] * CELLS
         self._seen: list[int] = []
         self._still = 0.0
         self._looked = time.monotonic()
 
     @property
-    def pid(self) -> int:
-        """0 until a worker has taken the batch."""
-        return self._cells[self._first + _PID]
+    def is_taken(self) -> bool:
+        return bool(self._cells[_TAKEN])
 
     def complaint(self) -> Exception | None:
         """What the batch ends with, if its worker has to be killed; told again if that was of no use."""
         self._look()
-        is_waiting = self._cells[self._first + _WAITING] > 0
+        is_waiting = self._cells[_WAITING] > 0
         limit = DATABASE_SECONDS if is_waiting else HANG_SECONDS
         if self._still < limit:
             return None
         self._still = 0.0
         if is_waiting:
             return DatabaseUnavailable(f"it did not answer for {limit:g} s")
-        if not self.pid:
+        if not self.is_taken:
             return BatchLost(f"no worker took the batch for {limit:g} s")
         return WorkerHung(f"the worker process made no progress for {limit:g} s")
 
     def _look(self) -> None:
-        seen, now = list(self._cells[self._first : self._first + CELLS]), time.monotonic()
+        seen, now = list(self._cells), time.monotonic()
         # At most a moment each time: if the daemon was stopped, its workers may have been stopped too.
         self._still = 0.0 if seen != self._seen else self._still + min(now - self._looked, 2 * CHECK_SECONDS)
         self._seen, self._looked = seen, now

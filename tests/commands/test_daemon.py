@@ -7,11 +7,11 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, cast
 
 import psutil
 import psycopg2
@@ -27,8 +27,10 @@ from commands.stop import Stop
 from commands.workers import StartWorker
 from config import LogFormat, Settings
 from db.connection import Database
+from processing.errors import DatabaseUnavailable
 from processing.processor import Outcome, Processor, Work
 from processing.pulse import Pulse
+from processing.worker import Results
 from tests.support import Daemon, Server, detections, event, query, report, statuses, until
 
 
@@ -357,7 +359,7 @@ def test_workers_that_can_not_start_are_told_once_and_tried_again(
     daemon = Daemon(tmp_path, database.url)
     daemon.drop("vehicles_status_1.json", one_status(1))
     with monkeypatch.context() as patch:
-        patch.setattr("processing.pool._begin", fail_to_begin)
+        patch.setattr("processing.worker._serve", fail_to_begin)
         process = here(daemon, database)
         mend = threading.Timer(6, patch.undo)
         mend.start()
@@ -369,6 +371,59 @@ def test_workers_that_can_not_start_are_told_once_and_tried_again(
     assert [" ".join(line.split()[1:6]) for line in told] == [
         "warning waiting for a worker",
         "info a worker is back",
+    ], told
+
+
+class ScriptedPool:
+    """Its batches end as the test says."""
+
+    size = 2
+
+    def __init__(self) -> None:
+        self.flights: list[Results] = []
+
+    def load(self, batch: Sequence[Work]) -> Results:
+        self.flights.append(Results())
+        return self.flights[-1]
+
+    def outcomes(self, results: Results) -> list[Outcome]:
+        return results.result()
+
+    def stop(self, seconds: float) -> None:
+        """There are no workers."""
+
+
+def test_a_batch_that_began_before_an_outage_does_not_end_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon = Daemon(tmp_path, None)
+    for number in range(4):
+        daemon.drop(f"vehicles_status_{number}.json", one_status(number))
+    process = here(daemon, Database("postgresql://127.0.0.1:1/d"))
+    process._pool.stop(0)
+    process._pool = pool = cast(Any, ScriptedPool())
+    process._scan_if_due()
+    process._dispatch()
+    fails, succeeds = pool.flights
+    fails.set_exception(DatabaseUnavailable("read-only"))
+    succeeds.set_result([])
+
+    def dispatched() -> int:
+        process._dispatch()
+        return len(pool.flights)
+
+    process._wait()
+    until(lambda: dispatched() == 3)
+    pool.flights[2].set_exception(DatabaseUnavailable("read-only"))
+    process._wait()
+    until(lambda: dispatched() == 4)
+    pool.flights[3].set_result([])
+    process._wait()
+    process._finish()
+    told = [line for line in capsys.readouterr().err.splitlines() if "the database" in line]
+    assert [" ".join(line.split()[1:5]) for line in told] == [
+        "warning waiting for the",
+        "info the database is",
     ], told
 
 
