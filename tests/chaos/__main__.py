@@ -4,6 +4,9 @@ import json
 import random
 import sys
 from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,26 +32,34 @@ def main(
     naive: Annotated[
         bool, typer.Option("--naive", help="Put the naive program through the legs, too.")
     ] = False,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="So many legs at a time, each with a server of its own.")
+    ] = 1,
 ) -> None:
     """Runs the legs, prints one table, and exits with 1 if a leg fails."""
     if unknown := set(only or ()) - {leg.name for leg in LEGS}:
         raise typer.BadParameter(f"no such leg: {', '.join(sorted(unknown))}")
     chosen = [leg for leg in LEGS if not only or leg.name in only]
     seed = random.SystemRandom().randrange(2**31) if seed is None else seed
-    results, beside = [], []
-    console = Console(width=_CONSOLE_WIDTH, stderr=True)
-    for leg in chosen:
-        console.print(f"{leg.name} …")
-        with runner.a_server() as server:
-            results.append(runner.run(leg, server, minutes=minutes, seed=seed))
-        if naive and leg.naive:
-            with runner.a_server() as server:
-                beside.append(runner.run(leg, server, minutes=minutes, seed=seed, naive=True))
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        run = partial(runner.run_apart, minutes=minutes, seed=seed)
+        ours = [_told(pool.submit(run, leg)) for leg in chosen]
+        others = [_told(pool.submit(run, leg, naive=True)) for leg in chosen if naive and leg.naive]
+        results, beside = [[future.result() for future in futures] for futures in (ours, others)]
     Console(width=_CONSOLE_WIDTH).print(_table(results, beside, minutes, seed))
     if json_file:
         report = {"seed": seed, "minutes": minutes, "ours": _plain(results), "naive": _plain(beside)}
         json_file.write_text(json.dumps(report, indent=2))
     sys.exit(0 if all(result.is_good for result in results) else 1)
+
+
+def _told(running: Future[Result]) -> Future[Result]:
+    """Says what a leg has found as soon as it has."""
+    console = Console(width=_CONSOLE_WIDTH, stderr=True)
+    running.add_done_callback(
+        lambda done: console.print(f"{done.result().leg.name}: {_found(done.result())}")
+    )
+    return running
 
 
 def _table(results: Sequence[Result], beside: Sequence[Result], minutes: float, seed: int) -> Table:

@@ -52,6 +52,12 @@ class Result:
         return not self.shortfalls
 
 
+def run_apart(leg: Leg, *, minutes: float, seed: int, naive: bool = False) -> Result:
+    """One leg with a server of its own."""
+    with a_server() as server:
+        return run(leg, server, minutes=minutes, seed=seed, naive=naive)
+
+
 def run(leg: Leg, server: Server, *, minutes: float, seed: int, naive: bool = False) -> Result:
     """One leg, as much of it as belongs into a run of so many minutes."""
     share = minutes / FULL_MINUTES
