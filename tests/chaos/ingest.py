@@ -13,7 +13,7 @@ import processing.reader
 import watcher.scan
 from commands.workers import StartWorker
 from db.connection import Database
-from processing.errors import DatabaseUnavailable
+from processing.errors import DatabaseUnavailable, NotReady
 from processing.processor import Outcome, Processor, Work
 from processing.settle import OnLoaded, recover_claims
 
@@ -25,19 +25,24 @@ _TRIES = 2
 Say = Callable[[Outcome | Exception], None]
 
 
-def shrink() -> None:
+def get_ready() -> None:
     """From now on files of some thousand rows are large ones, and have several chunks."""
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # as workers do
     db.chunk.CHUNK_ROWS = 1_000
     processing.reader.MAX_SHARED_BYTES = processing.processor.MAX_SHARED_BYTES = _MAX_SHARED_BYTES
 
 
 def main(folder: str, url: str, say: Say) -> int:
     """0 if all went its way; says what became of each file, and which errors came out."""
-    signal.signal(signal.SIGIO, signal.SIG_IGN)
     failed = os.path.join(folder, "failed")
     processor = StartWorker(folder, failed, "", OnLoaded.DELETE, 2**40, Database(url))()
     try:
-        return max([_load(processor, batch, say) for batch in _batches(folder)], default=0)
+        batches = _batches(folder)
+    except OSError as error:  # the daemon would look again later
+        say(NotReady(error.strerror))
+        return 1
+    try:
+        return max([_load(processor, batch, say) for batch in batches], default=0)
     except Exception as error:  # noqa: BLE001
         say(error)
         return 1

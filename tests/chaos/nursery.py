@@ -138,7 +138,7 @@ def _be(request: dict[str, Any], log: str, memory: mmap.mmap) -> int:
     ctypes.CDLL(None).prctl(_PR_SET_PTRACER, _ANY)  # the tracer is no ancestor
     if request["thread"] == SENDER:
         threading.setprofile(_hold_thread)
-    ingest.shrink()
+    ingest.get_ready()
     return _PROGRAMS[request["program"]](request["arguments"], request["thread"], memory)
 
 
@@ -162,8 +162,10 @@ def _ingest(arguments: Sequence[str], thread: str, memory: mmap.mmap) -> int:
 def _told(what: Outcome | Exception) -> str:
     if isinstance(what, Outcome):
         return f"{what.name}: {what.state} {what.reason}".rstrip()
-    place = traceback.extract_tb(what.__traceback__)[-1]
-    return f"{type(what).__name__}: {what} ({os.path.basename(place.filename)}:{place.lineno})"
+    places = [
+        f" ({os.path.basename(at.filename)}:{at.lineno})" for at in traceback.extract_tb(what.__traceback__)
+    ]
+    return f"{type(what).__name__}: {what}{''.join(places[-1:])}"
 
 
 def _replay(arguments: Sequence[str], thread: str, memory: mmap.mmap) -> int:

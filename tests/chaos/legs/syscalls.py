@@ -1,6 +1,7 @@
 """Kills the ingest and the replays, or has calls of the ingest fail, at every system call that they make."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,10 +22,17 @@ ERRORS = (EIO, ENOSPC, EACCES, EMFILE, EINTR)
 _UNFAILING = {"exit", "exit_group", "getpid", "gettid", "getuid", "geteuid"}
 
 #: Calls of the C library for memory, locks and threads: it ends the process, or Python is out of memory.
-_OF_THE_RUNTIME = {"brk", "mmap", "munmap", "mprotect", "madvise", "futex", "clone3", "rt_sigprocmask"}
+_OF_THE_RUNTIME = {"brk", "mmap", "munmap", "mprotect", "madvise", "futex", "clone3", "rt_sigaction"}
 
-#: How long a run may take; a call that is always interrupted is asked for ever, until the daemon ends that.
-_SECONDS, _EINTR_SECONDS = 20.0, 1.0
+#: Where libpq may wait for a server that waits for it, if one of them has failed once: the daemon ends that.
+_WAITING = {"sendto", "recvfrom", "poll", "fcntl"}
+
+#: How long a run may take that must end, and one that need not.
+_SECONDS, _PATIENCE = 20.0, 1.0
+
+#: A line on a file that is done, and one on an error that is none of ours: of that the daemon tells no more.
+_DONE = re.compile(r": (loaded|duplicate)$")
+_FOREIGN = re.compile(r"(?!DatabaseUnavailable|NotReady)\w+(Error|Exception|Misconfigured): ")
 
 #: So many points are tried for the second of two kills: a recovery may be shorter than they lie.
 _CANDIDATES = 8
@@ -113,28 +121,25 @@ class Failure(Strike):
         return True
 
     def _patience(self) -> float:
-        return _EINTR_SECONDS if self._is_asked_for_ever else _SECONDS
+        return _PATIENCE if self._may_hang else _SECONDS
 
     @property
-    def _is_asked_for_ever(self) -> bool:
-        return self.for_ever and self.error == EINTR
+    def _may_hang(self) -> bool:
+        return self.point.call in _WAITING | _OF_THE_RUNTIME or (self.for_ever and self.error == EINTR)
 
     def _complaints(self, rig: KillRig, ended: Ended) -> Iterator[str]:
         """It must come to an end, and if that is not the usual one, say why."""
-        if ended.hung and not self._is_asked_for_ever:
-            yield "it hangs"
-        said = [line for line in ended.said.splitlines() if line not in rig.usual]
-        if self.point.call in _OF_THE_RUNTIME or ended.hung:
+        if ended.hung:
+            yield from () if self._may_hang else ["it hangs"]
             return
-        if ended.code and not said:
-            yield f"ended with {ended.code} and said nothing"
-        for line in said:
-            if not self._is_named_in(line):
-                yield f"said: {line}"
+        said = [line for line in ended.said.splitlines() if line not in rig.usual and not _DONE.search(line)]
+        yield from (f"it takes the worker along: {line}" for line in said if _FOREIGN.match(line))
+        if self.point.call not in _OF_THE_RUNTIME and (said or ended.code):
+            if not any(self._is_named_in(line) for line in said):
+                yield f"it ends with {ended.code} and does not tell the cause: {said}"
 
     def _is_named_in(self, line: str) -> bool:
-        print("SAID", self, "|", line)
-        return True
+        return os.strerror(self.error) in line or line.startswith("DatabaseUnavailable: ")
 
 
 def _kill(rig: KillRig, point: Point, finding: Finding) -> bool:
@@ -207,7 +212,9 @@ def _struck(rig: KillRig, todo: _Todo) -> Finding:
     for strike in todo:
         rig.reset()
         finding.counts["hit" if strike.at(rig, finding) else "missed"] += 1
-        rig.restart()
+        ended = rig.restart()
+        if ended.code:
+            finding.complaints.append(f"{strike}: and then the restart: {ended}")
         _compare(rig, strike, finding)
     return finding
 
