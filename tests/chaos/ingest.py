@@ -29,7 +29,8 @@ def get_ready() -> None:
     """From now on files of some thousand rows are large ones, and have several chunks."""
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # as workers do
     db.chunk.CHUNK_ROWS = 1_000
-    processing.reader.MAX_SHARED_BYTES = processing.processor.MAX_SHARED_BYTES = _MAX_SHARED_BYTES
+    for module in (processing.reader, processing.processor):
+        module.MAX_SHARED_BYTES = _MAX_SHARED_BYTES  # type: ignore[attr-defined]
 
 
 def main(folder: str, url: str, say: Say) -> int:

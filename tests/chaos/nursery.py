@@ -42,7 +42,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Held:
-    """A program before a step; thread: the id of the thread that is to make it, None if it never came to be."""
+    """A program before a step; thread: the id of the one that is to make it, None if it never began."""
 
     nursery: "Nursery"
     pid: int
@@ -144,7 +144,7 @@ def _be(request: dict[str, Any], log: str, memory: mmap.mmap) -> int:
 
 def _hold_thread(*_: object) -> None:
     sys.setprofile(None)
-    threading.setprofile(None)  # type: ignore[arg-type]  # as sys.setprofile() takes it
+    threading.setprofile(None)
     raise_signal(SIGSTOP)
 
 
@@ -156,7 +156,8 @@ def _ingest(arguments: Sequence[str], thread: str, memory: mmap.mmap) -> int:
 
     if thread == MAIN:
         raise_signal(SIGSTOP)
-    return ingest.main(*arguments, say=say)
+    folder, url = arguments
+    return ingest.main(folder, url, say)
 
 
 def _told(what: Outcome | Exception) -> str:

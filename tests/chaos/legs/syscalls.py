@@ -134,9 +134,9 @@ class Failure(Strike):
             return
         said = [line for line in ended.said.splitlines() if line not in rig.usual and not _DONE.search(line)]
         yield from (f"it takes the worker along: {line}" for line in said if _FOREIGN.match(line))
-        if self.point.call not in _OF_THE_RUNTIME and (said or ended.code):
-            if not any(self._is_named_in(line) for line in said):
-                yield f"it ends with {ended.code} and does not tell the cause: {said}"
+        is_silent = not any(self._is_named_in(line) for line in said)
+        if self.point.call not in _OF_THE_RUNTIME and (said or ended.code) and is_silent:
+            yield f"it ends with {ended.code} and does not tell the cause: {said}"
 
     def _is_named_in(self, line: str) -> bool:
         return os.strerror(self.error) in line or line.startswith("DatabaseUnavailable: ")
@@ -192,9 +192,10 @@ def _campaign(trial: Trial, make_rig: type[KillRig], arranged: Strikes) -> Findi
         rigs = [stack.enter_context(_rig(trial, make_rig, i)) for i in range(os.cpu_count() or 1)]
         strikes = arranged(rigs[0].trace(), trial.rng)
         if not trial.volume:
-            strikes = list(strikes)
-            trial.take(len(strikes))
-        todo = _Todo(trial, iter(strikes))
+            all_of_them = list(strikes)
+            trial.take(len(all_of_them))
+            strikes = iter(all_of_them)
+        todo = _Todo(trial, strikes)
         with ThreadPoolExecutor(len(rigs)) as pool:
             return _all_of(list(pool.map(lambda rig: _struck(rig, todo), rigs)))
 
