@@ -131,11 +131,12 @@ class Failure(Strike):
         """It must come to an end, and if that is not the usual one, say why."""
         if ended.hung:
             yield from () if self._may_hang else ["it hangs"]
+        if ended.hung or self.point.call in _OF_THE_RUNTIME:
             return
         said = [line for line in ended.said.splitlines() if line not in rig.usual and not _DONE.search(line)]
         yield from (f"it takes the worker along: {line}" for line in said if _FOREIGN.match(line))
         is_silent = not any(self._is_named_in(line) for line in said)
-        if self.point.call not in _OF_THE_RUNTIME and (said or ended.code) and is_silent:
+        if (said or ended.code) and is_silent:
             yield f"it ends with {ended.code} and does not tell the cause: {said}"
 
     def _is_named_in(self, line: str) -> bool:
