@@ -223,7 +223,9 @@ def _struck(rig: KillRig, todo: _Todo) -> Finding:
 
 def _all_of(findings: Sequence[Finding]) -> Finding:
     counts = sum((finding.counts for finding in findings), Counter[str]())
-    missed = Figure("missed", 100 * counts["missed"] / max(1, counts.total()), _MAY_MISS, "%")
+    missed = Figure(
+        "missed", 100 * counts["missed"] / max(1, counts["hit"] + counts["missed"]), _MAY_MISS, "%"
+    )
     return Finding(counts, [missed], [complaint for finding in findings for complaint in finding.complaints])
 
 
