@@ -166,4 +166,4 @@ def _first_line(error: psycopg2.Error) -> str:
     """What the server says; the lines behind it may quote rows."""
     text = str(error).strip()
     lines = [line for line in text.splitlines() if line.strip()]
-    return lines[0].strip() if lines else type(error).__name__
+    return lines[0].strip() if lines else "it gives no reason; libpq does not if it gets no socket"

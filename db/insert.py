@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from io import BytesIO
 
+import psycopg2.sql  # noqa: F401  # execute_values() would import it when it is called, and a disk may fail then
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import execute_values
 

@@ -9,7 +9,7 @@ import os
 import stat
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 import zstandard
@@ -90,7 +90,9 @@ class Source:
     def check_unchanged(self) -> None:
         """Raises NotReady if anyone has written, or may be about to."""
         self.beat()
-        if Stamp.of(os.fstat(self.fd)) != self.stamp:
+        with _readable():
+            is_same = Stamp.of(os.fstat(self.fd)) == self.stamp
+        if not is_same:
             raise NotReady("it changed while it was read")
         if self.has_writer():
             raise NotReady("a program has it open for writing")
@@ -107,11 +109,12 @@ class Source:
             fcntl.fcntl(self.fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         except OSError as error:
             return error.errno in (errno.EAGAIN, errno.EBUSY)
-        fcntl.fcntl(self.fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        with suppress(OSError):  # then it is given up when the file is closed
+            fcntl.fcntl(self.fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
         return False
 
     def close(self) -> None:
-        os.close(self.fd)
+        _close(self.fd)
 
 
 @contextmanager
@@ -147,16 +150,31 @@ def _open(folder: str, name: str, beat: Beat) -> Source:
     except OSError as error:
         raise _unopened(error) from None
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise BadFile("expected a regular file, got something else")
-        _lock(fd)
-        source = Source(folder, name, fd, _stamp_of_named(path, fd), beat)
+        with _readable():
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise BadFile("expected a regular file, got something else")
+            _lock(fd)
+            source = Source(folder, name, fd, _stamp_of_named(path, fd), beat)
         if source.has_writer():
             raise NotReady("a program has it open for writing")
         return source
     except BaseException:
-        os.close(fd)
+        _close(fd)
         raise
+
+
+def _close(fd: int) -> None:
+    with suppress(OSError):  # it is closed all the same, and nothing was written to it
+        os.close(fd)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """What the system refuses of a file that is open makes it wait."""
+    try:
+        yield
+    except OSError as error:
+        raise NotReady(f"it can't be read: {os.strerror(error.errno or 0)}") from None
 
 
 def _unopened(error: OSError) -> Exception:
@@ -203,10 +221,8 @@ class _Raw(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        try:
+        with _readable():
             count = os.preadv(self._fd, [buffer], self._position)
-        except OSError as error:
-            raise NotReady(f"it can't be read: {os.strerror(error.errno or 0)}") from None
         self._position += count
         self._beat()
         return count

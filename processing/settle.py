@@ -80,9 +80,13 @@ class Settler:
         os.makedirs(self._failed, exist_ok=True)
         fits = len(os.fsencode(name)) <= _MAX_NAME
         target = _move(path, self._failed, name if fits else next(_names_like(name)))
-        _write_note(target, reason)
-        _sync_folder(self._failed)
-        _sync_folder(self._folder)
+        try:
+            _write_note(target, reason)
+            _sync_folder(self._failed)
+            _sync_folder(self._folder)
+        except OSError:
+            _take_back(target, path)
+            raise
         return target
 
     @contextmanager
@@ -104,7 +108,8 @@ class Settler:
             try:
                 yield taken
             except BaseException:
-                put_back(taken, self._folder, name)
+                with suppress(FileNotFoundError):  # what went wrong is the reason, not what came of it
+                    put_back(taken, self._folder, name)
                 raise
 
 
@@ -155,11 +160,19 @@ def _private_folder(folder: str) -> tuple[str, int]:
         os.makedirs(claims, mode=0o700)
         # A recovering process may remove the folder before it is locked: then it takes another one.
         with suppress(FileNotFoundError):
-            lock = os.open(claims, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if os.path.exists(claims):
-                return claims, lock
-            os.close(lock)
+            return claims, _locked(claims)
+
+
+def _locked(claims: str) -> int:
+    """Its descriptor; raises FileNotFoundError if it is gone."""
+    lock = os.open(claims, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        os.stat(claims)
+        return lock
+    except BaseException:
+        os.close(lock)
+        raise
 
 
 def _check_same(claimed: str, source: Source) -> None:
@@ -201,6 +214,13 @@ def _write_note(target: str, reason: str) -> None:
         file.write(reason + "\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def _take_back(target: str, path: str) -> None:
+    """As if it had not been set aside; its note may be half-written."""
+    os.rename(target, path)
+    with suppress(OSError):
+        _remove_note(target)
 
 
 def _remove_note(target: str) -> None:

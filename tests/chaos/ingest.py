@@ -1,41 +1,73 @@
-"""One worker's way through a folder, in one process, to be killed at any of its system calls.
+"""One worker's way through a folder, in one process, to be struck at any of its system calls.
 
-python -m tests.chaos.ingest FOLDER URL does what the daemon does with the files that are there: each
-large one by itself, the others together.
+It does what the daemon does with the files that are there: each large one by itself, the others together.
 """
 
 import os
 import signal
-import sys
-from contextlib import suppress
+from collections.abc import Callable
 
 import db.chunk
+import processing.processor
+import processing.reader
 import watcher.scan
 from commands.workers import StartWorker
 from db.connection import Database
-from processing.processor import Work
-from processing.reader import MAX_SHARED_BYTES
+from processing.errors import DatabaseUnavailable, NotReady
+from processing.processor import Outcome, Processor, Work
 from processing.settle import OnLoaded, recover_claims
 
-#: In a trace, what comes before this call is Python's own start.
-MARK = "the ingest begins here"
+_MAX_SHARED_BYTES = 200_000
+
+#: How often what did not go is tried again at once; the daemon would pause in between.
+_TRIES = 2
+
+Say = Callable[[Outcome | Exception], None]
 
 
-def main(folder: str, url: str) -> None:
-    db.chunk.CHUNK_ROWS = 10_000  # so that large files have several
+def get_ready() -> None:
+    """From now on files of some thousand rows are large ones, and have several chunks."""
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # as workers do
+    db.chunk.CHUNK_ROWS = 1_000
+    for module in (processing.reader, processing.processor):
+        module.MAX_SHARED_BYTES = _MAX_SHARED_BYTES  # type: ignore[attr-defined]
+
+
+def main(folder: str, url: str, say: Say) -> int:
+    """0 if all went its way; says what became of each file, and which errors came out."""
     failed = os.path.join(folder, "failed")
     processor = StartWorker(folder, failed, "", OnLoaded.DELETE, 2**40, Database(url))()
-    signal.signal(signal.SIGIO, signal.SIG_IGN)
-    with suppress(FileNotFoundError):
-        os.open(MARK, os.O_RDONLY)
+    try:
+        batches = _batches(folder)
+    except OSError as error:  # the daemon would look again later
+        say(NotReady(error.strerror))
+        return 1
+    try:
+        return max([_load(processor, batch, say) for batch in batches], default=0)
+    except Exception as error:  # noqa: BLE001
+        say(error)
+        return 1
+
+
+def _batches(folder: str) -> list[list[str]]:
     recover_claims(folder)
     sizes = {name: os.lstat(os.path.join(folder, name)).st_size for name in watcher.scan.waiting(folder)}
-    for name in [name for name, size in sizes.items() if size > MAX_SHARED_BYTES]:
-        processor.load([Work(name)])
-    small = [Work(name) for name, size in sizes.items() if size <= MAX_SHARED_BYTES]
-    if small:
-        processor.load(small)
+    large = [[name] for name, size in sizes.items() if size > _MAX_SHARED_BYTES]
+    small = [name for name, size in sizes.items() if size <= _MAX_SHARED_BYTES]
+    return [*large, *([small] if small else [])]
 
 
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def _load(processor: Processor, names: list[str], say: Say) -> int:
+    """Again, as the daemon would: the same process has to go on after what has failed."""
+    for _ in range(_TRIES):
+        try:
+            outcomes = processor.load([Work(name) for name in names])
+        except DatabaseUnavailable as error:
+            say(error)
+            continue
+        for outcome in outcomes:
+            say(outcome)
+        names = [outcome.name for outcome in outcomes if outcome.state in ("waiting", "alone")]
+        if not names:
+            return 0
+    return 1

@@ -15,7 +15,9 @@ SEED = 20220605
 #: Of a run of so many minutes each leg does its part: some need more to hold all that they can do. Not
 #: silence, which takes minutes: tests/commands/test_daemon.py freezes a server, with shorter limits.
 MINUTES = {
-    "kill-pairs": 0.24,
+    "kill-pairs": 1,
+    "replay-points": 0.7,
+    "failing-calls": 0.35,
     "kills": 0.3,
     "stops": 0.8,
     "messages": 0.6,

@@ -1,6 +1,7 @@
 """Files opened safely: of every type, busy, compressed, damaged, failing, changing."""
 
 import errno
+import fcntl
 import gzip
 import hashlib
 import io
@@ -476,6 +477,51 @@ def test_a_digest_fails_with_the_disk(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(os, "preadv", FailingDisk(1, errno.EIO))
     with open_source(str(tmp_path), NAME) as source, pytest.raises(NotReady, match="it can't be read"):
         source.digest()
+
+
+class FailingCall:
+    """Works so many times, then fails for ever."""
+
+    def __init__(self, call: Callable[..., Any], times: int) -> None:
+        self.left = times
+        self._call = call
+
+    def __call__(self, *arguments: Any) -> Any:
+        if self.left == 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self.left -= 1
+        return self._call(*arguments)
+
+
+@pytest.mark.parametrize("times", range(3))
+def test_a_disk_that_does_not_tell_of_a_file_makes_it_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    put(tmp_path, CONTENT)
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(NotReady, match="it can't be read: Input/output error"),
+    ):
+        patch.setattr(os, "fstat", FailingCall(os.fstat, times))
+        with open_source(str(tmp_path), NAME) as source:
+            source.check_unchanged()
+
+
+def test_a_file_is_good_though_its_lease_is_not_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, CONTENT)
+    monkeypatch.setattr(fcntl, "fcntl", FailingCall(fcntl.fcntl, 1))
+    assert text_of(tmp_path) == CONTENT
+
+
+def test_a_file_is_done_whatever_close_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, CONTENT)
+    source = open_source(str(tmp_path), NAME)
+    source.__enter__()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", FailingCall(os.close, 0))
+        source.__exit__(None, None, None)
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:

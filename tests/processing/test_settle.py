@@ -1,5 +1,6 @@
 """Files settled: deleted, archived or set aside, and never another file in their place."""
 
+import errno
 import fcntl
 import os
 import signal
@@ -9,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -387,9 +389,28 @@ def test_a_note_that_cannot_be_written_leaves_no_phantom(
 
     monkeypatch.setattr("processing.settle._write_note", full)
     folders.put()
-    with open_source(str(folders.incoming), NAME) as source, pytest.raises(NotReady):
+    with (
+        open_source(str(folders.incoming), NAME) as source,
+        pytest.raises(NotReady, match="it can't be moved: No space left on device"),
+    ):
         folders.settler().failed(source, "bad")
-    assert {**contents(folders.incoming), **contents(folders.failed)} == {NAME: b"old"}
+    assert (contents(folders.incoming), contents(folders.failed)) == ({NAME: b"old"}, {})
+
+
+def test_a_failed_folder_that_cannot_be_synced_gives_its_file_back(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(folder: str) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("processing.settle._sync_folder", broken)
+    folders.put()
+    with (
+        open_source(str(folders.incoming), NAME) as source,
+        pytest.raises(NotReady, match="it can't be moved: Input/output error"),
+    ):
+        folders.settler().failed(source, "bad")
+    assert (contents(folders.incoming), os.listdir(folders.failed)) == ({NAME: b"old"}, [])
 
 
 @pytest.mark.parametrize("atomic", [True, False])
@@ -485,6 +506,27 @@ def test_a_settler_goes_on_when_its_claims_folder_was_removed(folders: Folders) 
         for claims in (folders.incoming / CLAIMS).iterdir():
             claims.rmdir()
     assert contents(folders.incoming) == {}
+
+
+def test_a_claims_folder_that_cannot_be_looked_at_is_told_and_not_made_for_ever(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = os.stat
+
+    def broken(path: Any, **options: Any) -> os.stat_result:
+        if CLAIMS in str(path) and not str(path).endswith(CLAIMS):
+            raise OSError(errno.EIO, "Input/output error")
+        return stat(path, **options)
+
+    folders.put()
+    with (
+        open_source(str(folders.incoming), NAME) as source,
+        monkeypatch.context() as patch,
+        pytest.raises(NotReady, match="it can't be moved: Input/output error"),
+    ):
+        patch.setattr(os, "stat", broken)
+        folders.settler().loaded(source)
+    assert contents(folders.incoming) == {NAME: b"old"}
 
 
 def test_a_settler_holds_its_claims_folder_locked(folders: Folders) -> None:

@@ -1,78 +1,242 @@
-"""Kills the ingest, or has its calls fail, at every system call that it makes."""
+"""Kills the ingest and the replays, or has calls of the ingest fail, at every system call that they make."""
 
-import itertools
-import random
+import os
+import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from errno import EACCES, EINTR, EIO, EMFILE, ENOSPC, errorcode
+from random import Random
+from threading import Lock
 
 from tests.chaos.kills import KillRig, Point
-from tests.chaos.rig import Finding, Trial, prepare
+from tests.chaos.nursery import Ended
+from tests.chaos.replays import ReplayRig
+from tests.chaos.rig import Figure, Finding, Trial, prepare
 
-ERRORS = ("EIO", "ENOSPC", "EACCES", "EMFILE", "EINTR")
+ERRORS = (EIO, ENOSPC, EACCES, EMFILE, EINTR)
 
-_BAD_FILE = "vehicles_status_3.json"
+#: Calls that can't fail, or that end a thread.
+_UNFAILING = {"exit", "exit_group", "getpid", "gettid", "getuid", "geteuid"}
+
+#: Calls of the C library for memory, locks and threads: it ends the process, or Python is out of memory.
+_OF_THE_RUNTIME = {"brk", "mmap", "munmap", "mprotect", "madvise", "futex", "clone3", "rt_sigaction"}
+
+#: Where libpq may wait for a server that waits for it, if one of them has failed once: the daemon ends that.
+_WAITING = {"sendto", "recvfrom", "poll", "fcntl"}
+
+#: How long a run may take that must end, and one that need not.
+_SECONDS, _PATIENCE = 20.0, 1.0
+
+#: A line on a file that is done, and one on an error that is none of ours: of that the daemon tells no more.
+_DONE = re.compile(r": (loaded|duplicate)$")
+_FOREIGN = re.compile(r"(?!DatabaseUnavailable|NotReady)\w+(Error|Exception|Misconfigured): ")
+
+#: So many points are tried for the second of two kills: a recovery may be shorter than they lie.
+_CANDIDATES = 8
+
+#: Of the kills, so many per cent may miss: not every run waits for the same locks.
+_MAY_MISS = 10.0
+
+
+class Strike:
+    """Something that is done to the ingest on its way."""
+
+    def at(self, rig: KillRig, finding: Finding) -> bool:
+        """Runs the ingest with it; whether it came to that."""
+        raise NotImplementedError
+
+
+Strikes = Callable[[list[Point], Random], Iterator[Strike]]
 
 
 def kill_points(trial: Trial) -> Finding:
     """A kill at each point, or at as many as asked for, in an order by chance; then a restart."""
-    return _at_points(trial, lambda rig, points: [[point] for point in points], KillRig.kill_at)
+    return _campaign(trial, KillRig, _kills)
 
 
 def kill_pairs(trial: Trial) -> Finding:
     """A kill, and another one during the recovery from it."""
+    return _campaign(trial, KillRig, _pairs)
 
-    def pairs(rig: KillRig, points: list[Point]) -> list[list[Point]]:
-        return [list(pair) for pair in zip(points, reversed(points), strict=True)]
 
-    return _at_points(trial, pairs, KillRig.kill_at)
+def replay_points(trial: Trial) -> Finding:
+    """A kill at each point of a replay of failed files and of rejected records; then another replay."""
+    return _campaign(trial, ReplayRig, _kills)
 
 
 def failing_calls(trial: Trial) -> Finding:
     """An error instead of the call, once or from then on; then a run without faults."""
-    return _at_points(trial, lambda rig, points: [[point] for point in points], _Failing(trial.rng))
+    return _campaign(trial, KillRig, _failures)
 
 
-class _Failing:
-    """Has a call fail with an error by chance."""
+@dataclass(frozen=True)
+class Kill(Strike):
+    point: Point
 
-    def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
+    def __str__(self) -> str:
+        return f"killed at {self.point}"
 
-    def __call__(self, rig: KillRig, point: Point) -> bool:
-        return rig.fail_at(point, self._rng.choice(ERRORS), for_ever=self._rng.random() < 0.5)
+    def at(self, rig: KillRig, finding: Finding) -> bool:
+        return _kill(rig, self.point, finding)
 
 
-def _at_points(
-    trial: Trial,
-    arranged: Callable[[KillRig, list[Point]], list[list[Point]]],
-    strike: Callable[[KillRig, Point], bool],
-) -> Finding:
-    finding = Finding()
+@dataclass(frozen=True)
+class TwoKills(Strike):
+    """The second one is at the first point of some that the recovery comes to."""
+
+    first: Point
+    then: Sequence[Point]
+
+    def __str__(self) -> str:
+        return f"killed at {self.first}, then at one of {', '.join(map(str, self.then))}"
+
+    def at(self, rig: KillRig, finding: Finding) -> bool:
+        return any(self._at(rig, second, finding) for second in self.then)
+
+    def _at(self, rig: KillRig, second: Point, finding: Finding) -> bool:
+        rig.reset()
+        return _kill(rig, self.first, finding) and _kill(rig, second, finding)
+
+
+@dataclass(frozen=True)
+class Failure(Strike):
+    """A call that fails with an error, once or from then on."""
+
+    point: Point
+    error: int
+    for_ever: bool
+
+    def __str__(self) -> str:
+        return f"{errorcode[self.error]} {'from' if self.for_ever else 'once at'} {self.point} on"
+
+    def at(self, rig: KillRig, finding: Finding) -> bool:
+        ended = rig.fail_at(
+            self.point, errorcode[self.error], for_ever=self.for_ever, seconds=self._patience()
+        )
+        finding.counts["torn"] += rig.torn()
+        finding.complaints += [f"{self}: {complaint}" for complaint in self._complaints(rig, ended)]
+        return True
+
+    def _patience(self) -> float:
+        return _PATIENCE if self._may_hang else _SECONDS
+
+    @property
+    def _may_hang(self) -> bool:
+        return self.point.call in _WAITING | _OF_THE_RUNTIME or (self.for_ever and self.error == EINTR)
+
+    def _complaints(self, rig: KillRig, ended: Ended) -> Iterator[str]:
+        """It must come to an end, and if that is not the usual one, say why."""
+        if ended.hung:
+            yield from () if self._may_hang else ["it hangs"]
+        if ended.hung or self.point.call in _OF_THE_RUNTIME:
+            return
+        said = [line for line in ended.said.splitlines() if line not in rig.usual and not _DONE.search(line)]
+        yield from (f"it takes the worker along: {line}" for line in said if _FOREIGN.match(line))
+        is_silent = not any(self._is_named_in(line) for line in said)
+        if (said or ended.code) and is_silent:
+            yield f"it ends with {ended.code} and does not tell the cause: {said}"
+
+    def _is_named_in(self, line: str) -> bool:
+        return os.strerror(self.error) in line or line.startswith("DatabaseUnavailable: ")
+
+
+def _kill(rig: KillRig, point: Point, finding: Finding) -> bool:
+    is_hit = rig.kill_at(point)
+    finding.counts["torn"] += rig.torn()
+    return is_hit
+
+
+def _kills(points: list[Point], rng: Random) -> Iterator[Strike]:
+    return map(Kill, rng.sample(points, len(points)))
+
+
+def _pairs(points: list[Point], rng: Random) -> Iterator[Strike]:
+    while True:
+        yield TwoKills(rng.choice(points), rng.sample(points, _CANDIDATES))
+
+
+def _failures(points: list[Point], rng: Random) -> Iterator[Strike]:
+    """Each point with each error, once and from then on by turns; the first of each call both ways."""
+    chosen = [
+        Failure(point, error, for_ever)
+        for point in points
+        if point.call not in _UNFAILING
+        for turn, error in enumerate(ERRORS, point.n)
+        for for_ever in (False, True)
+        if point.n == 1 or for_ever == turn % 2
+    ]
+    return iter(rng.sample(chosen, len(chosen)))
+
+
+class _Todo:
+    """Strikes for several rigs at once."""
+
+    def __init__(self, trial: Trial, strikes: Iterator[Strike]) -> None:
+        self._left = zip(trial.rounds(), strikes, strict=False)
+        self._lock = Lock()
+
+    def __iter__(self) -> Iterator[Strike]:
+        while True:
+            with self._lock:
+                found = next(self._left, None)
+            if found is None:
+                return
+            yield found[1]
+
+
+def _campaign(trial: Trial, make_rig: type[KillRig], arranged: Strikes) -> Finding:
+    """One rig for each processor; if there is no volume, each of the strikes."""
+    with ExitStack() as stack:
+        rigs = [stack.enter_context(_rig(trial, make_rig, i)) for i in range(os.cpu_count() or 1)]
+        strikes = arranged(rigs[0].trace(), trial.rng)
+        if not trial.volume:
+            all_of_them = list(strikes)
+            trial.take(len(all_of_them))
+            strikes = iter(all_of_them)
+        todo = _Todo(trial, strikes)
+        with ThreadPoolExecutor(len(rigs)) as pool:
+            return _all_of(list(pool.map(lambda rig: _struck(rig, todo), rigs)))
+
+
+@contextmanager
+def _rig(trial: Trial, make_rig: type[KillRig], number: int) -> Iterator[KillRig]:
     with trial.server.database() as database:
         prepare(database, is_ours=True)
-        rig = KillRig(trial.folder / "incoming", database)
-        tries = itertools.cycle(arranged(rig, trial.rng.sample(rig.points, len(rig.points))))
-        if not trial.volume:
-            trial.take(len(rig.points))
-        for _ in trial.rounds():
-            points = next(tries)
-            rig.reset()
-            for point in points:
-                strike(rig, point)
-                finding.counts["torn"] += rig.torn()
-            rig.restart()
-            _compare(rig, points, finding)
+        with make_rig(trial.folder / f"incoming{number}", database) as rig:
+            yield rig
+
+
+def _struck(rig: KillRig, todo: _Todo) -> Finding:
+    finding = Finding()
+    for strike in todo:
+        rig.reset()
+        finding.counts["hit" if strike.at(rig, finding) else "missed"] += 1
+        ended = rig.restart()
+        if ended.code:
+            finding.complaints.append(f"{strike}: and then the restart: {ended}")
+        _compare(rig, strike, finding)
     return finding
 
 
-def _compare(rig: KillRig, points: list[Point], finding: Finding) -> None:
+def _all_of(findings: Sequence[Finding]) -> Finding:
+    counts = sum((finding.counts for finding in findings), Counter[str]())
+    missed = Figure(
+        "missed", 100 * counts["missed"] / max(1, counts["hit"] + counts["missed"]), _MAY_MISS, "%"
+    )
+    return Finding(counts, [missed], [complaint for finding in findings for complaint in finding.complaints])
+
+
+def _compare(rig: KillRig, strike: Strike, finding: Finding) -> None:
     """The tables, the folder and failed/ against those of the run without faults."""
     found = rig.rows()
     for table, expected in rig.expected.items():
         there, due = Counter(found[table]), Counter(expected)
         finding.counts["lost"] += (due - there).total()
         finding.counts["doubled" if table != "ingested_files" else "ledger"] += (there - due).total()
-    finding.counts["wrong deletes"] += rig.failed().count(_BAD_FILE) != 1
-    finding.counts["good failed"] += len(set(rig.failed()) - {_BAD_FILE})
-    if rig.left() or found != rig.expected or rig.failed() != [_BAD_FILE]:
-        finding.complaints.append(f"at {' then '.join(map(str, points))}: left {rig.left()}")
+    finding.counts["wrong deletes"] += len(set(rig.set_aside) - set(rig.failed()))
+    finding.counts["good failed"] += len(set(rig.failed()) - set(rig.set_aside))
+    if rig.left() or found != rig.expected or rig.failed() != rig.set_aside:
+        finding.complaints.append(f"{strike}: left {rig.left()}, failed {rig.failed()}")

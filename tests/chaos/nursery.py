@@ -1,0 +1,187 @@
+"""Programs that start in no time: each is a fork of a process that has imported everything already.
+
+python -m tests.chaos.nursery reads requests and writes answers, a JSON line each. A program holds before
+its first step, or before that of its second thread, so that a tracer can take it from there.
+"""
+
+import ctypes
+import json
+import mmap
+import os
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from signal import SIGCONT, SIGKILL, SIGSTOP, raise_signal
+from typing import Any
+
+import main as command_line
+from processing.processor import Outcome
+from tests.chaos import ingest
+from tests.support import ROOT
+
+#: The threads of a program; the second sends chunks of large files.
+MAIN, SENDER = "main", "sender"
+
+_PR_SET_PTRACER, _ANY = 0x59616D61, -1
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended: its exit code, or minus the signal; and what it said of what happened."""
+
+    code: int
+    said: str
+    hung: bool = False
+
+
+@dataclass(frozen=True)
+class Held:
+    """A program before a step; thread: the id of the one that is to make it, None if it never began."""
+
+    nursery: "Nursery"
+    pid: int
+    thread: int | None
+
+    def run(self, seconds: float = 60) -> Ended:
+        """To its end, or until it is killed for taking too long."""
+        watch = threading.Timer(seconds, os.kill, (self.pid, SIGKILL))
+        deadline = time.monotonic() + seconds
+        watch.start()
+        try:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, SIGCONT)
+            ended = self.nursery.ended()
+        finally:
+            watch.cancel()
+        return replace(ended, hung=time.monotonic() > deadline)
+
+
+class Nursery:
+    """The process from which the programs are forked."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.chaos.nursery", str(log)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def hold(
+        self, program: str, *arguments: str, thread: str = MAIN, environment: dict[str, str] | None = None
+    ) -> Held:
+        """A program that is to start."""
+        assert self._process.stdin is not None
+        request = {"program": program, "arguments": arguments, "thread": thread}
+        self._process.stdin.write(json.dumps({**request, "environment": environment or {}}) + "\n")
+        self._process.stdin.flush()
+        return Held(self, **self._answer())
+
+    def ended(self) -> Ended:
+        """Of the program that was let go."""
+        return Ended(**self._answer())
+
+    def close(self) -> None:
+        self._process.communicate(timeout=20)
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return answer
+
+
+def serve(log: str) -> int:
+    """Until there are no more requests; in a fork, one of the programs."""
+    for line in sys.stdin:
+        request, memory = json.loads(line), mmap.mmap(-1, 2**16)
+        pid = os.fork()
+        if pid == 0:
+            return _be(request, log, memory)
+        _watch(pid, memory)
+    return 0
+
+
+def _watch(pid: int, memory: mmap.mmap) -> None:
+    _, status = os.waitpid(pid, os.WUNTRACED)
+    is_held = os.WIFSTOPPED(status)
+    _tell(pid=pid, thread=_last_thread(pid) if is_held else None)
+    if is_held:
+        _, status = os.waitpid(pid, 0)
+    said = memory[:].rstrip(b"\0").decode(errors="replace")
+    memory.close()
+    _tell(code=os.waitstatus_to_exitcode(status), said=said)
+
+
+def _last_thread(pid: int) -> int:
+    """The one that has just come to be."""
+    return max(map(int, os.listdir(f"/proc/{pid}/task")))
+
+
+def _tell(**answer: object) -> None:
+    print(json.dumps(answer), flush=True)  # noqa: T201
+
+
+def _be(request: dict[str, Any], log: str, memory: mmap.mmap) -> int:
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.chdir(os.path.dirname(log))
+    os.environ.update(request["environment"])
+    ctypes.CDLL(None).prctl(_PR_SET_PTRACER, _ANY)  # the tracer is no ancestor
+    if request["thread"] == SENDER:
+        threading.setprofile(_hold_thread)
+    ingest.get_ready()
+    return _PROGRAMS[request["program"]](request["arguments"], request["thread"], memory)
+
+
+def _hold_thread(*_: object) -> None:
+    sys.setprofile(None)
+    threading.setprofile(None)
+    raise_signal(SIGSTOP)
+
+
+def _ingest(arguments: Sequence[str], thread: str, memory: mmap.mmap) -> int:
+    """What it says goes into memory: no call that is made to fail can get between."""
+
+    def say(what: Outcome | Exception) -> None:
+        memory.write(f"{_told(what)}\n".encode()[:1000])
+
+    if thread == MAIN:
+        raise_signal(SIGSTOP)
+    folder, url = arguments
+    return ingest.main(folder, url, say)
+
+
+def _told(what: Outcome | Exception) -> str:
+    if isinstance(what, Outcome):
+        return f"{what.name}: {what.state} {what.reason}".rstrip()
+    places = [
+        f" ({os.path.basename(at.filename)}:{at.lineno})" for at in traceback.extract_tb(what.__traceback__)
+    ]
+    return f"{type(what).__name__}: {what}{''.join(places[-1:])}"
+
+
+def _replay(arguments: Sequence[str], thread: str, memory: mmap.mmap) -> int:
+    """One after the other, as a user would; 0: they ended as they should."""
+    if thread == MAIN:
+        raise_signal(SIGSTOP)
+    codes = []
+    for what in arguments:
+        sys.argv = ["main.py", "replay", what]
+        codes.append(command_line.main())
+    return 0 if set(codes) <= {0, 1} else 1
+
+
+_PROGRAMS = {"ingest": _ingest, "replay": _replay}
+
+
+if __name__ == "__main__":
+    sys.exit(serve(*sys.argv[1:]))

@@ -1,0 +1,97 @@
+"""Strikes the replays at any of their system calls, and looks at what another replay makes of it."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.chaos.kills import TABLES, KillRig
+from tests.chaos.nursery import MAIN, Ended, Held
+from tests.support import detections, event, report, statuses
+
+_KINDS = ("pedestrians", "cars", "trucks", "signs", "obstacles")
+
+_GOOD = detections(*(event(i) for i in range(10)))
+
+
+class ReplayRig(KillRig):
+    """Failed files and rejected records, most of them mended: replay failed, then replay rejected."""
+
+    @property
+    def _saved(self) -> Path:
+        return self.folder.with_suffix(".saved")
+
+    def dropped(self) -> Iterator[tuple[str, bytes]]:
+        yield "objects_detection_0.json", _GOOD
+        yield "objects_detection_1.json", detections({"no": "event"}, event(0, ("cars", 7)), event(20))
+        yield "vehicles_status_1.json", statuses(report(1), report(1, "parking"), report(2))
+        # More than a page of them.
+        yield "vehicles_status_2.json", statuses(*(report(i, status=1) for i in range(100, 305)))  # type: ignore[arg-type]
+        for i, name in enumerate(_mended()):
+            yield name, f"[{i}]".encode()
+
+    def prepare(self) -> None:
+        super().reset()
+        self._without_faults(super()._held())
+        for name, content in _mended().items():
+            (self.folder / "failed" / name).write_bytes(content)
+        self._mend_records()
+        shutil.copytree(self.folder, self._saved)
+        self.query("CREATE SCHEMA saved")
+        for table in TABLES:
+            self.query(f"CREATE TABLE saved.{table} AS TABLE mobileye_data.{table}")
+
+    def reset(self) -> None:
+        super().reset()
+        shutil.rmtree(self.folder)
+        shutil.copytree(self._saved, self.folder)
+        for table in TABLES:
+            self.query(f"INSERT INTO mobileye_data.{table} SELECT * FROM saved.{table}")
+
+    def restart(self) -> Ended:
+        """Both replays again, then a pass of the daemon."""
+        ended = super().restart()
+        return super()._held().run() if ended.code == 0 else ended
+
+    def torn(self) -> int:
+        """Records, too, that are resolved without their rows, or not with them."""
+        ((count,),) = self.query(
+            """
+            SELECT count(*)
+            FROM mobileye_data.rejected_records r
+            JOIN mobileye_data.ingested_files f USING (file_id)
+            LEFT JOIN mobileye_data.ingested_files e
+              ON e.name = format('%s, record %s of file %s', f.name, r.position, r.file_id)
+             AND e.state = 'loaded'
+            WHERE (r.resolved_at IS NULL) <> (e.file_id IS NULL)
+            """
+        )
+        return int(count) + super().torn()
+
+    def _held(self, thread: str = MAIN) -> Held:
+        environment = {"WATCH_FOLDER": str(self.folder), "DATABASE_URL": self.url}
+        return self.nursery.hold("replay", "failed", "rejected", thread=thread, environment=environment)
+
+    def _mend_records(self) -> None:
+        self.query("DELETE FROM mobileye_data.vehicle_status_history WHERE report_time = %s", [_time(1)])
+        self.query(
+            """
+            UPDATE mobileye_data.rejected_records
+            SET edited = jsonb_set(original::jsonb, '{status}', '"parking"')::json
+            WHERE original->>'status' = '1'
+            """
+        )
+
+
+def _mended() -> dict[str, bytes]:
+    """What is in failed/ by now: small and large, loaded already, still bad."""
+    many = [event(i, *((kind, i % 9) for kind in _KINDS), vehicle=f"{i:032x}") for i in range(800)]
+    return {
+        "objects_detection_4.json": _GOOD,
+        "objects_detection_5.json": detections(*many),
+        "vehicles_status_5.json": statuses(*(report(i, vehicle="v") for i in range(20)), report(5, "driven")),
+        "vehicles_status_6.json": b"{}",
+    }
+
+
+def _time(second: int) -> str:
+    return str(report(second)["report_time"])
