@@ -24,7 +24,6 @@ MARK = re.compile(r"p\d+s\d+")
 
 #: Producers pause while so many files wait: a backlog without end would only prove patience.
 _MOST_WAITING = 300
-_PAUSE = 0.01
 
 
 @dataclass(frozen=True)
@@ -119,13 +118,14 @@ class Producers:
     """Threads that drop files, each by a rename, until told to stop."""
 
     def __init__(
-        self, folder: Path, journal: Journal, seed: int, count: int = 4, largest: int | None = None
+        self, folder: Path, journal: Journal, seed: int, count: int, largest: int | None, pause: float
     ) -> None:
         self._folder = folder
         self._journal = journal
         self._seed = seed
         self._count = count
         self._largest = largest
+        self._pause = pause
         self._stop = threading.Event()
 
     @contextmanager
@@ -143,7 +143,7 @@ class Producers:
     def _produce(self, number: int) -> None:
         rng = random.Random(f"{self._seed}-{number}")
         sequence = 0
-        while not self._stop.wait(_PAUSE):
+        while not self._stop.wait(self._pause):
             if self._waiting() < _MOST_WAITING:
                 sequence += 1
                 rows = any_size(rng) if self._largest is None else rng.randint(1, self._largest)

@@ -12,6 +12,9 @@ from tests.support import drop
 
 _SECONDS = 60.0
 
+#: Of a producer after each file: the load is steady, and half of what a machine can.
+_PAUSE = 0.2
+
 #: Memory climbs at first, and again in workers that a fault made anew.
 _WARM_UP = 300.0
 _MB_AN_HOUR = 2.0
@@ -21,7 +24,7 @@ def soak(trial: Trial) -> Finding:
     """A fault a minute; the volume is minutes, each of a few seconds where the run is short."""
     minute = _SECONDS * max(0.05, min(1.0, trial.share))
     with trial.rig() as rig:
-        with rig.loaded(producers=2):
+        with rig.loaded(producers=2, pause=_PAUSE):
             for _ in trial.rounds():
                 time.sleep(minute)
                 trial.rng.choice(_FAULTS)(rig)
@@ -47,9 +50,9 @@ def _figures(samples: Sequence[tuple[float, float, int, int]]) -> list[Figure]:
 
 
 def _kill_a_worker(rig: Rig) -> None:
-    for worker in rig.workers()[:1]:
-        with suppress(psutil.NoSuchProcess):
-            worker.kill()
+    """The youngest: the oldest is to show what a long life costs."""
+    with suppress(psutil.NoSuchProcess, ValueError):
+        max(rig.workers(), key=lambda worker: worker.create_time()).kill()
 
 
 def _end_connections(rig: Rig) -> None:
