@@ -146,7 +146,7 @@ def _is_rejected(original: Any, reason: str, text: str) -> bool:
 
 
 def _is_kept(row: Row, reject: tuple[str, str] | None, stored: Stored) -> bool:
-    """It is stored, or its equal is; or it is rejected, because another is stored or PostgreSQL refused it."""
+    """It is stored, or its equal is; or it is rejected, for another or by PostgreSQL."""
     there, _ = stored.get(row[:-2], (None, 0))
     if reject is None:
         return there == row

@@ -3,19 +3,23 @@
 import os
 import signal
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import hypothesis
+import psutil
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
+from tests.chaos.clocks import Clock
 from tests.chaos.oracle import FAULTS
+from tests.chaos.producers import Dropped
 from tests.chaos.rig import Finding, Rig, Trial
-from tests.support import Daemon
+from tests.support import Daemon, until
 
 _STEPS = 30
 _FUTURE = 4_000_000_000
+_YEAR = 365 * 86_400.0
 
 SIZES = st.sampled_from([1, 12, 150, 3000])
 
@@ -47,7 +51,7 @@ def _machine(trial: Trial, finding: Finding) -> type[RuleBasedStateMachine]:
 
 
 class _World(RuleBasedStateMachine):
-    """A folder, a daemon or two, and a server."""
+    """A folder, a daemon or two, a server, and a clock."""
 
     def __init__(self, trial: Trial, finding: Finding) -> None:
         super().__init__()
@@ -57,9 +61,14 @@ class _World(RuleBasedStateMachine):
         folder = trial.folder / str(trial.done)
         part = Trial(trial.server, folder, trial.seed + trial.done, 1, trial.share, 60, trial.program)
         folder.mkdir()
-        self._rig: Rig = self._stack.enter_context(part.rig(WORKERS=1))
+        self._clock = Clock(folder)
+        clock = self._clock.environment()
+        self._rig: Rig = self._stack.enter_context(part.rig(port=None, WORKERS=1, **clock))
         self._stack.enter_context(self._rig.watched())
-        self._second = Daemon(self._rig.daemon.folder, self._rig.url, RESCAN_SECONDS=0.5, WORKERS=1)
+        self._second = Daemon(self._rig.daemon.folder, self._rig.url, RESCAN_SECONDS=0.5, WORKERS=1, **clock)
+        self._bad: list[str] = []
+
+    # A producer ---------------------------------------------------------------------------------------
 
     @rule(rows=SIZES)
     def drop(self, rows: int) -> None:
@@ -85,19 +94,56 @@ class _World(RuleBasedStateMachine):
                 stream.write(part)
             time.sleep(pause)
 
+    @rule(data=st.data(), prefix=st.sampled_from(["", "again_"]))
+    def drop_again(self, data: st.DataObject, prefix: str) -> None:
+        """The same bytes: under the same name when that file has gone, or under another at once."""
+        file = self._any_file(data)
+        if file and self._is_free(prefix + file.name):
+            self._rig.daemon.drop(prefix + file.name, file.content())
+
+    @rule(data=st.data(), rows=SIZES)
+    def reuse_a_name(self, data: st.DataObject, rows: int) -> None:
+        """Other bytes under the name of a file that has gone."""
+        old = self._any_file(data)
+        if old and self._is_free(old.name):
+            file = self._rig.journal.draw(self._rig.rng, rows, old.kind)
+            self._rig.journal.add(file)
+            self._rig.daemon.drop(old.name, file.content())
+
+    @rule()
+    def drop_a_bad_file(self) -> None:
+        self._bad.append(f"vehicles_status_bad{len(self._bad)}.json")
+        self._rig.daemon.drop(self._bad[-1], b'{"vehicle_status": [%d}' % len(self._bad))
+
     @rule()
     def drop_of_the_future(self) -> None:
         """By a producer whose clock is far ahead."""
         path = self._rig.drop(3)
-        try:
+        with suppress(FileNotFoundError):  # loaded already
             os.utime(path, (_FUTURE, _FUTURE))
-        except FileNotFoundError:
-            return  # loaded already
+
+    def _any_file(self, data: st.DataObject) -> Dropped | None:
+        files = [
+            file for file in self._rig.journal.recent(50) if file.vehicle not in self._rig.journal.optional
+        ]
+        return data.draw(st.sampled_from(files)) if files else None
+
+    def _is_free(self, name: str) -> bool:
+        """Else it may be of other bytes, which are not loaded yet: to replace them would lose them."""
+        return not (self._rig.daemon.incoming / name).exists()
+
+    # An operator, and fate ----------------------------------------------------------------------------
 
     @rule()
     def kill(self) -> None:
         self._rig.end()
         self._rig.daemon.start(wait=False)
+
+    @rule()
+    def kill_a_worker(self) -> None:
+        with suppress(psutil.NoSuchProcess):
+            for worker in self._rig.workers():
+                worker.kill()
 
     @rule()
     def second_daemon(self) -> None:
@@ -106,27 +152,62 @@ class _World(RuleBasedStateMachine):
         else:
             self._end_second()
 
+    @precondition(lambda self: self._is_up)
     @rule(how=st.sampled_from([signal.SIGINT, signal.SIGQUIT]))
-    def restart_server(self, how: signal.Signals) -> None:
+    def database_down(self, how: signal.Signals) -> None:
         self._trial.server.stop(how)
+
+    @precondition(lambda self: not self._is_up)
+    @rule()
+    def database_up(self) -> None:
         self._trial.server.start("fsync=off")
 
-    def teardown(self) -> None:
-        """Rest."""
-        self._rig.revive()
-        self._rig.drain()
-        self._end_second()
-        found = self._rig.finding()
-        self._finding.counts += found.counts
-        wrong = [fault for fault in FAULTS if found.counts[fault]]
-        self._finding.complaints += [
-            f"run {self._trial.done}: {fault}" for fault in (*wrong, *found.complaints)
-        ]
-        self._stack.close()
-        self._trial.done += 1
+    @rule(seconds=st.sampled_from([-_YEAR, -3600.0, -30.0, 0.0, 30.0, 3600.0, _YEAR]))
+    def set_clock(self, seconds: float) -> None:
+        self._clock.set(seconds)
+
+    @rule(seconds=st.sampled_from([0.05, 0.4]))
+    def wait(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    @property
+    def _is_up(self) -> bool:
+        return self._trial.server.process is not None
 
     def _end_second(self) -> None:
         process, self._second.process = self._second.process, None
         if process is not None:
             process.kill()
             process.wait(20)
+
+    # Rest ---------------------------------------------------------------------------------------------
+
+    @rule()
+    def rest(self) -> None:
+        self._judge()
+
+    def teardown(self) -> None:
+        found = self._judge()
+        self._end_second()
+        self._finding.counts += found.counts
+        self._stack.close()
+        self._trial.done += 1
+
+    def _judge(self) -> Finding:
+        """All is well again, and nothing is left to do: now the promise must hold."""
+        if not self._is_up:
+            self.database_up()
+        self._rig.revive()
+        self._rig.drain()
+        looks = self._rig.reader.looks
+        until(lambda: self._rig.reader.looks > looks, 20, "the reader has looked at what there is now")
+        found = self._rig.finding()
+        wrong = [f"{found.counts[fault]} {fault}" for fault in FAULTS if found.counts[fault]]
+        wrong += [f"{name} is not in failed/" for name in self._bad if not self._has_failed(name)]
+        self._finding.complaints += [
+            f"run {self._trial.done}: {fault}" for fault in (*wrong, *found.complaints)
+        ]
+        return found
+
+    def _has_failed(self, name: str) -> bool:
+        return (self._rig.daemon.failed / name).exists()
