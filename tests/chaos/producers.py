@@ -118,7 +118,7 @@ class Producers:
     """Threads that drop files, each by a rename, until told to stop."""
 
     def __init__(
-        self, folder: Path, journal: Journal, seed: int, count: int, largest: int | None, pause: float
+        self, folder: Path, journal: Journal, seed: int, count: int, largest: int, pause: float
     ) -> None:
         self._folder = folder
         self._journal = journal
@@ -146,7 +146,7 @@ class Producers:
         while not self._stop.wait(self._pause):
             if self._waiting() < _MOST_WAITING:
                 sequence += 1
-                rows = any_size(rng) if self._largest is None else rng.randint(1, self._largest)
+                rows = min(any_size(rng), self._largest)
                 file = Dropped(number, sequence, rng.choice((DETECTIONS, STATUSES)), rows)
                 if self._dropped(file):
                     self._journal.add(file)

@@ -132,9 +132,9 @@ class Rig:
             yield
 
     @contextmanager
-    def loaded(self, producers: int = 4, pause: float = 0.01) -> Iterator[None]:
+    def loaded(self, producers: int = 4, pause: float = 0.01, largest: int = 60_000) -> Iterator[None]:
         """The same under load; at the end the backlog drains. pause: of a producer after each file."""
-        largest = None if self._trial.is_ours else _NAIVE_ROWS
+        largest = largest if self._trial.is_ours else _NAIVE_ROWS
         work = Producers(self.daemon.incoming, self.journal, self._trial.seed, producers, largest, pause)
         with self.watched():
             with work.at_work():

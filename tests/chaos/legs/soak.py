@@ -2,51 +2,106 @@
 
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import combinations
 
 import psutil
 
-from tests.chaos.rig import Figure, Finding, Rig, Trial
+from tests.chaos.rig import Figure, Finding, Rig, Sample, Trial
 from tests.support import drop
 
 _SECONDS = 60.0
 
-#: Of a producer after each file: the load is steady, and half of what a machine can.
-_PAUSE = 0.2
+#: Of a producer after each file: the load is steady, and less than a machine can.
+_PAUSE = 0.3
 
-#: Memory climbs at first, and again in workers that a fault made anew.
-_WARM_UP = 300.0
+#: Memory follows the largest file that there ever was. So that one is there from the first minute on, and
+#: again in each: one for each worker.
+_WORKERS = 2
+_LARGE, _LARGEST_OF_OTHERS = 50_000, 3000
+
+#: In this part of the time memory may climb, and workers are killed: a new one would climb again.
+_WARM_UP = 1 / 3
+
 _MB_AN_HOUR = 2.0
+
+#: Slopes are told by so many points, over so many seconds at the least.
+_POINTS, _LEAST_SECONDS = 20, 300.0
+
+#: Who was seen so shortly before the end lived through it.
+_LATE = 5.0
 
 
 def soak(trial: Trial) -> Finding:
     """A fault a minute; the volume is minutes, each of a few seconds where the run is short."""
     minute = _SECONDS * max(0.05, min(1.0, trial.share))
-    with trial.rig() as rig:
-        with rig.loaded(producers=2, pause=_PAUSE):
-            for _ in trial.rounds():
+    with trial.rig(WORKERS=_WORKERS) as rig:
+        with rig.loaded(producers=2, pause=_PAUSE, largest=_LARGEST_OF_OTHERS):
+            for number in trial.rounds():
+                for _ in range(_WORKERS):
+                    rig.drop(_LARGE)
                 time.sleep(minute)
-                trial.rng.choice(_FAULTS)(rig)
+                is_warm = number >= trial.volume * _WARM_UP
+                trial.rng.choice(_MILD_FAULTS if is_warm else _FAULTS)(rig)
             time.sleep(min(minute, 10))
-        return rig.finding(*_figures(rig.meter.samples))
+        finding = rig.finding()
+    _take_figures(finding, rig.meter.samples)
+    return finding
 
 
-def _figures(samples: Sequence[tuple[float, float, int, int]]) -> list[Figure]:
-    """Slope of memory; descriptors and threads in the last third against those in the middle one."""
-    warm = [sample for sample in samples if sample[0] - samples[0][0] > _WARM_UP]
-    if len(warm) < 3:
-        return []  # too short to tell
-    moments, memory = [sample[0] / 3600 for sample in warm], [sample[1] for sample in warm]
-    third = len(warm) // 3
-    figures = [Figure("memory", statistics.linear_regression(moments, memory).slope, _MB_AN_HOUR, "MB/h")]
-    for column, name in ((2, "descriptors"), (3, "threads")):
-        middle, last = (
-            statistics.median(sample[column] for sample in part)
-            for part in (warm[third:-third], warm[-third:])
+# Figures ------------------------------------------------------------------------------------------
+
+
+def _take_figures(finding: Finding, samples: Sequence[Sample]) -> None:
+    """Of processes that lived through all of the time when warm: of others one would only see the youth."""
+    start, end = samples[0].moment, samples[-1].moment
+    warm = start + (end - start) * _WARM_UP
+    lives = [life for life in _lives(samples) if life[0].moment < warm and life[-1].moment > end - _LATE]
+    if not any(life[0].is_worker for life in lives):
+        finding.complaints.append("no worker lived long enough to be measured")
+    for life in lives:
+        finding.figures += _figures_of([sample for sample in life if sample.moment > warm])
+
+
+def _lives(samples: Sequence[Sample]) -> list[list[Sample]]:
+    found: defaultdict[tuple[int, float], list[Sample]] = defaultdict(list)
+    for sample in samples:
+        found[sample.process].append(sample)
+    return list(found.values())
+
+
+def _figures_of(life: Sequence[Sample]) -> list[Figure]:
+    """Slope of memory, if that can be told yet; descriptors and threads at the end against the start."""
+    name = "a worker's" if life[0].is_worker else "the daemon's"
+    third = len(life) // 3
+    figures = []
+    for what in ("descriptors", "threads"):
+        first, last = (
+            statistics.median_high(getattr(sample, what) for sample in part)
+            for part in (life[:third], life[-third:])
         )
-        figures.append(Figure(f"more {name}", last - middle, 0, ""))
+        figures.append(Figure(f"{name} more {what}", last - first, 0, ""))
+    if life[-1].moment - life[0].moment > _LEAST_SECONDS:
+        figures.append(Figure(f"{name} memory", _slope(life), _MB_AN_HOUR, "MB/h"))
     return figures
+
+
+def _slope(life: Sequence[Sample]) -> float:
+    """The median of the slopes between all pairs of points: a step, up or down, is none."""
+    size = len(life) // _POINTS
+    points = [
+        (
+            statistics.median(sample.moment / 3600 for sample in part),
+            statistics.median(sample.memory for sample in part),
+        )
+        for part in (life[n * size : (n + 1) * size] for n in range(_POINTS))
+    ]
+    return statistics.median((b[1] - a[1]) / (b[0] - a[0]) for a, b in combinations(points, 2))
+
+
+# Faults -------------------------------------------------------------------------------------------
 
 
 def _kill_a_worker(rig: Rig) -> None:
@@ -71,9 +126,5 @@ def _drop_again(rig: Rig) -> None:
         drop(rig.daemon.incoming, f"again_{file.name}", file.content())
 
 
-_FAULTS: tuple[Callable[[Rig], None], ...] = (
-    _kill_a_worker,
-    _end_connections,
-    _drop_a_bad_file,
-    _drop_again,
-)
+_MILD_FAULTS: tuple[Callable[[Rig], None], ...] = (_end_connections, _drop_a_bad_file, _drop_again)
+_FAULTS = (_kill_a_worker, *_MILD_FAULTS)
