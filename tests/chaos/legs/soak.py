@@ -43,8 +43,8 @@ def soak(trial: Trial) -> Finding:
                 for _ in range(_WORKERS):
                     rig.drop(_LARGE)
                 time.sleep(minute)
-                is_warm = number >= trial.volume * _WARM_UP
-                trial.rng.choice(_MILD_FAULTS if is_warm else _FAULTS)(rig)
+                is_cold = number + 1 < trial.volume * _WARM_UP
+                trial.rng.choice(_FAULTS if is_cold else _MILD_FAULTS)(rig)
             time.sleep(min(minute, 10))
         finding = rig.finding()
     _take_figures(finding, rig.meter.samples)
@@ -61,8 +61,9 @@ def _take_figures(finding: Finding, samples: Sequence[Sample]) -> None:
     lives = [life for life in _lives(samples) if life[0].moment < warm and life[-1].moment > end - _LATE]
     if not any(life[0].is_worker for life in lives):
         finding.complaints.append("no worker lived long enough to be measured")
-    for life in lives:
-        finding.figures += _figures_of([sample for sample in life if sample.moment > warm])
+    figures = [figure for life in lives for figure in _figures_of([s for s in life if s.moment > warm])]
+    worst = {figure.name: figure for figure in sorted(figures, key=lambda figure: figure.value)}
+    finding.figures += worst.values()
 
 
 def _lives(samples: Sequence[Sample]) -> list[list[Sample]]:
