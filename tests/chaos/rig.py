@@ -17,7 +17,7 @@ from db.connection import Database
 from tests.chaos.background import beside
 from tests.chaos.naive import TABLES
 from tests.chaos.oracle import Reader, judge, leaks
-from tests.chaos.producers import Journal, Producers
+from tests.chaos.producers import LARGEST, Journal, Producers
 from tests.support import ROOT, Daemon, Server, query, until
 
 #: What a proxy can read.
@@ -132,13 +132,13 @@ class Rig:
             yield
 
     @contextmanager
-    def loaded(self, producers: int = 4, pause: float = 0.01, largest: int = 60_000) -> Iterator[None]:
-        """The same under load; at the end the backlog drains. pause: of a producer after each file."""
-        largest = largest if self._trial.is_ours else _NAIVE_ROWS
-        work = Producers(self.daemon.incoming, self.journal, self._trial.seed, producers, largest, pause)
+    def loaded(self, producers: int = 4) -> Iterator[Producers]:
+        """The same under load; at the end the backlog drains."""
+        largest = LARGEST if self._trial.is_ours else _NAIVE_ROWS
+        work = Producers(self.daemon.incoming, self.journal, self._trial.seed, producers, largest)
         with self.watched():
             with work.at_work():
-                yield
+                yield work
             self.revive()
             self.drain()
 

@@ -14,10 +14,11 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from tests.chaos.clocks import Clock
 from tests.chaos.oracle import FAULTS
 from tests.chaos.producers import Dropped
-from tests.chaos.rig import Finding, Rig, Trial
+from tests.chaos.rig import Figure, Finding, Rig, Trial
 from tests.support import Daemon, until
 
 _STEPS = 30
+_SECONDS_TO_REST = 20.0
 _FUTURE = 4_000_000_000
 _YEAR = 365 * 86_400.0
 
@@ -27,7 +28,8 @@ SIZES = st.sampled_from([1, 12, 150, 3000])
 def model(trial: Trial) -> Finding:
     """The volume is runs of 30 steps, each in a database and with daemons of its own."""
     finding = Finding()
-    machine = hypothesis.seed(trial.seed)(_machine(trial, finding))
+    rests: list[float] = []
+    machine = hypothesis.seed(trial.seed)(_machine(trial, finding, rests))
     run_state_machine_as_test(
         machine,
         settings=settings(
@@ -39,13 +41,14 @@ def model(trial: Trial) -> Finding:
             suppress_health_check=list(HealthCheck),
         ),
     )
+    finding.figures.append(Figure("longest way to a rest", max(rests), _SECONDS_TO_REST))
     return finding
 
 
-def _machine(trial: Trial, finding: Finding) -> type[RuleBasedStateMachine]:
+def _machine(trial: Trial, finding: Finding, rests: list[float]) -> type[RuleBasedStateMachine]:
     class Machine(_World):
         def __init__(self) -> None:
-            super().__init__(trial, finding)
+            super().__init__(trial, finding, rests)
 
     return Machine
 
@@ -53,10 +56,11 @@ def _machine(trial: Trial, finding: Finding) -> type[RuleBasedStateMachine]:
 class _World(RuleBasedStateMachine):
     """A folder, a daemon or two, a server, and a clock."""
 
-    def __init__(self, trial: Trial, finding: Finding) -> None:
+    def __init__(self, trial: Trial, finding: Finding, rests: list[float]) -> None:
         super().__init__()
         self._trial = trial
         self._finding = finding
+        self._rests = rests
         self._stack = ExitStack()
         folder = trial.folder / str(trial.done)
         part = Trial(trial.server, folder, trial.seed + trial.done, 1, trial.share, 60, trial.program)
@@ -153,9 +157,14 @@ class _World(RuleBasedStateMachine):
             self._end_second()
 
     @precondition(lambda self: self._is_up)
-    @rule(how=st.sampled_from([signal.SIGINT, signal.SIGQUIT]))
-    def database_down(self, how: signal.Signals) -> None:
+    @rule(how=st.sampled_from([signal.SIGINT, signal.SIGQUIT]), is_noticed=st.booleans())
+    def database_down(self, how: signal.Signals, is_noticed: bool) -> None:
+        before = self._outages()
         self._trial.server.stop(how)
+        if is_noticed:
+            self._rig.drop(1)
+            with suppress(AssertionError):  # a daemon that has just started, or the other one has the file
+                until(lambda: self._outages() > before, 2)
 
     @precondition(lambda self: not self._is_up)
     @rule()
@@ -169,6 +178,9 @@ class _World(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.05, 0.4]))
     def wait(self, seconds: float) -> None:
         time.sleep(seconds)
+
+    def _outages(self) -> int:
+        return self._rig.daemon.log().count("waiting for the database")
 
     @property
     def _is_up(self) -> bool:
@@ -197,8 +209,10 @@ class _World(RuleBasedStateMachine):
         """All is well again, and nothing is left to do: now the promise must hold."""
         if not self._is_up:
             self.database_up()
+        started = time.monotonic()
         self._rig.revive()
         self._rig.drain()
+        self._rests.append(time.monotonic() - started)
         looks = self._rig.reader.looks
         until(lambda: self._rig.reader.looks > looks, 20, "the reader has looked at what there is now")
         found = self._rig.finding()

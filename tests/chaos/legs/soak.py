@@ -9,18 +9,20 @@ from itertools import combinations
 
 import psutil
 
+from tests.chaos.producers import Producers
 from tests.chaos.rig import Figure, Finding, Rig, Sample, Trial
 from tests.support import drop
 
 _SECONDS = 60.0
 
-#: Of a producer after each file: the load is steady, and less than a machine can.
+#: Of a producer after each file, when memory is measured.
 _PAUSE = 0.3
 
-#: Memory follows the largest file that there ever was. So that one is there from the first minute on, and
-#: again in each: one for each worker.
-_WORKERS = 2
-_LARGE, _LARGEST_OF_OTHERS = 50_000, 3000
+#: Memory follows the largest file that there ever was, and caches of vehicles, of which each file has its
+#: own. So all comes at once at first: large files for each worker, and small ones as fast as they can be
+#: made; then a load that stays the same, with none as large.
+_WORKERS, _LARGE = 2, 50_000
+_LARGEST_AT_FIRST, _LARGEST = 300, 3000
 
 #: In this part of the time memory may climb, and workers are killed: a new one would climb again.
 _WARM_UP = 1 / 3
@@ -38,17 +40,25 @@ def soak(trial: Trial) -> Finding:
     """A fault a minute; the volume is minutes, each of a few seconds where the run is short."""
     minute = _SECONDS * max(0.05, min(1.0, trial.share))
     with trial.rig(WORKERS=_WORKERS) as rig:
-        with rig.loaded(producers=2, pause=_PAUSE, largest=_LARGEST_OF_OTHERS):
+        with rig.loaded(producers=2) as producers:
             for number in trial.rounds():
-                for _ in range(_WORKERS):
-                    rig.drop(_LARGE)
-                time.sleep(minute)
                 is_cold = number + 1 < trial.volume * _WARM_UP
+                _set_load(rig, producers, is_cold)
+                time.sleep(minute)
                 trial.rng.choice(_FAULTS if is_cold else _MILD_FAULTS)(rig)
             time.sleep(min(minute, 10))
         finding = rig.finding()
     _take_figures(finding, rig.meter.samples)
     return finding
+
+
+def _set_load(rig: Rig, producers: Producers, is_cold: bool) -> None:
+    if is_cold:
+        producers.largest = _LARGEST_AT_FIRST
+        for _ in range(_WORKERS):
+            rig.drop(_LARGE)
+    else:
+        producers.largest, producers.pause = _LARGEST, _PAUSE
 
 
 # Figures ------------------------------------------------------------------------------------------
