@@ -48,7 +48,7 @@ def soak(trial: Trial) -> Finding:
                 trial.rng.choice(_FAULTS if is_cold else _MILD_FAULTS)(rig)
             time.sleep(min(minute, 10))
         finding = rig.finding()
-    _take_figures(finding, rig.meter.samples)
+    take_figures(finding, rig.meter.samples)
     return finding
 
 
@@ -64,7 +64,7 @@ def _set_load(rig: Rig, producers: Producers, is_cold: bool) -> None:
 # Figures ------------------------------------------------------------------------------------------
 
 
-def _take_figures(finding: Finding, samples: Sequence[Sample]) -> None:
+def take_figures(finding: Finding, samples: Sequence[Sample]) -> None:
     """Of processes that lived through all of the time when warm: of others one would only see the youth."""
     start, end = samples[0].moment, samples[-1].moment
     warm = start + (end - start) * _WARM_UP
