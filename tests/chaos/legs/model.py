@@ -143,8 +143,11 @@ class _World(RuleBasedStateMachine):
         self._rig.end()
         self._rig.daemon.start(wait=False)
 
-    @rule()
-    def kill_a_worker(self) -> None:
+    @rule(rows=SIZES, pause=st.sampled_from([0.0, 0.02, 0.05]))
+    def kill_a_worker(self, rows: int, pause: float) -> None:
+        """With a file in hand, or about to take one."""
+        self._rig.drop(rows)
+        time.sleep(pause)
         with suppress(psutil.NoSuchProcess):
             for worker in self._rig.workers():
                 worker.kill()
