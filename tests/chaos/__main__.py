@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tests.chaos import runner
@@ -71,7 +72,8 @@ def _table(results: Sequence[Result], beside: Sequence[Result], minutes: float, 
         volume = f"{result.done} of {result.wanted} {result.leg.unit}, {result.seconds:.0f} s"
         verdict = "good" if result.is_good else "FAILS"
         cells = [result.leg.name, volume, result.leg.target, _found(result), verdict]
-        table.add_row(*cells, *([naive.get(result.leg.name, "-")] if beside else []))
+        cells += [naive.get(result.leg.name, "-")] if beside else []
+        table.add_row(*map(escape, cells))
     return table
 
 

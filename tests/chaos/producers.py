@@ -26,6 +26,8 @@ MARK = re.compile(r"p\d+s\d+")
 _MOST_WAITING = 300
 _PAUSE = 0.01
 
+LARGEST = 60_000
+
 
 @dataclass(frozen=True)
 class Dropped:
@@ -112,20 +114,22 @@ def any_size(rng: random.Random) -> int:
     chance = rng.random()
     if chance < 0.9:
         return rng.randint(1, 60)
-    return rng.randint(200, 3000) if chance < 0.99 else rng.randint(40_000, 60_000)
+    return rng.randint(200, 3000) if chance < 0.99 else rng.randint(40_000, LARGEST)
 
 
 class Producers:
-    """Threads that drop files, each by a rename, until told to stop."""
+    """Threads that drop files, each by a rename, until told to stop.
 
-    def __init__(
-        self, folder: Path, journal: Journal, seed: int, count: int = 4, largest: int | None = None
-    ) -> None:
+    largest: rows of a file; pause: after each; both may be changed meanwhile.
+    """
+
+    def __init__(self, folder: Path, journal: Journal, seed: int, count: int, largest: int) -> None:
         self._folder = folder
         self._journal = journal
         self._seed = seed
         self._count = count
-        self._largest = largest
+        self.largest = largest
+        self.pause = _PAUSE
         self._stop = threading.Event()
 
     @contextmanager
@@ -143,10 +147,10 @@ class Producers:
     def _produce(self, number: int) -> None:
         rng = random.Random(f"{self._seed}-{number}")
         sequence = 0
-        while not self._stop.wait(_PAUSE):
+        while not self._stop.wait(self.pause):
             if self._waiting() < _MOST_WAITING:
                 sequence += 1
-                rows = any_size(rng) if self._largest is None else rng.randint(1, self._largest)
+                rows = min(any_size(rng), self.largest)
                 file = Dropped(number, sequence, rng.choice((DETECTIONS, STATUSES)), rows)
                 if self._dropped(file):
                     self._journal.add(file)

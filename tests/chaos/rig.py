@@ -17,7 +17,7 @@ from db.connection import Database
 from tests.chaos.background import beside
 from tests.chaos.naive import TABLES
 from tests.chaos.oracle import Reader, judge, leaks
-from tests.chaos.producers import Journal, Producers
+from tests.chaos.producers import LARGEST, Journal, Producers
 from tests.support import ROOT, Daemon, Server, query, until
 
 #: What a proxy can read.
@@ -83,11 +83,11 @@ class Trial:
         """Sets the volume to this trial's share of all that there is."""
         self.volume = max(1, math.ceil(count * min(self.share, 1)))
 
-    def rounds(self) -> Iterator[int]:
+    def rounds(self, step: int = 1) -> Iterator[int]:
         """Until the volume is reached, or the time is up."""
         while self.done < self.volume and time.monotonic() < self._deadline:
             yield self.done
-            self.done += 1
+            self.done += step
 
     @contextmanager
     def rig(self, port: int | None = None, **settings: object) -> Iterator["Rig"]:
@@ -132,13 +132,13 @@ class Rig:
             yield
 
     @contextmanager
-    def loaded(self, producers: int = 4) -> Iterator[None]:
+    def loaded(self, producers: int = 4) -> Iterator[Producers]:
         """The same under load; at the end the backlog drains."""
-        largest = None if self._trial.is_ours else _NAIVE_ROWS
+        largest = LARGEST if self._trial.is_ours else _NAIVE_ROWS
         work = Producers(self.daemon.incoming, self.journal, self._trial.seed, producers, largest)
         with self.watched():
             with work.at_work():
-                yield
+                yield work
             self.revive()
             self.drain()
 
@@ -214,6 +214,18 @@ def _is_worker(process: psutil.Process) -> bool:
         return False
 
 
+@dataclass(frozen=True)
+class Sample:
+    """What one process of the daemon took at a moment; process: its id and when it began."""
+
+    moment: float
+    process: tuple[int, float]
+    is_worker: bool
+    memory: float
+    descriptors: int
+    threads: int
+
+
 class Meter:
     """Memory, descriptors and threads of the daemon's processes."""
 
@@ -222,22 +234,33 @@ class Meter:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self.peak = 0.0
-        self.samples: list[tuple[float, float, int, int]] = []
+        self.samples: list[Sample] = []
 
     def measure(self, stop: Event) -> None:
         while not stop.wait(self._PAUSE):
             process = self._daemon.process
             with suppress(psutil.Error):  # between an end and the next start
                 if process is not None:
-                    self._sample(psutil.Process(process.pid))
+                    self._measure_all(psutil.Process(process.pid))
 
-    def _sample(self, main: psutil.Process) -> None:
-        family = [main, *main.children(recursive=True)]
-        memory = [process.memory_info().rss / 1e6 for process in family]
-        self.peak = max(self.peak, *memory)
-        descriptors = sum(process.num_fds() for process in family)
-        threads = sum(process.num_threads() for process in family)
-        self.samples.append((time.monotonic(), sum(memory), descriptors, threads))
+    def _measure_all(self, main: psutil.Process) -> None:
+        for process in (main, *main.children(recursive=True)):
+            with suppress(psutil.Error):  # it has just been killed
+                sample = _measured(process)
+                self.peak = max(self.peak, sample.memory)
+                self.samples.append(sample)
+
+
+def _measured(process: psutil.Process) -> Sample:
+    with process.oneshot():
+        return Sample(
+            time.monotonic(),
+            (process.pid, process.create_time()),
+            _is_worker(process),
+            process.memory_info().rss / 1e6,
+            process.num_fds(),
+            process.num_threads(),
+        )
 
 
 def p99(times: Sequence[float]) -> float:

@@ -28,7 +28,7 @@ MINUTES = {
     "bombs": 5,
     "overflow": 3,
     "sabotage": 6,
-    "documents": 0.5,
+    "documents": 0.3,
     "model": 0.4,
     "soak": 2,
 }

@@ -66,14 +66,14 @@ def _is_list(value: Any) -> bool:
 
 
 def _has_half(value: Any) -> bool:
-    return bool(re.search("[\ud800-\udfff]", json.dumps(_plain(value), ensure_ascii=False)))
+    return bool(re.search("[\ud800-\udfff]", json.dumps(plain(value), ensure_ascii=False)))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Pairs as lists, which compare with repeated keys and all."""
     if isinstance(value, Pairs):
-        return {"pairs": sorted(([name, _plain(child)] for name, child in value), key=json.dumps)}
-    return [_plain(child) for child in value] if isinstance(value, list) else value
+        return {"pairs": sorted(([name, plain(child)] for name, child in value), key=json.dumps)}
+    return [plain(child) for child in value] if isinstance(value, list) else value
 
 
 def _report(found: Expected, element: Any) -> None:
@@ -121,7 +121,7 @@ def _detection(header: Pairs, counted: Any) -> tuple[Any, ...] | None:
     taken = dict(own)
     for name, child in shared:
         taken[f"event.{name}" if name in taken else name] = child
-    return kind, value, _plain(Pairs(taken.items())) if taken else None
+    return kind, value, plain(Pairs(taken.items())) if taken else None
 
 
 def _text(values: dict[str, Any], name: str) -> str | None:
@@ -147,7 +147,7 @@ def _repeats(value: Any) -> bool:
 
 
 def _has_nul(value: Any) -> bool:
-    return r"\u0000" in json.dumps(_plain(value)).replace(r"\\", "")
+    return r"\u0000" in json.dumps(plain(value)).replace(r"\\", "")
 
 
 def _bad_extra(element: Pairs, key: str) -> bool:
@@ -156,7 +156,7 @@ def _bad_extra(element: Pairs, key: str) -> bool:
 
 def _extra(element: Pairs, known: tuple[str, ...]) -> Any:
     unknown = Pairs(pair for pair in element if pair[0] not in known)
-    return _plain(unknown) if unknown else None
+    return plain(unknown) if unknown else None
 
 
 # Documents ----------------------------------------------------------------------------------------
@@ -235,7 +235,7 @@ def contents(draw: st.DrawFn) -> bytes:
 
 
 def _as_pairs(original: Any) -> Any:
-    return _plain(json.loads(to_json(original), object_pairs_hook=Pairs))
+    return plain(json.loads(to_json(original), object_pairs_hook=Pairs))
 
 
 def found(content: bytes) -> Expected | None:
@@ -251,7 +251,7 @@ def found(content: bytes) -> Expected | None:
 
 
 def _as_pairs_text(extra: str | None) -> Any:
-    return None if extra is None else _plain(json.loads(extra, object_pairs_hook=Pairs))
+    return None if extra is None else plain(json.loads(extra, object_pairs_hook=Pairs))
 
 
 @settings(max_examples=600, deadline=None)
@@ -262,4 +262,4 @@ def test_a_document_is_read_as_the_rules_say(content: bytes) -> None:
         assert reference is ours
         return
     assert ours.rows == reference.rows
-    assert ours.rejects == [(position, _plain(original)) for position, original in reference.rejects]
+    assert ours.rejects == [(position, plain(original)) for position, original in reference.rejects]

@@ -1,6 +1,11 @@
-"""Drops documents by chance, sound and nearly so, and compares what is stored with a plain reference."""
+"""Drops documents by chance, sound and nearly so, and compares all that is stored with a plain reference."""
 
+import json
+import sys
 from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
 from itertools import islice
 from typing import Any
 
@@ -9,34 +14,71 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.chaos.background import beside
 from tests.chaos.rig import Finding, Rig, Trial
-from tests.processing.test_differential import EVENTS, STATUS, Expected, contents, expected
+from tests.processing.test_differential import EVENTS, STATUS, Expected, Pairs, contents, expected, plain
 from tests.support import query, until
 
-#: So many documents are in the folder at a time.
-_AT_ONCE = 400
+#: So many documents are in the folder at a time, and made with one seed.
+_AT_ONCE, _EXAMPLES = 400, 200
+
+#: Stands in many documents; each gets one of its own, so that it meets with few rows of others.
+_VEHICLE = b"ebab5f787798416fb2b8afc1340d7a4e"
+
+_MOST_COMPLAINTS = 10
+
+#: Documents by their number.
+Documents = dict[int, bytes]
+
+#: A vehicle, a time and, of a detection, a type, its key; then a value or status, and extra.
+Row = tuple[Any, ...]
+
+#: By its key: a row, and the number of the document that it is of.
+Stored = dict[Row, tuple[Row, int]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the database says of a document; rejects: reason and text by position."""
+
+    state: str = "unknown"
+    read: int = 0
+    inserted: int = 0
+    rejects: dict[int, tuple[str, str]] = field(default_factory=dict)
 
 
 def random_documents(trial: Trial) -> Finding:
     """Hypothesis makes them; each has to be stored as json.loads reads it, or to fail with a reason."""
     finding = Finding()
-    trial.volume = max(trial.volume, _AT_ONCE)
+    size = min(_AT_ONCE, trial.volume)
+    source = islice(enumerate(_documents(trial)), trial.volume)
     with trial.rig(SETTLE_SECONDS=0.2, RESCAN_SECONDS=0.2) as rig:
+        rig.daemon.start()
+        documents = dict(islice(source, size))
         with beside(rig.meter.measure):
-            rig.daemon.start()
-            documents = list(islice(dict.fromkeys(_documents(trial)), trial.volume))
-            for start in range(0, len(documents), _AT_ONCE):
-                _load(rig, documents[start : start + _AT_ONCE], start)
-                trial.done += len(documents[start : start + _AT_ONCE])
-        finding.complaints += _differences(rig, documents)
+            for _ in trial.rounds(size):
+                _drop(rig, documents)
+                coming = dict(islice(source, size))  # takes as long as the daemon does
+                until(lambda: not rig.daemon.left(), 60, "all documents have their verdict")
+                _judge(rig, documents, finding)
+                documents = coming
     return finding
 
 
-def _documents(trial: Trial) -> list[bytes]:
+def _documents(trial: Trial) -> Iterator[bytes]:
+    """Without end, each once."""
+    seen: set[int] = set()
+    for seed in range(trial.seed, sys.maxsize):
+        for content in _made(seed):
+            if hash(content) not in seen:
+                seen.add(hash(content))
+                yield content.replace(_VEHICLE, b"%032d" % len(seen))
+
+
+def _made(seed: int) -> list[bytes]:
     made: list[bytes] = []
 
-    @hypothesis.seed(trial.seed)
+    @hypothesis.seed(seed)
     @settings(
-        max_examples=2 * trial.volume,  # some come twice
+        max_examples=_EXAMPLES,
         phases=[Phase.generate],
         database=None,
         deadline=None,
@@ -50,70 +92,135 @@ def _documents(trial: Trial) -> list[bytes]:
     return made
 
 
-def _load(rig: Rig, documents: list[bytes], start: int) -> None:
-    for number, content in enumerate(documents, start):
+def _drop(rig: Rig, documents: Documents) -> None:
+    for number, content in documents.items():
         rig.daemon.drop(f"document_{number}.json", content)
-    until(lambda: not rig.daemon.left(), 60, "all documents have their verdict")
 
 
-def _differences(rig: Rig, documents: list[bytes]) -> list[str]:
-    """Of verdicts, of rejected positions, and of rows without what is in extra, which jsonb writes anew."""
+def _judge(rig: Rig, documents: Documents, finding: Finding) -> None:
+    """Compares what is stored, then makes room: else all keys would soon be taken."""
     entries, stored = _entries(rig), _stored(rig)
-    references = [expected(content) for content in documents]
-    wrong = [
-        f"document {number}: {entries.get(number)} instead of {_entry(reference)}: {documents[number]!r}"
-        for number, reference in enumerate(references)
-        if entries.get(number) != _entry(reference)
-    ]
-    due: defaultdict[tuple[Any, ...], set[Any]] = defaultdict(set)
-    for reference in filter(None, references):
-        for *key, value, _ in reference.rows:
-            due[tuple(key)].add(value)
-    wrong += [f"missing: {key}" for key in due.keys() - stored.keys() - _refused(rig)]
-    wrong += [f"nobody's: {key}" for key in stored.keys() - due.keys()]
-    wrong += [f"another value: {key}" for key in stored.keys() & due.keys() if stored[key] not in due[key]]
-    return wrong[:10]
+    finding.counts["rows"] += len(stored)
+    wrong = [f"nobody's: {row}" for row, number in stored.values() if number not in documents]
+    for number, content in documents.items():
+        flaws = _flaws(expected(content), entries.get(number, Entry()), number, stored)
+        wrong += [f"document {number}: {flaw}: {content!r}" for flaw in flaws]
+    wrong += [f"not the latest status: {row}" for row in query(rig.url, _NOT_LATEST)]
+    finding.complaints += wrong[: _MOST_COMPLAINTS - len(finding.complaints)]
+    query(rig.url, f"TRUNCATE {', '.join(f'mobileye_data.{table}' for table in _TABLES)}")
 
 
-def _entry(reference: Expected | None) -> tuple[Any, ...]:
+# What must be -------------------------------------------------------------------------------------
+
+
+def _flaws(reference: Expected | None, entry: Entry, number: int, stored: Stored) -> Iterator[str]:
+    """All in which what is stored of a document is not what was to be."""
     if reference is None:
-        return "failed", 0, []
-    return "loaded", reference.position, sorted(position for position, _ in reference.rejects)
+        if entry != Entry("failed"):
+            yield f"{entry} instead of failed"
+        return
+    if (entry.state, entry.read) != ("loaded", reference.position):
+        yield f"{entry} instead of {reference.position} records"
+    rows = [_exact_row(row) for row in reference.rows]
+    own = [row for row, owner in stored.values() if owner == number]
+    if entry.inserted != len(own):
+        yield f"{entry.inserted} rows inserted, but {len(own)} are there"
+    yield from (f"another's row: {row}" for row in own if row not in rows)
+    yield from _record_flaws(rows, dict(reference.rejects), entry, stored)
 
 
-def _entries(rig: Rig) -> dict[int, tuple[Any, ...]]:
-    """By document: state, records read, positions of the invalid ones; not of those whose key was taken."""
-    rows = query(
-        rig.url,
-        """
-        SELECT substring(name FROM '[0-9]+')::integer, state, rows_read,
-               array(SELECT position FROM mobileye_data.rejected_records r
-                     WHERE r.file_id = f.file_id AND reason = 'invalid' ORDER BY position)
-        FROM mobileye_data.ingested_files f
-        """,
+def _record_flaws(rows: list[Row], flawed: dict[int, Any], entry: Entry, stored: Stored) -> Iterator[str]:
+    """By position a record is a flawed one, which is rejected as it stood, or the next of the rows."""
+    sound = iter(rows)
+    for position in range(len(rows) + len(flawed)):
+        reject = entry.rejects.get(position)
+        if position in flawed:
+            if reject is None or not _is_rejected(flawed[position], *reject):
+                yield f"record {position}: {reject} instead of invalid"
+        elif not _is_kept(row := next(sound), reject, stored):
+            yield f"record {position}: {reject}, {stored.get(row[:-2])} instead of {row}"
+
+
+def _is_rejected(original: Any, reason: str, text: str) -> bool:
+    return reason == "invalid" and _exact(_loaded(text)) == _exact(plain(original))
+
+
+def _is_kept(row: Row, reject: tuple[str, str] | None, stored: Stored) -> bool:
+    """It is stored, or its equal is; or it is rejected, for another or by PostgreSQL."""
+    there, _ = stored.get(row[:-2], (None, 0))
+    if reject is None:
+        return there == row
+    reason, text = reject
+    is_taken = there is not None and there != row
+    return _read_alone(text, row) == [row] and (reason == "refused" or (reason == "conflict" and is_taken))
+
+
+def _read_alone(text: str, like: Row) -> list[Row]:
+    """The rows of a document of this record alone."""
+    key = EVENTS if len(like) == _DETECTION_COLUMNS else STATUS
+    reference = expected(f'{{"{key}": [{text}]}}'.encode())
+    return [_exact_row(row) for row in reference.rows] if reference else []
+
+
+def _exact_row(row: Row) -> Row:
+    return (*row[:-1], _exact(row[-1]))
+
+
+def _exact(value: Any) -> Any:
+    """Numbers by their value, which neither true equals nor 1.50 misses, since jsonb writes them anew."""
+    if isinstance(value, dict | list):
+        children = value.items() if isinstance(value, dict) else enumerate(value)
+        return [type(value), *((key, _exact(child)) for key, child in children)]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    return "number", Decimal("Infinity") if abs(value) > sys.float_info.max else Decimal(repr(value))
+
+
+def _loaded(text: str | None) -> Any:
+    return None if text is None else plain(json.loads(text, object_pairs_hook=Pairs))
+
+
+# What is ------------------------------------------------------------------------------------------
+
+
+def _entries(rig: Rig) -> dict[int, Entry]:
+    files = query(
+        rig.url, f"SELECT {_NUMBER}, state, rows_read, rows_inserted FROM mobileye_data.ingested_files"
     )
-    return {number: tuple(entry) for number, *entry in rows}
-
-
-def _refused(rig: Rig) -> set[tuple[Any, ...]]:
-    """Keys of sound records that PostgreSQL did not take, such as numbers beyond what jsonb holds."""
-    originals = query(
+    rejects: defaultdict[int, dict[int, tuple[str, str]]] = defaultdict(dict)
+    for number, position, reason, original in query(
         rig.url,
-        "SELECT original::text FROM mobileye_data.rejected_records WHERE reason = 'refused'",
-    )
-    found = set()
-    for (original,) in originals:
-        key = EVENTS if '"detections"' in original else STATUS
-        reference = expected(f'{{"{key}": [{original}]}}'.encode())
-        found |= {tuple(row[:-2]) for row in reference.rows} if reference else set()
+        f"SELECT {_NUMBER}, position, reason, original::text FROM mobileye_data.rejected_records {_JOIN}",
+    ):
+        rejects[number][position] = reason, original
+    return {number: Entry(state, read, new, rejects[number]) for number, state, read, new in files}
+
+
+def _stored(rig: Rig) -> Stored:
+    found = {}
+    for table, columns in _COLUMNS.items():
+        for *row, extra, number in query(
+            rig.url, f"SELECT {columns}, extra::text, {_NUMBER} FROM mobileye_data.{table} {_JOIN}"
+        ):
+            found[tuple(row[:-1])] = (*row, _exact(_loaded(extra))), number
     return found
 
 
-def _stored(rig: Rig) -> dict[tuple[Any, ...], Any]:
-    detections = """
-        SELECT vehicle_id, detection_time, object_type, object_value
-        FROM mobileye_data.objects_detection_events
-    """
-    reports = "SELECT vehicle_id, report_time, status FROM mobileye_data.vehicle_status_history"
-    rows = [*query(rig.url, detections), *query(rig.url, reports)]
-    return {tuple(key): value for *key, value in rows}
+_NUMBER = "coalesce(substring(name FROM '[0-9]+')::integer, -1)"
+_JOIN = "LEFT JOIN mobileye_data.ingested_files USING (file_id)"
+
+_COLUMNS = {
+    "objects_detection_events": "vehicle_id, detection_time, object_type, object_value",
+    "vehicle_status_history": "vehicle_id, report_time, status",
+}
+_DETECTION_COLUMNS = 5
+
+_TABLES = (*_COLUMNS, "vehicle_status", "ingested_files", "rejected_records")
+
+_LATEST = "vehicle_id, report_time, status, extra, file_id"
+_NOT_LATEST = f"""
+    (SELECT {_LATEST} FROM mobileye_data.vehicle_status)
+    EXCEPT
+    (SELECT DISTINCT ON (vehicle_id) {_LATEST} FROM mobileye_data.vehicle_status_history
+     ORDER BY vehicle_id, report_time DESC)
+"""
