@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import os
 import signal
 import sys
 import traceback
@@ -125,10 +126,16 @@ class _Loader:
             failure: Exception = error
         except Exception as error:  # noqa: BLE001
             # A fault of ours: the batch must not take the daemon with it. Its text may quote the file.
-            failure = WorkerDied(f"the worker process failed: {type(error).__name__} {_place(error)}")
+            failure = WorkerDied(f"the worker process failed: {_kind(error)} {_place(error)}")
         # Cycles of what failed before hold the rows of a chunk, and by themselves are hardly ever collected.
         gc.collect()
         return failure
+
+
+def _kind(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno:
+        return f"{type(error).__name__} ({os.strerror(error.errno)})"
+    return type(error).__name__
 
 
 def _place(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """Worker processes: what becomes of their batches, their errors, their deaths and of signals."""
 
+import errno
 import os
 import random
 import resource
@@ -52,6 +53,8 @@ class Actor:
     def _act(self, what: str, value: str = "") -> Outcome:
         if what in ERRORS:
             raise ERRORS[what]("because of secret rows" if what == "fault" else value)
+        if what == "disk":
+            raise OSError(errno.ENOSPC, "secret", "secret")
         if what == "riddle":
             return cast(Outcome, Riddle())
         if what == "cycle":
@@ -176,12 +179,16 @@ def test_what_the_processor_says_of_the_database_comes_through(
         done(pool, load(pool, f"{name} reason"))
 
 
-def test_a_fault_of_ours_costs_the_batch_not_the_pool_and_quotes_nothing(pool: Pool) -> None:
+@pytest.mark.parametrize(
+    ("fault", "told"), [("fault", "KeyError"), ("disk", "OSError (No space left on device)")]
+)
+def test_a_fault_of_ours_costs_the_batch_not_the_pool_and_quotes_nothing(
+    pool: Pool, fault: str, told: str
+) -> None:
     with pytest.raises(WorkerDied) as caught:
-        done(pool, load(pool, "fault"))
-    assert str(caught.value).startswith("the worker process failed: KeyError File ") and "secret" not in str(
-        caught.value
-    )
+        done(pool, load(pool, fault))
+    assert str(caught.value).startswith(f"the worker process failed: {told} File ")
+    assert "secret" not in str(caught.value)
     assert done(pool, load(pool, "next"))[0].state == "loaded"
 
 
