@@ -29,7 +29,7 @@ MINUTES = {
     "overflow": 3,
     "sabotage": 6,
     "documents": 0.3,
-    "model": 0.4,
+    "model": 0.6,
     "soak": 2,
 }
 
