@@ -44,9 +44,13 @@ def main(
     seed = random.SystemRandom().randrange(2**31) if seed is None else seed
     with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
         run = partial(runner.run_apart, minutes=minutes, seed=seed)
-        ours = [_told(pool.submit(run, leg)) for leg in chosen]
-        others = [_told(pool.submit(run, leg, naive=True)) for leg in chosen if naive and leg.naive]
-        results, beside = [[future.result() for future in futures] for futures in (ours, others)]
+        longest_first = sorted(chosen, key=lambda leg: -leg.minutes)
+        ours = {leg.name: _told(pool.submit(run, leg)) for leg in longest_first}
+        others = {leg.name: _told(pool.submit(run, leg, naive=True)) for leg in chosen if naive and leg.naive}
+        results, beside = [
+            [futures[leg.name].result() for leg in chosen if leg.name in futures]
+            for futures in (ours, others)
+        ]
     Console(width=_CONSOLE_WIDTH).print(_table(results, beside, minutes, seed))
     if json_file:
         report = {"seed": seed, "minutes": minutes, "ours": _plain(results), "naive": _plain(beside)}

@@ -35,9 +35,9 @@ class Leg:
 
 
 LEGS = (
-    Leg("kill-points", syscalls.kill_points, 0, "points", "0 lost, doubled, torn", 60, naive=False),
-    Leg("kill-pairs", syscalls.kill_pairs, 500, "pairs", "0 lost, doubled, torn", 30, naive=False),
-    Leg("replay-points", syscalls.replay_points, 0, "points", "0 lost, doubled, torn", 60, naive=False),
+    Leg("kill-points", syscalls.kill_points, 0, "points", "0 lost, doubled, torn", 20, naive=False),
+    Leg("kill-pairs", syscalls.kill_pairs, 500, "pairs", "0 lost, doubled, torn", 20, naive=False),
+    Leg("replay-points", syscalls.replay_points, 0, "points", "0 lost, doubled, torn", 30, naive=False),
     Leg("kills", processes.kills, 2000, "kills", "0; first commit p99 < 3 s", 60),
     Leg("stops", processes.stops, 300, "stops", "0; exit p99 < 5 s", 20),
     Leg("messages", network.messages, 0, "messages", "0 at every boundary", 30, naive=False),
