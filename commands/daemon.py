@@ -189,12 +189,13 @@ class Daemon:
 
     def _settle(self, outcome: Outcome) -> None:
         self._backlog.settle(outcome)
-        self._totals[outcome.state] += 1
-        if outcome.state in ("loaded", "duplicate", "failed"):
+        tries = self._backlog.tries(outcome.name)
+        if outcome.state in ("loaded", "failed") or (outcome.state == "duplicate" and tries <= 1):
+            self._totals[outcome.state] += 1
             self._totals["rows"] += outcome.counts.inserted
             self._totals["rejected"] += outcome.counts.rejected
             log_outcome(self._log, outcome)
-        elif outcome.state == "waiting" and self._backlog.tries(outcome.name) == _TRIES_UNTIL_LOGGED:
+        elif tries == _TRIES_UNTIL_LOGGED:  # such as a file that is loaded but can't be removed
             log_waiting(self._log, outcome)
 
     def _is_done(self) -> bool:

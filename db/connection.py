@@ -40,6 +40,11 @@ _SESSION = {
     "search_path": "mobileye_data, public",
     "idle_in_transaction_session_timeout": "'10min'",
     "lock_timeout": "'60s'",
+    # The server's end of a dead link: else it would keep our locks for two hours, as systems have it.
+    "tcp_user_timeout": "'10s'",
+    "tcp_keepalives_idle": "4",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
 }
 
 #: How a server says no to a connection for a reason that only a person can remove. A refused

@@ -41,14 +41,15 @@ LEGS = (
     Leg("kills", processes.kills, 2000, "kills", "0; first commit p99 < 3 s", 60),
     Leg("stops", processes.stops, 300, "stops", "0; exit p99 < 5 s", 20),
     Leg("messages", network.messages, 0, "messages", "0 at every boundary", 30, naive=False),
-    Leg("silence", network.silence, 20, "silences", "0; noticed within 12 s, frozen 130 s", 30, naive=False),
+    Leg("silence", network.silence, 6, "silences", "0; noticed within 12 s, frozen 130 s", 30, naive=False),
+    Leg("dead-links", network.dead_links, 10, "links", "0; noticed within 12 s, free in 17", 30, naive=False),
     Leg("restarts", server.restarts, 100, "restarts", "0; resumes within 10 s", 10),
     Leg("sqlstates", server.codes, 80, "faults", "0 good files failed; resumes within 10 s", 10, naive=False),
     Leg("hostile-folder", folder.hostile, 0, "guests", "no hang over 1 s, target untouched", 10),
     Leg("races", folder.races, 2000, "races", "0 torn, 0 wrong deletes", 20),
     Leg("bombs", parser.bombs, 0, "bombs", "verdict < 10 s, < 300 MB, no crash", 10),
     Leg("overflow", watching.overflow, 50_000, "files", "all within a rescan and work time", 10, naive=False),
-    Leg("sabotage", watching.sabotage, 60, "harms", "0; loaded within one rescan", 10, naive=False),
+    Leg("sabotage", watching.sabotage, 70, "harms", "0; loaded within one rescan", 10, naive=False),
     Leg("failing-calls", syscalls.failing_calls, 0, "points", "0 lost, doubled, torn", 60, naive=False),
     Leg(
         "documents", documents.random_documents, 50_000, "documents", "all as the reference", 15, naive=False

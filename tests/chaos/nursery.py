@@ -50,7 +50,7 @@ class Held:
 
     def run(self, seconds: float = 60) -> Ended:
         """To its end, or until it is killed for taking too long."""
-        watch = threading.Timer(seconds, os.kill, (self.pid, SIGKILL))
+        watch = threading.Timer(seconds, self._kill)
         deadline = time.monotonic() + seconds
         watch.start()
         try:
@@ -60,6 +60,10 @@ class Held:
         finally:
             watch.cancel()
         return replace(ended, hung=time.monotonic() > deadline)
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError):  # it was just in time
+            os.kill(self.pid, SIGKILL)
 
 
 class Nursery:

@@ -27,7 +27,7 @@ MINUTES = {
     "races": 1.5,
     "bombs": 5,
     "overflow": 3,
-    "sabotage": 6,
+    "sabotage": 5,
     "documents": 0.3,
     "model": 0.6,
     "soak": 2,

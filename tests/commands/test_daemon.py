@@ -374,6 +374,36 @@ def test_workers_that_can_not_start_are_told_once_and_tried_again(
     ], told
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give the folder and a file to somebody else")
+def test_a_file_that_may_be_read_but_not_removed_is_loaded_once_and_told_twice(
+    tmp_path: Path, database: Database
+) -> None:
+    """In a folder with the sticky bit, as /tmp is."""
+    daemon = Daemon(tmp_path, database.url, RESCAN_SECONDS=0.5)
+    daemon.prefix = ("setpriv", "--bounding-set=-all")
+    path = daemon.drop("vehicles_status_1.json", one_status(1))
+    daemon.incoming.chmod(0o1777)
+    for owned in (daemon.incoming, path):
+        os.chown(owned, 1234, 1234)
+    daemon.start()
+    until(lambda: " waiting file=vehicles_status_1.json" in daemon.log())
+    daemon.drop("vehicles_status_2.json", one_status(2))
+    until(lambda: daemon.left() == ["vehicles_status_1.json"])
+    assert daemon.stop() == 0
+    assert states_of(daemon) == {
+        "vehicles_status_1.json": ("loaded", 1),
+        "vehicles_status_2.json": ("loaded", 1),
+    }
+    told = [line for line in daemon.log().splitlines() if "vehicles_status_1.json" in line]
+    assert len(told) == 2 and all("it can't be moved: Operation not permitted" in line for line in told), told
+    assert "stopped loaded=2 duplicate=0 failed=0 waiting=1 rows=2" in daemon.log()
+
+
+def states_of(daemon: Daemon) -> dict[str, tuple[str, int]]:
+    rows = daemon.rows("SELECT name, state, rows_inserted FROM mobileye_data.ingested_files")
+    return {name: (state, inserted) for name, state, inserted in rows}
+
+
 class ScriptedPool:
     """Its batches end as the test says."""
 

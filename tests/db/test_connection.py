@@ -251,6 +251,10 @@ HOSTILE = {
     "search_path": ("pg_catalog", "mobileye_data, public"),
     "lock_timeout": ("1", "1min"),
     "idle_in_transaction_session_timeout": ("1", "10min"),
+    "tcp_user_timeout": ("0", "10000"),
+    "tcp_keepalives_idle": ("0", "4"),
+    "tcp_keepalives_interval": ("0", "2"),
+    "tcp_keepalives_count": ("0", "3"),
     "client_min_messages": ("debug5", "error"),
 }
 

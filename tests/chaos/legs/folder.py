@@ -99,6 +99,15 @@ def _closed(folder: Path, secret: Path) -> None:
     (folder / "closed.json").chmod(0)
 
 
+def _sticky(folder: Path, secret: Path) -> None:
+    """What may be read but not removed, as in /tmp: it is loaded, and stays."""
+    if os.geteuid() == 0:  # only root can give it to somebody else
+        folder.chmod(0o1777)
+        (folder / "sticky.json").write_bytes(b'{"vehicle_status":[]}')
+        for owned in (folder, folder / "sticky.json"):
+            os.chown(owned, 1234, 1234)
+
+
 def _long_name(folder: Path, secret: Path) -> None:
     (folder / ("x" * 250 + ".json")).write_bytes(b"{]")
 
@@ -141,6 +150,7 @@ _GUESTS: dict[str, Callable[[Path, Path], None]] = {
         _hard_link,
         _folder,
         _closed,
+        _sticky,
         _long_name,
         _odd_names,
         _sparse,

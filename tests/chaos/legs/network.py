@@ -7,6 +7,7 @@ from contextlib import suppress
 from itertools import cycle, product
 
 from processing.pulse import DATABASE_SECONDS
+from tests.chaos.link import Link, plugged
 from tests.chaos.proxy import TO_CLIENT, TO_SERVER, Fault, Harm, Proxy
 from tests.chaos.rig import Figure, Finding, Rig, Trial, p99
 from tests.support import query, until
@@ -19,6 +20,9 @@ _ANSWERS = 45
 
 #: What db/connection.py gives a link that is dead, and two seconds to notice.
 _DEADLINE = 12.0
+
+#: Rows of a file that takes long enough to be caught at it; and what a start and its load may take.
+_LONG, _START = 200_000, 5.0
 
 #: What processing/pulse.py gives a server that is frozen, and as long again as a restart takes.
 _FROZEN_DEADLINE = DATABASE_SECONDS + 10
@@ -56,6 +60,70 @@ def silence(trial: Trial) -> Finding:
             Figure("frozen backend noticed p99", p99(frozen), _FROZEN_DEADLINE),
             Figure("black hole noticed p99", p99(swallowed), _DEADLINE),
         )
+
+
+def dead_links(trial: Trial) -> Finding:
+    """The link dies in a transaction, with a word or without; or the daemon too, and its backend lives on."""
+    trial.volume = max(trial.volume, 3)  # one of each
+    noticed: list[float] = []
+    freed: list[float] = []
+    with plugged(trial.server) as link, trial.rig(WORKERS=1) as rig:
+        _move(rig, link)
+        with rig.watched():
+            for number in trial.rounds():
+                rig.drop(_LONG)
+                until(lambda: _is_writing(rig), 20, "a transaction has written")
+                with link.pulled() if number % 3 == 1 else link.swallowing():
+                    if number % 3 == 2:
+                        freed.append(_loaded_from_here(rig))
+                        _move(rig, link)
+                    else:
+                        noticed.append(_noticed(rig))
+                rig.revive()
+                rig.drain()
+        return rig.finding(
+            Figure("dead link noticed p99", p99(noticed), _DEADLINE),
+            Figure("zombie's locks free p99", p99(freed), _DEADLINE + _START),
+        )
+
+
+def _move(rig: Rig, link: Link) -> None:
+    """To the far end of the cable, from the next start on."""
+    rig.daemon.prefix = link.prefix
+    rig.daemon.url = rig.url.replace("127.0.0.1", link.server)
+
+
+def _is_writing(rig: Rig) -> bool:
+    statement = """
+        SELECT 1 FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = 'mobileye-data' AND backend_xid IS NOT NULL
+    """
+    return bool(query(rig.url, statement))
+
+
+def _noticed(rig: Rig) -> float:
+    started, before = time.monotonic(), _outages(rig)
+    rig.drop(12)  # if the other one was done already
+    with suppress(AssertionError):  # the figure tells
+        until(lambda: _outages(rig) > before, 2 * _DEADLINE)
+    return time.monotonic() - started
+
+
+def _outages(rig: Rig) -> int:
+    return rig.daemon.log().count(" waiting for the database ")
+
+
+def _loaded_from_here(rig: Rig) -> float:
+    """How long a file waits whose first load has left a backend behind, with its locks, that hears no end."""
+    assert _is_writing(rig), "the transaction has ended already"
+    rig.end()
+    rig.daemon.prefix, rig.daemon.url = (), rig.url
+    started = time.monotonic()
+    rig.daemon.start(wait=False)
+    with suppress(AssertionError):  # the figure tells
+        rig.daemon.until_empty(120)
+    rig.end()
+    return time.monotonic() - started
 
 
 def _faults(rig: Rig, proxy: Proxy) -> list[Fault]:

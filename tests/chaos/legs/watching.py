@@ -96,6 +96,38 @@ def _linked(rig: Rig) -> None:
     rig.daemon.incoming.symlink_to(elsewhere)
 
 
+def _unmounted(rig: Rig) -> None:
+    """A file system of its own, taken away while it is in use, and put back; what was in it waits there."""
+    folder = rig.daemon.incoming
+    aside = rig.daemon.folder / "mounted"
+    aside.mkdir()
+    with _mounted(aside):
+        _mount("--bind", str(aside), str(folder))
+        assert rig.seconds_to_load(20) < _RESCAN + _WORK
+        _unmount(folder)
+        time.sleep(_RESCAN)
+        _mount("--bind", str(aside), str(folder))
+        assert rig.seconds_to_load(20) < _RESCAN + _WORK
+        _unmount(folder)
+
+
+@contextmanager
+def _mounted(folder: Path) -> Iterator[None]:
+    _mount("-t", "tmpfs", "none", str(folder))
+    try:
+        yield
+    finally:
+        _unmount(folder)
+
+
+def _mount(*arguments: str) -> None:
+    subprocess.run(["mount", *arguments], check=True, capture_output=True)
+
+
+def _unmount(folder: Path) -> None:
+    subprocess.run(["umount", "--lazy", str(folder)], check=True, capture_output=True)
+
+
 def _emitter_dies(rig: Rig) -> None:
     """The thread that reads inotify's events gets an error instead of them."""
     assert rig.daemon.process is not None
@@ -148,4 +180,5 @@ _HARMS: dict[str, Callable[[Rig], None]] = {
     "folder renamed": _renamed,
     "folder linked": _linked,
     "dead emitter": _emitter_dies,
+    "folder unmounted": _unmounted,  # the last: not every machine lets tests mount
 }
