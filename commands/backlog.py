@@ -28,10 +28,11 @@ _RETRIES_A_SECOND = 500
 
 @dataclass
 class _Waiting:
-    """A file that was not ready; since: when it was first seen with this stamp."""
+    """A file that was not ready, or could not be removed; since: when it was first seen with this stamp."""
 
     stamp: Stamp | None
     since: float
+    is_loaded: bool = False
     delay: float = _FIRST_DELAY
     tries: int = 0
     due: float = 0.0
@@ -99,6 +100,7 @@ class Backlog:
         name, again = outcome.name, self._flying.pop(outcome.name, False)
         if outcome.state == "waiting" or (outcome.reason and outcome.state != "failed"):
             self._postpone(name, outcome.stamp)
+            self._waiting[name].is_loaded = outcome.state in ("loaded", "duplicate")
         else:
             self._forget(name)
         if outcome.state == "alone":
@@ -168,8 +170,15 @@ class Backlog:
 
     def _work(self, name: str) -> Work:
         waiting = self._waiting.get(name)
-        settled = waiting is not None and time.monotonic() - waiting.since >= self._settle_seconds
-        return Work(name, waiting.stamp if waiting and settled else None, self._condemned(name))
+        if waiting is None:
+            return Work(name, condemned=self._condemned(name))
+        settled = time.monotonic() - waiting.since >= self._settle_seconds
+        return Work(
+            name,
+            settled=waiting.stamp if settled else None,
+            condemned=self._condemned(name),
+            loaded=waiting.stamp if waiting.is_loaded else None,
+        )
 
     def _condemned(self, name: str) -> str | None:
         deaths = self._deaths.get(name, _Deaths())
@@ -180,8 +189,9 @@ class Backlog:
     def _postpone(self, name: str, stamp: Stamp | None) -> None:
         now = time.monotonic()
         known = self._waiting.get(name)
-        if known is None or known.stamp != stamp:
+        if known is None or not _is_same(known.stamp, stamp):
             known = self._waiting[name] = _Waiting(stamp, now)
+        known.stamp = stamp
         crowd = len(self._waiting) / _RETRIES_A_SECOND
         # Rounded up: a crowd is tried batch by batch, not one by one.
         known.due = now + known.delay if known.delay > crowd else math.ceil(now + crowd)
@@ -208,3 +218,8 @@ class Backlog:
 
 def _first(names: Iterable[str], count: int) -> Iterator[str]:
     return (name for name, _ in zip(names, range(count), strict=False))
+
+
+def _is_same(one: Stamp | None, other: Stamp | None) -> bool:
+    """A try to set it aside that fails moves it there and back."""
+    return one == other or (one is not None and other is not None and one.is_same_but_moved(other))

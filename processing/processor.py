@@ -34,12 +34,14 @@ class Work(Struct, frozen=True):
     """A file to load.
 
     settled is the stamp with which it has waited for long enough to be failed if it still ends in the
-    middle; condemned says why it must not be read again.
+    middle; condemned says why it must not be read again; loaded is the stamp with which its rows were
+    committed, when it could not be removed.
     """
 
     name: str
     settled: Stamp | None = None
     condemned: str | None = None
+    loaded: Stamp | None = None
 
 
 class Outcome(Struct, frozen=True):
@@ -90,7 +92,7 @@ class Processor:
             for file in files:
                 with file.judged():
                     self._open(file, stack)
-            self._write([file for file in files if file.error is None])
+            self._write([file for file in files if file.error is None and not file.is_duplicate])
             self._record_failures(files)
             outcomes = [self._settle(file) for file in files]
         seconds = (time.monotonic() - started) / len(batch)
@@ -98,6 +100,9 @@ class Processor:
 
     def _open(self, file: "_File", stack: ExitStack) -> None:
         source = file.source = stack.enter_context(self._open_file(self._folder, file.work.name))
+        if file.work.loaded == source.stamp:
+            file.is_duplicate = True
+            return
         if source.stamp.size > self._max_bytes:
             size = source.stamp.size
             raise BadFile(f"expected at most {self._max_bytes} bytes (MAX_FILE_BYTES), got {size}")

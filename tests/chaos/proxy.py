@@ -101,7 +101,8 @@ class Proxy:
             except OSError:
                 client.close()
                 continue
-            self._links.append(_Link(self, client, server))
+            with suppress(OSError):  # it was cut already
+                self._links.append(_Link(self, client, server))
 
 
 class _Link:

@@ -323,3 +323,17 @@ def test_only_stuck_means_that_nothing_is_left_that_could_still_end(backlog: Bac
     assert not backlog.only_stuck(61)
     clock.now += 62
     assert backlog.only_stuck(61)
+
+
+def test_a_file_that_was_moved_there_and_back_by_us_waits_longer_and_longer(
+    backlog: Backlog, clock: Clock
+) -> None:
+    backlog.see(["a"])
+    come_back(backlog, "waiting")
+    first = backlog.next_due() - clock.now
+    clock.go_to(backlog.next_due())
+    moved = Stamp(STAMP.device, STAMP.inode, STAMP.size, STAMP.mtime_ns, STAMP.ctime_ns + 1)
+    come_back(backlog, "waiting", moved)
+    assert backlog.next_due() - clock.now > first and backlog.tries("a") == 2
+    clock.go_to(clock.now + 60)
+    assert [work.settled for work in take(backlog)] == [moved]

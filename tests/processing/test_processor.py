@@ -1,5 +1,6 @@
 """Batches of files through a real Processor into a real PostgreSQL, read back through SQL."""
 
+import errno
 import gzip
 import hashlib
 import os
@@ -217,6 +218,31 @@ def test_a_large_file_again_is_a_duplicate(loader: Loader, tiny: None) -> None:
     assert loader.load(vehicles_status_1=content)[0].counts.inserted == 50
     assert states(loader.load(vehicles_status_2=content)) == ["duplicate"]
     assert loader.rows("SELECT deliveries, last_name FROM ingested_files") == [(2, "vehicles_status_2.json")]
+
+
+def test_a_file_that_could_not_be_removed_is_removed_later_unread_unless_it_has_changed(
+    loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works = [Work("vehicles_status_1.json"), Work("vehicles_status_2.json")]
+    for second, work in enumerate(works):
+        drop(loader.incoming, work.name, statuses(report(second)))
+    with monkeypatch.context() as patch:
+        patch.setattr("processing.settle.os.rename", refuse)
+        stuck, other = loader.processor.load(works)
+    assert states([stuck, other]) == ["loaded", "loaded"] and stuck.reason and other.reason
+    (loader.incoming / "vehicles_status_2.json").write_bytes(statuses(report(2)))
+    outcomes = loader.processor.load(
+        [
+            Work("vehicles_status_1.json", loaded=stuck.stamp),
+            Work("vehicles_status_2.json", loaded=other.stamp),
+        ]
+    )
+    assert states(outcomes) == ["duplicate", "loaded"] and loader.left() == []
+    assert loader.values("SELECT deliveries FROM ingested_files") == [1, 1, 1]
+
+
+def refuse(source: str, target: str) -> None:
+    raise PermissionError(errno.EPERM, "not now")
 
 
 # The same record again -------------------------------------------------------------------------------
