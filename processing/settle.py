@@ -72,8 +72,7 @@ class Settler:
     def close(self) -> None:
         """Leaves no private folder behind."""
         if self._private is not None:
-            os.close(self._private[1])
-            self._private = None
+            self._unlock()
             recover_claims(self._folder)
 
     def _set_aside(self, path: str, name: str, reason: str) -> str:
@@ -101,9 +100,7 @@ class Settler:
     def _take(self, name: str) -> Iterator[str]:
         """Renames what has the name into the private folder, and back if something goes wrong."""
         with _not_ready():
-            if self._private is None or not os.path.isdir(self._private[0]):
-                self._private = _private_folder(self._folder)
-            taken = os.path.join(self._private[0], name)
+            taken = os.path.join(self._claims(), name)
             os.rename(os.path.join(self._folder, name), taken)
             try:
                 yield taken
@@ -111,6 +108,19 @@ class Settler:
                 with suppress(FileNotFoundError):  # what went wrong is the reason, not what came of it
                     put_back(taken, self._folder, name)
                 raise
+
+    def _claims(self) -> str:
+        """The private folder, a new one if the old one is away."""
+        if self._private is not None and not os.path.isdir(self._private[0]):
+            self._unlock()  # else what was unmounted would be in use for ever
+        if self._private is None:
+            self._private = _private_folder(self._folder)
+        return self._private[0]
+
+    def _unlock(self) -> None:
+        assert self._private is not None
+        os.close(self._private[1])
+        self._private = None
 
 
 class LeaveAlone:

@@ -25,8 +25,8 @@ class Harm(StrEnum):
 
 
 _MILD = (Harm.DELAY, Harm.SLICE)
-_DELAY = 0.3
-_SWALLOWED_FOR = 0.2
+_DELAY = 0.1
+_SWALLOWED_FOR = 0.1
 _LONGEST_SLICED = 400
 
 
@@ -101,8 +101,7 @@ class Proxy:
             except OSError:
                 client.close()
                 continue
-            with suppress(OSError):  # it was cut already
-                self._links.append(_Link(self, client, server))
+            self._links.append(_Link(self, client, server))
 
 
 class _Link:
@@ -113,8 +112,9 @@ class _Link:
         self._client, self._server = client, server
         self._swallows = False
         self._is_cut = threading.Event()
+        for end in (client, server):  # before a thread may close one of them
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for source, sink, direction in ((client, server, TO_SERVER), (server, client, TO_CLIENT)):
-            sink.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             threading.Thread(target=self._pass, args=(source, sink, direction), daemon=True).start()
 
     def cut(self) -> None:

@@ -161,7 +161,7 @@ class Rig:
         if self.daemon.process is None or self.daemon.process.poll() is not None:
             self.daemon.start(wait=False)
 
-    def drain(self, seconds: float = 90) -> None:
+    def drain(self, seconds: float = 180) -> None:
         """Waits for the backlog; what is left then is counted."""
         with suppress(AssertionError):
             self.daemon.until_empty(seconds)
@@ -190,6 +190,8 @@ class Rig:
 
     def finding(self, *figures: Figure) -> Finding:
         """What the oracle says of a drained rig."""
+        if self.daemon.left():
+            self.end()  # what it loads while the oracle looks would seem to be lost
         counts = judge(self.url, self.journal, self.daemon.incoming, self.daemon.failed)
         counts["torn"] += len(self.reader.torn)
         leaking = leaks(self.daemon.log().splitlines(), [self._trial.server.password])

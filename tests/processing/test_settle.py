@@ -498,14 +498,18 @@ def until_recovered(folders: Folders) -> Iterator[str]:
 
 
 def test_a_settler_goes_on_when_its_claims_folder_was_removed(folders: Folders) -> None:
+    """And lets go of it: it may be on a disk that is to be unmounted."""
     settler = folders.settler()
+    descriptors = []
     for _ in range(2):
         folders.put()
         with open_source(str(folders.incoming), NAME) as source:
             settler.loaded(source)
         for claims in (folders.incoming / CLAIMS).iterdir():
             claims.rmdir()
+        descriptors.append(len(os.listdir("/dev/fd")))
     assert contents(folders.incoming) == {}
+    assert descriptors[0] == descriptors[1]
 
 
 def test_a_claims_folder_that_cannot_be_looked_at_is_told_and_not_made_for_ever(
