@@ -176,6 +176,20 @@ class KillRig:
         return int(count)
 
 
+class FailRig(KillRig):
+    """The same without files that share a record: one of which a call fails comes after the others."""
+
+    def dropped(self) -> Iterator[tuple[str, bytes]]:
+        yield from {
+            **dict(super().dropped()),
+            "objects_detection_2.json": detections(*(event(100 + i % 10) for i in range(15))),
+            "objects_detection_3.json": detections(
+                event(200, ("cars", 2)), event(200, ("cars", 7)), {"no": "event"}
+            ),
+            "vehicles_status_2.json": statuses(report(120, "parking"), report(103, "driving")),
+        }.items()
+
+
 @contextmanager
 def _tracer(held: Held, *options: str) -> Iterator[None]:
     """strace, from where the program is held to its end; of one thread only, unless told otherwise."""

@@ -11,7 +11,7 @@ from errno import EACCES, EINTR, EIO, EMFILE, ENOSPC, errorcode
 from random import Random
 from threading import Lock
 
-from tests.chaos.kills import KillRig, Point
+from tests.chaos.kills import FailRig, KillRig, Point
 from tests.chaos.nursery import Ended
 from tests.chaos.replays import ReplayRig
 from tests.chaos.rig import Figure, Finding, Trial, prepare
@@ -69,7 +69,7 @@ def replay_points(trial: Trial) -> Finding:
 
 def failing_calls(trial: Trial) -> Finding:
     """An error instead of the call, once or from then on; then a run without faults."""
-    return _campaign(trial, KillRig, _failures)
+    return _campaign(trial, FailRig, _failures)
 
 
 @dataclass(frozen=True)
