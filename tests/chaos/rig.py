@@ -161,8 +161,11 @@ class Rig:
         if self.daemon.process is None or self.daemon.process.poll() is not None:
             self.daemon.start(wait=False)
 
-    def drain(self, seconds: float = 180) -> None:
-        """Waits for the backlog; what is left then is counted."""
+    def drain(self, seconds: float = 900) -> None:
+        """Waits for the backlog; what is left then is counted.
+
+        For long: on a slow machine large files hardly get through between two kills, and gather.
+        """
         with suppress(AssertionError):
             self.daemon.until_empty(seconds)
 

@@ -1,6 +1,5 @@
 """Kills and stops the daemon and its workers at random under load."""
 
-import os
 import signal
 import time
 from collections.abc import Sequence
@@ -11,9 +10,6 @@ import psutil
 from tests.chaos.rig import Figure, Finding, Rig, Trial, p99
 from tests.support import until
 
-#: After so many kills a backlog of so many files must have shrunk.
-_BREATH, _MANY = 25, 150
-
 _VICTIMS = ("daemon", "a worker", "all workers")
 
 
@@ -22,9 +18,7 @@ def kills(trial: Trial) -> Finding:
     restarts: list[float] = []
     with trial.rig() as rig:
         with rig.loaded():
-            for number in trial.rounds():
-                if number % _BREATH == 0:
-                    _let_it_breathe(rig)
+            for _ in trial.rounds():
                 time.sleep(trial.rng.uniform(0, 0.5))
                 if trial.rng.choice(_VICTIMS) == "daemon":
                     rig.end()
@@ -51,12 +45,6 @@ def stops(trial: Trial) -> Finding:
     if codes - {0} and trial.is_ours:
         finding.complaints.append(f"exit codes {sorted(codes)}")
     return finding
-
-
-def _let_it_breathe(rig: Rig) -> None:
-    """On a slow machine large files take longer than is between two kills: in the end only they wait."""
-    with suppress(AssertionError):  # the backlog tells at the end
-        until(lambda: len(os.listdir(rig.daemon.incoming)) < _MANY, 60)
 
 
 def _first_commit(rig: Rig) -> float:
