@@ -373,7 +373,7 @@ def test_whatever_is_killed_and_when_each_batch_ends_at_once(pool: Pool) -> None
     for _ in range(40):
         flights = [load(pool, *["pid"] * 5000) for _ in range(2)]
         time.sleep(rng.choice((0, 0.01, 0.3)) * rng.random())
-        for worker in rng.sample(workers(), rng.choice((1, 2))):
+        for worker in workers()[: rng.choice((1, 2))]:  # one from the round before may just be gone
             worker.kill()
         until(lambda flights=flights: all(flight.done() for flight in flights), 10)  # type: ignore[misc]
         for flight in flights:
