@@ -27,6 +27,12 @@ def announce(log: Log, settings: Settings) -> None:
     log.info("query it", with_command="python main.py sql 'select * from vehicle_status'")
 
 
+def warn_of_fsync(log: Log) -> None:
+    """We delete a file since its rows are committed; then they must be kept."""
+    reason = "fsync=off: if its machine crashes it may lose rows whose files are deleted"
+    log.warning("the database is not safe", reason=reason)
+
+
 def log_outcome(log: Log, outcome: Outcome) -> None:
     """One line for a file that has come to its end."""
     pairs: dict[str, object] = {"file": printable(outcome.name)}

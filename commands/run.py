@@ -10,11 +10,12 @@ from commands.daemon import Daemon
 from commands.database import connected, open_database
 from commands.logs import Log, adopt_libraries, make_log
 from commands.outage import Outage
-from commands.report import announce, say_goodbye
+from commands.report import announce, say_goodbye, warn_of_fsync
 from commands.stop import Stop
 from config import Settings
 from db.connection import Database
 from db.embedded import Unwanted
+from db.queries import keeps_commits
 from processing.errors import DatabaseUnavailable, Misconfigured
 
 
@@ -52,7 +53,9 @@ def prepare_database(running: Callable[[], Database], log: Log, stop: Stop, *, o
     outage: Outage | None = None
     while not stop.event.is_set():
         try:
-            with connected(running()):
+            with connected(running()) as connection:
+                if not keeps_commits(connection):
+                    warn_of_fsync(log)
                 return True
         except DatabaseUnavailable as error:
             if stop.event.is_set():

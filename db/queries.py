@@ -1,4 +1,4 @@
-"""The questions about what was loaded, for status."""
+"""The questions about what was loaded, for status, and about the server that has it."""
 
 from datetime import datetime
 from typing import Any
@@ -73,6 +73,11 @@ def last_files(connection: Connection, count: int, *states: str) -> list[FileEnt
         count,
     )
     return [FileEntry(**row) for row in rows]
+
+
+def keeps_commits(connection: Connection) -> bool:
+    """Whether the server means to keep what it has committed when its machine crashes."""
+    return bool(_rows(connection, "SELECT current_setting('fsync')::bool AS is_on")[0]["is_on"])
 
 
 def _rows(connection: Connection, statement: str, *values: object) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from commands.run import run
 from config import Settings
 from db.connection import Database
 from db.keeper import open_lock, try_lock
-from tests.support import Daemon, detections, drop, event, report, statuses, until
+from tests.support import Daemon, Server, detections, drop, event, report, statuses, until
 
 GOOD = statuses(report())
 NOWHERE = "postgresql://127.0.0.1:1/d"
@@ -128,6 +128,13 @@ def test_giving_up_is_one_sentence_and_exit_code_1(tmp_path: Path) -> None:
     assert "Traceback" not in daemon.log() and daemon.left() == ["vehicles_status_1.json"]
 
 
+def test_a_server_that_may_forget_what_it_committed_is_told_once(daemon: Daemon, server: Server) -> None:
+    assert server.execute("SHOW fsync") == [("off",)]
+    assert once(daemon) == 0
+    (line,) = [line for line in daemon.log().splitlines() if "warning" in line]
+    assert ' the database is not safe reason="fsync=off: if its machine crashes it may lose rows' in line
+
+
 # The embedded database ----------------------------------------------------------------------------
 
 
@@ -143,7 +150,7 @@ def test_the_first_start_with_nothing_configured_and_a_kill_and_a_start_again(tm
     assert done.stdout == "count,sum\n2,2\n"
     assert daemon.stop() == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "incoming", "log"]
-    assert "Traceback" not in daemon.log()
+    assert "Traceback" not in daemon.log() and "not safe" not in daemon.log()
 
 
 def test_an_embedded_database_that_dies_is_started_again(tmp_path: Path) -> None:
