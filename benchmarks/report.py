@@ -72,17 +72,20 @@ def keep(path: Path, figures: list[Figures], ratios: list[Ratio], facts: dict[st
 
 
 def plot(path: Path, figures: list[Figures], facts: dict[str, Any]) -> None:
-    """A panel for each work with several contenders: bars of the medians, whiskers from min to max."""
+    """A panel for each work with several rates: bars of the medians, whiskers from min to max."""
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    works = [work for work in dict.fromkeys(row.work for row in figures) if _has_bars(work, figures)]
-    canvas, axes = pyplot.subplots(len(works), 1, figsize=(8, 1.9 * len(works)), squeeze=False)
-    for axis, work in zip(axes[:, 0], works, strict=True):
-        rows = sorted((row for row in figures if row.work == work), key=lambda row: row.median)
-        colours = ["tab:green" if row.contender == "ours" else "tab:gray" for row in rows]
+    panels = _panels(figures)
+    heights = [1 + len(rows) for rows in panels]
+    canvas, axes = pyplot.subplots(
+        len(panels), 1, figsize=(8, 0.3 * sum(heights)), squeeze=False, height_ratios=heights
+    )
+    for axis, rows in zip(axes[:, 0], panels, strict=True):
+        is_race = any(row.contender == "ours" for row in rows)
+        colours = ["tab:gray" if is_race and row.contender != "ours" else "tab:green" for row in rows]
         spreads = [[row.median - min(row.values), max(row.values) - row.median] for row in rows]
         bars = axis.barh(
             [row.contender for row in rows],
@@ -91,7 +94,7 @@ def plot(path: Path, figures: list[Figures], facts: dict[str, Any]) -> None:
             color=colours,
         )
         axis.bar_label(bars, [f" {row.median:,.0f}" for row in rows], padding=6)
-        axis.set_title(f"{work}, {rows[0].unit}", loc="left", fontsize=10)
+        axis.set_title(f"{rows[0].work}, {rows[0].unit}", loc="left", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
         axis.margins(x=0.15)
     canvas.text(0.01, 0.005, f"{facts['date']}, {facts['machine']}", fontsize=7)
@@ -103,9 +106,15 @@ def _spread(row: Figures) -> tuple[float, float, float]:
     return row.median, min(row.values), max(row.values)
 
 
-def _has_bars(work: str, figures: list[Figures]) -> bool:
-    rows = [row for row in figures if row.work == work]
-    return len(rows) > 1 and rows[0].unit.endswith("/s")
+def _panels(figures: list[Figures]) -> list[list[Figures]]:
+    """The rates of each work from the lowest bar up: contenders by rank, our own cases as they came."""
+    panels = []
+    for work in dict.fromkeys(row.work for row in figures):
+        rows = [row for row in reversed(figures) if row.work == work]
+        if len(rows) > 1 and rows[0].unit.endswith("/s"):
+            is_race = any(row.contender == "ours" for row in rows)
+            panels.append(sorted(rows, key=lambda row: row.median) if is_race else rows)
+    return panels
 
 
 def _processor() -> str:
