@@ -3,7 +3,9 @@
 import errno
 import fcntl
 import os
+import re
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -19,6 +21,7 @@ from processing.errors import NotReady
 from processing.reader import Source, open_source
 from processing.settle import CLAIMS, OnLoaded, Settler, recover_claims
 from tests.processing.support import WRITER, as_other_user, beside
+from tests.support import ROOT
 
 NAME = "vehicles_status_1.json"
 NAMES = [
@@ -411,6 +414,40 @@ def test_a_failed_folder_that_cannot_be_synced_gives_its_file_back(
     ):
         folders.settler().failed(source, "bad")
     assert (contents(folders.incoming), os.listdir(folders.failed)) == ({NAME: b"old"}, [])
+
+
+SET_ASIDE = """
+import sys
+from processing.reader import open_source
+from processing.settle import OnLoaded, Settler
+folder, failed, name = sys.argv[1:]
+settler = Settler(folder, failed, failed, OnLoaded.DELETE)
+with open_source(folder, name) as source:
+    settler.failed(source, "it is bad")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="strace")
+def test_a_power_cut_leaves_a_bad_file_whole_under_one_of_its_names(folders: Folders, tmp_path: Path) -> None:
+    """Bytes before the name, note before its folder, both folders at last: the order of calls, by strace."""
+    folders.put(b"bad")
+    trace = tmp_path / "trace"
+    strace = ["strace", "-f", "-y", "-o", str(trace), "-e", "trace=fsync,renameat2"]
+    command = [sys.executable, "-c", SET_ASIDE, str(folders.incoming), str(folders.failed), NAME]
+    subprocess.run([*strace, *command], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    target = folders.failed / NAME
+    claimed_as = rf"{folders.incoming}/{re.escape(CLAIMS)}/\w+/{NAME}"
+    expected = [
+        rf"fsync\(\d+<{claimed_as}>\)",
+        rf'renameat2\(.*, "{claimed_as}", .*, "{target}", RENAME_NOREPLACE\)',
+        rf"fsync\(\d+<{target}.reason.txt>\)",
+        rf"fsync\(\d+<{folders.failed}>\)",
+        rf"fsync\(\d+<{folders.incoming}>\)",
+    ]
+    calls = [line for line in trace.read_text().splitlines() if " = 0" in line]
+    assert len(calls) == len(expected), calls
+    for call, pattern in zip(calls, expected, strict=True):
+        assert re.search(pattern, call)
 
 
 @pytest.mark.parametrize("atomic", [True, False])
