@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from processing.processor import Outcome, Work
+from processing.processor import Ended, Outcome, Work
 from processing.reader import Stamp
 
 #: A batch shares a transaction: so many files, or so many bytes, at most.
@@ -32,7 +32,7 @@ class _Waiting:
 
     stamp: Stamp | None
     since: float
-    is_loaded: bool = False
+    ended: Ended | None = None
     delay: float = _FIRST_DELAY
     tries: int = 0
     due: float = 0.0
@@ -98,9 +98,9 @@ class Backlog:
     def settle(self, outcome: Outcome) -> None:
         """A file has come back with its outcome."""
         name, again = outcome.name, self._flying.pop(outcome.name, False)
-        if outcome.state == "waiting" or (outcome.reason and outcome.state != "failed"):
+        if outcome.state == "waiting" or outcome.ended is not None:
             self._postpone(name, outcome.stamp)
-            self._waiting[name].is_loaded = outcome.state in ("loaded", "duplicate")
+            self._waiting[name].ended = outcome.ended
         else:
             self._forget(name)
         if outcome.state == "alone":
@@ -177,7 +177,7 @@ class Backlog:
             name,
             settled=waiting.stamp if settled else None,
             condemned=self._condemned(name),
-            loaded=waiting.stamp if waiting.is_loaded else None,
+            ended=waiting.ended,
         )
 
     def _condemned(self, name: str) -> str | None:

@@ -30,25 +30,32 @@ OpenFile = Callable[[str, str], AbstractContextManager[Source]]
 T = TypeVar("T")
 
 
+class Ended(Struct, frozen=True):
+    """A file that could not be removed or moved, with this stamp, though the ledger has it: as loaded, or
+    as failed for that reason."""
+
+    stamp: Stamp
+    failure: str = ""
+
+
 class Work(Struct, frozen=True):
     """A file to load.
 
     settled is the stamp with which it has waited for long enough to be failed if it still ends in the
-    middle; condemned says why it must not be read again; loaded is the stamp with which its rows were
-    committed, when it could not be removed.
+    middle; condemned says why it must not be read again; ended is how it did when it was tried before.
     """
 
     name: str
     settled: Stamp | None = None
     condemned: str | None = None
-    loaded: Stamp | None = None
+    ended: Ended | None = None
 
 
 class Outcome(Struct, frozen=True):
     """What became of a file.
 
-    loaded, duplicate and failed are final, but reason then says why the file is still there; waiting
-    and alone: it has to be tried again, or again without others; gone: it was not there.
+    loaded, duplicate and failed are final; waiting and alone: it has to be tried again, or again without
+    others; gone: it was not there. Whatever the state, ended is how it did if the file is still there.
     """
 
     name: str
@@ -59,6 +66,7 @@ class Outcome(Struct, frozen=True):
     counts: Counts = Counts()
     seconds: float = 0.0
     stamp: Stamp | None = None
+    ended: Ended | None = None
     target: str = ""
 
 
@@ -100,7 +108,9 @@ class Processor:
 
     def _open(self, file: "_File", stack: ExitStack) -> None:
         source = file.source = stack.enter_context(self._open_file(self._folder, file.work.name))
-        if file.work.loaded == source.stamp:
+        if file.ended is not None:
+            if file.ended.failure:
+                raise BadFile(file.ended.failure)
             file.is_duplicate = True
             return
         if source.stamp.size > self._max_bytes:
@@ -194,7 +204,7 @@ class Processor:
     def _record_failures(self, files: Sequence["_File"]) -> None:
         """Before any file is touched: from here on the database is not asked any more."""
         for file in files:
-            if isinstance(file.error, BadFile):
+            if isinstance(file.error, BadFile) and file.ended is None:
                 kind = file.kind.name if file.kind else None
                 self._sink.record_failure(file.delivery, kind, str(file.error))
 
@@ -217,7 +227,7 @@ class Processor:
         try:
             self._settler.loaded(file.opened)
         except NotReady as error:
-            return file.outcome(state, str(error))
+            return file.still_there(state, str(error))
         return file.outcome(state)
 
     def _settle_failed(self, file: "_File", reason: str) -> Outcome:
@@ -227,7 +237,7 @@ class Processor:
             else:
                 target = self._settler.failed(file.source, reason)
         except NotReady as error:
-            return file.outcome("waiting", f"{reason}; {error}")
+            return file.still_there("waiting", f"{reason}; {error}", failure=reason)
         return replace(file.outcome("failed", reason), target=target)
 
 
@@ -257,6 +267,12 @@ class _File:
         return self.opened.stamp.size > MAX_SHARED_BYTES
 
     @property
+    def ended(self) -> Ended | None:
+        """How this very file ended when it was tried before: it is neither read nor entered again."""
+        ended = self.work.ended
+        return ended if ended and self.source and self.source.stamp == ended.stamp else None
+
+    @property
     def delivery(self) -> Delivery:
         source = self.source
         digest, size = (source.sha256 or None, source.stamp.size) if source else (None, 0)
@@ -280,6 +296,14 @@ class _File:
         stamp = self.source.stamp if self.source else None
         size = stamp.size if stamp else 0
         return Outcome(self.work.name, state, reason, kind, size, self.counts, stamp=stamp)
+
+    def still_there(self, state: State, reason: str, failure: str = "") -> Outcome:
+        """Of a file that the ledger has, but that could not be removed or moved."""
+        outcome = self.outcome(state, reason)
+        if self.source is None:
+            return outcome
+        stamp = self.source.stamp_if_moved()
+        return replace(outcome, stamp=stamp, ended=Ended(stamp, failure))
 
     def _unless_changed(self, error: BadFile) -> BadFile | NotReady:
         """A file that somebody is writing is not bad yet."""

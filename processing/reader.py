@@ -97,6 +97,14 @@ class Source:
         if self.has_writer():
             raise NotReady("a program has it open for writing")
 
+    def stamp_if_moved(self) -> Stamp:
+        """The stamp as it is since a move there and back, as long as nothing else has changed."""
+        with suppress(OSError):
+            now = Stamp.of(os.fstat(self.fd))
+            if now.is_same_but_moved(self.stamp):
+                return now
+        return self.stamp
+
     def has_writer(self) -> bool:
         """Whether a process holds the file open for writing, as far as the system tells.
 

@@ -6,7 +6,7 @@ import pytest
 
 import commands.backlog
 from commands.backlog import BATCH_BYTES, BATCH_FILES, MAX_DEATHS, MAX_KILLS, Backlog
-from processing.processor import Outcome, Work
+from processing.processor import Ended, Outcome, State, Work
 from processing.reader import Stamp
 
 STAMP = Stamp(1, 2, 3, 4, 5)
@@ -133,12 +133,17 @@ def test_a_file_heard_of_while_it_flies_is_new_work(backlog: Backlog) -> None:
     assert names(take(backlog)) == ["a"]
 
 
-def test_a_loaded_file_that_could_not_be_deleted_is_tried_again(backlog: Backlog, clock: Clock) -> None:
+@pytest.mark.parametrize(("state", "failure"), [("loaded", ""), ("duplicate", ""), ("waiting", "bad")])
+def test_a_file_that_ended_but_is_still_there_is_tried_again_as_such(
+    backlog: Backlog, clock: Clock, state: State, failure: str
+) -> None:
+    ended = Ended(STAMP, failure)
     backlog.see(["a"])
-    come_back(backlog, "loaded", reason="it can't be moved: Permission denied")
+    (work,) = take(backlog)
+    backlog.settle(Outcome(work.name, state, "it can't be moved", stamp=STAMP, ended=ended))
     assert take(backlog) == []
     clock.go_to(backlog.next_due())
-    assert names(take(backlog)) == ["a"]
+    assert [work.ended for work in take(backlog)] == [ended]
 
 
 def test_a_waiting_file_is_tried_again_later_and_later(backlog: Backlog, clock: Clock) -> None:

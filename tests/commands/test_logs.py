@@ -94,6 +94,7 @@ def test_every_line_tells_its_time_level_and_event(lines: list[dict[str, object]
         assert line["event"] in (
             "watching",
             "database",
+            "the database is not safe",
             "query it",
             "loaded",
             "duplicate",

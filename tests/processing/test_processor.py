@@ -30,6 +30,7 @@ from db.ledger import Entry
 from db.sink import PostgresSink, PostgresTransaction
 from processing.errors import DatabaseUnavailable, Misconfigured, TryAgain
 from processing.processor import Outcome, Processor, Work
+from processing.reader import Source
 from processing.settle import OnLoaded, Settler
 from tests.support import VEHICLE, Server, detections, drop, event, query, report, statuses
 
@@ -229,16 +230,55 @@ def test_a_file_that_could_not_be_removed_is_removed_later_unread_unless_it_has_
     with monkeypatch.context() as patch:
         patch.setattr("processing.settle.os.rename", refuse)
         stuck, other = loader.processor.load(works)
-    assert states([stuck, other]) == ["loaded", "loaded"] and stuck.reason and other.reason
+    assert states([stuck, other]) == ["loaded", "loaded"] and stuck.ended and other.ended
     (loader.incoming / "vehicles_status_2.json").write_bytes(statuses(report(2)))
-    outcomes = loader.processor.load(
-        [
-            Work("vehicles_status_1.json", loaded=stuck.stamp),
-            Work("vehicles_status_2.json", loaded=other.stamp),
-        ]
-    )
+    outcomes = loader.processor.load([again(stuck), again(other)])
     assert states(outcomes) == ["duplicate", "loaded"] and loader.left() == []
     assert loader.values("SELECT deliveries FROM ingested_files") == [1, 1, 1]
+
+
+def test_a_bad_file_that_could_not_be_moved_is_moved_later_unread_unless_it_has_changed(
+    loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works = [Work("vehicles_status_1.json"), Work("vehicles_status_2.json")]
+    for work in works:
+        drop(loader.incoming, work.name, work.name.encode())
+    with monkeypatch.context() as patch:
+        patch.setattr("processing.settle._sync_folder", fail)  # it is moved there and back
+        stuck, other = loader.processor.load(works)
+        patch.setattr("processing.reader.Source.digest", only_of("vehicles_status_2.json"))
+        (stuck,) = loader.processor.load([again(stuck)])
+    assert states([stuck, other]) == ["waiting", "waiting"]
+    assert stuck.reason.endswith("it can't be moved: Input/output error")
+    (loader.incoming / "vehicles_status_2.json").write_bytes(statuses(report(2)))
+    with monkeypatch.context() as patch:
+        patch.setattr("processing.reader.Source.digest", only_of("vehicles_status_2.json"))
+        outcomes = loader.processor.load([again(stuck), again(other)])
+    assert states(outcomes) == ["failed", "loaded"] and loader.left() == []
+    assert outcomes[0].ended is None and stuck.reason.startswith(outcomes[0].reason)
+    assert loader.rows("SELECT deliveries, last_name FROM ingested_files ORDER BY file_id") == [
+        (1, "vehicles_status_1.json"),
+        (1, "vehicles_status_2.json"),
+        (1, "vehicles_status_2.json"),
+    ]
+
+
+def again(outcome: Outcome) -> Work:
+    return Work(outcome.name, ended=outcome.ended)
+
+
+def fail(folder: str) -> None:
+    raise OSError(errno.EIO, "Input/output error")
+
+
+def only_of(name: str) -> Callable[[Source], None]:
+    digest = Source.digest
+
+    def checked(source: Source) -> None:
+        assert source.name == name
+        digest(source)
+
+    return checked
 
 
 def refuse(source: str, target: str) -> None:

@@ -265,6 +265,20 @@ def test_a_stamp_tells_a_rename_from_every_other_change(tmp_path: Path) -> None:
     assert not before.is_same_but_moved(Stamp.of(moved.stat()))
 
 
+def test_a_stamp_goes_along_with_a_move_but_with_no_other_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = put(tmp_path, CONTENT)
+    with open_source(str(tmp_path), NAME) as source:
+        path = path.rename(tmp_path / "moved")
+        assert source.stamp_if_moved() == Stamp.of(path.stat()) != source.stamp
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fstat", FailingCall(os.fstat, 0))
+            assert source.stamp_if_moved() == source.stamp
+        append(path)
+        assert source.stamp_if_moved() == source.stamp
+
+
 # Its bytes and its text ---------------------------------------------------------------------------
 
 
