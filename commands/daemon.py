@@ -66,6 +66,9 @@ class Daemon:
                 if self._once and self._is_done():
                     break
                 self._wait()
+        except (Misconfigured, GaveUp):
+            self._stop.event.set()  # of what is in hand no one waits for the end
+            raise
         finally:
             self._finish()
         return self._totals

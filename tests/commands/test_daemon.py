@@ -27,7 +27,7 @@ from commands.stop import Stop
 from commands.workers import StartWorker
 from config import LogFormat, Settings
 from db.connection import Database
-from processing.errors import DatabaseUnavailable
+from processing.errors import BatchLost, DatabaseUnavailable, Misconfigured
 from processing.processor import Outcome, Processor, Work
 from processing.pulse import Pulse
 from processing.worker import Results
@@ -411,8 +411,29 @@ class ScriptedPool:
     def outcomes(self, results: Results) -> list[Outcome]:
         return results.result()
 
+    def check(self) -> None:
+        """None hangs."""
+
     def stop(self, seconds: float) -> None:
-        """There are no workers."""
+        for flight in self.flights:
+            if not flight.done():
+                flight.set_exception(BatchLost("the workers were told to stop"))
+
+
+def test_what_a_loud_end_breaks_off_is_not_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon = Daemon(tmp_path, None)
+    for number in range(2):
+        daemon.drop(f"vehicles_status_{number}.json", one_status(number))
+    process = here(daemon, Database("postgresql://127.0.0.1:1/d"))
+    process._pool.stop(0)
+    process._pool = pool = cast(Any, ScriptedPool())
+    process._scan_if_due()
+    process._dispatch()
+    assert len(pool.flights) == 2
+    pool.flights[0].set_exception(Misconfigured("a table is missing"))
+    with pytest.raises(Misconfigured, match="a table is missing"):
+        process.run()
+    assert capsys.readouterr().err == "" and len(daemon.left()) == 2
 
 
 def test_a_batch_that_began_before_an_outage_does_not_end_it(
