@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
-from config import Settings
 from db.connection import Database
 from db.sink import PostgresSink
 from processing.pool import Pool
@@ -11,6 +11,9 @@ from processing.processor import Processor
 from processing.pulse import Pulse
 from processing.reader import open_source
 from processing.settle import OnLoaded, Settler
+
+if TYPE_CHECKING:  # a worker imports this module, and has no need of what reads settings
+    from config import Settings
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class StartWorker:
         return Processor(self.folder, sink, settler, *limits, partial(open_source, beat=pulse.beat))
 
 
-def start_pool(settings: Settings, database: Database) -> Pool:
+def start_pool(settings: "Settings", database: Database) -> Pool:
     """The worker processes that load the settings' folder into the database."""
     start = StartWorker(
         str(settings.folder),
