@@ -68,6 +68,11 @@ def pack_reports(packed: Packed, records: Sequence[StatusReport], file_id: int) 
         append(head + tails[record.status, record.extra])
 
 
+def key_start(columns: int, vehicle_id: str, time: bytes) -> bytes:
+    """How the rows of so many columns begin that have this vehicle and the eight bytes of this time."""
+    return _head(columns, vehicle_id) + time
+
+
 @lru_cache(maxsize=20_000)
 def _head(columns: int, vehicle_id: str) -> bytes:
     """What stands before the bytes of the time."""

@@ -1,5 +1,6 @@
 """Rows beside what is stored already: which are new, which the same, which others."""
 
+import random
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
@@ -12,7 +13,7 @@ from db.chunk import Chunk
 from db.connection import Database, RowRefused, translated
 from db.insert import insert_rows
 from db.ledger import Entry
-from db.merge import Merge, find_existing, first_of_each_key
+from db.merge import Merge, find_existing, first_of_each_key, may_exist
 from db.tables import TABLE_OF
 from processing.errors import TryAgain
 from processing.kinds import KINDS
@@ -128,6 +129,66 @@ def test_a_row_that_another_session_has_committed_meanwhile_is_found(
     with closing(database.connect()) as other, other, other.cursor() as others:
         store(others, detection(1))
     assert find(cursor, detection(2)) == {0: "object_value=1 extra=null"}
+
+
+# Which may exist -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sought(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few the rows and however many are found, it is asked first what there is."""
+    monkeypatch.setattr(db.merge, "_MANY_ROWS", 0)
+    monkeypatch.setattr(db.merge, "_SPARSE", 1000)
+
+
+VEHICLES = ["car", "a", "bus", "ü", "車", "x" * 40, 'a"\\ b']
+TIMES = [
+    NOON,
+    NOON + timedelta(microseconds=1),
+    NOON + timedelta(days=1),
+    datetime(1999, 12, 31, 23, 59, 59, 999_999, UTC),
+    datetime(2000, 1, 1, tzinfo=UTC),
+    datetime(1, 1, 1, tzinfo=UTC),
+    datetime(9999, 12, 31, 23, tzinfo=UTC),
+    datetime(2022, 6, 5, 14, tzinfo=timezone(timedelta(hours=2))),
+]
+
+
+@pytest.mark.usefixtures("sought")
+@pytest.mark.parametrize("seed", range(40))
+def test_those_that_may_exist_are_those_whose_vehicle_and_time_are_there(cursor: Cursor, seed: int) -> None:
+    rng = random.Random(seed)
+    keys = [(vehicle, time, kind) for vehicle in VEHICLES for time in TIMES[:-1] for kind in ("cars", "dogs")]
+    stored = [Detection(*key, 1, None) for key in rng.sample(keys, rng.choice((0, 3, 40)))]
+    if stored:
+        store(cursor, *stored)
+    asked = [
+        Detection(rng.choice(VEHICLES), rng.choice(TIMES), rng.choice(("cars", "signs")), 1, None)
+        for _ in range(rng.choice((1, 30)))
+    ]
+    chunk = chunk_of(*asked)
+    there = {(row.vehicle_id, row.detection_time) for row in stored}
+    expected = [i for i, row in enumerate(asked) if (row.vehicle_id, row.detection_time) in there]
+    assert sorted(may_exist(cursor, chunk, chunk.order)) == expected
+    half = chunk.order[::2]
+    assert sorted(may_exist(cursor, chunk, half)) == sorted(set(half) & set(expected))
+
+
+@pytest.mark.parametrize(("stored", "candidates"), [(0, 0), (100, 100), (101, 1000)])
+def test_each_is_looked_at_if_many_are_there(cursor: Cursor, stored: int, candidates: int) -> None:
+    rows = [detection(1, second=second) for second in range(1000)]
+    for row in rows[:stored]:
+        store(cursor, row)
+    chunk = chunk_of(*rows)
+    assert len(may_exist(cursor, chunk, chunk.order)) == candidates
+
+
+@pytest.mark.usefixtures("sought")
+def test_a_status_may_exist_too(cursor: Cursor) -> None:
+    store(cursor, status("parking"))
+    for known in (status("driving"), status("parking")):
+        chunk = chunk_of(known)
+        assert list(may_exist(cursor, chunk, chunk.order)) == [0]
 
 
 def test_of_refused_rows_with_one_key_each_is_told(cursor: Cursor) -> None:

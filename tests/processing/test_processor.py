@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from msgspec import json
 
 import db.chunk
+import db.merge
 import db.writer
 import processing.document
 import processing.processor
@@ -131,6 +132,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks and texts so small that a handful of rows takes every path."""
     monkeypatch.setattr(db.chunk, "CHUNK_ROWS", 4)
     monkeypatch.setattr(db.writer, "COPY_ROWS", 3)
+    monkeypatch.setattr(db.merge, "_MANY_ROWS", 2)
+    monkeypatch.setattr(db.merge, "_SPARSE", 0.5)
     monkeypatch.setattr(processing.windows, "WINDOW_BYTES", 300)
     monkeypatch.setattr(processing.document, "CHUNK_BYTES", 300)
     monkeypatch.setattr(processing.processor, "MAX_SHARED_BYTES", 1000)
