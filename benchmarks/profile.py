@@ -17,13 +17,15 @@ from db.connection import Database
 from db.ledger import Entry
 from db.sink import PostgresSink, PostgresTransaction
 from db.writer import Writer
+from processing.batch import Work
 from processing.document import Document
 from processing.kinds import kind_of_name
-from processing.processor import Processor, Work
-from processing.reader import Source, open_source, open_text
+from processing.processor import Processor
+from processing.reader import Source, open_source
 from processing.records import Parsed
 from processing.settle import OnLoaded, Settler
 from processing.sink import Delivery
+from processing.text import open_text
 
 _MAX_BYTES = 1 << 40
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from processing.processor import Ended, Outcome, Work
+from processing.batch import Ended, Outcome, Work
 from processing.reader import Stamp
 
 #: A batch shares a transaction: so many files, or so many bytes, at most.

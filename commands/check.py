@@ -8,8 +8,9 @@ from commands.single import load_one, told
 from config import Settings
 from db.connection import Database
 from db.rehearsal import Rehearsal
+from processing.batch import Outcome
 from processing.names import printable
-from processing.processor import Outcome, Processor
+from processing.processor import Processor
 from processing.settle import LeaveAlone
 from processing.unlocked import open_unlocked
 

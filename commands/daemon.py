@@ -17,8 +17,8 @@ from commands.stop import Stop
 from commands.workers import start_pool
 from config import Settings
 from db.connection import Database
+from processing.batch import Outcome, Work
 from processing.errors import BatchLost, DatabaseUnavailable, Misconfigured, WorkerDied, WorkerKilled
-from processing.processor import Outcome, Work
 from processing.pulse import CHECK_SECONDS
 from processing.settle import recover_claims
 from processing.worker import Results

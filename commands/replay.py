@@ -17,11 +17,12 @@ from db.connection import Database, translated
 from db.rejects import Stored
 from db.replay import PAGE, Key, Open, ReplaySink
 from db.sink import PostgresSink
+from processing.batch import Outcome, Work
 from processing.errors import Misconfigured
 from processing.held import Held
 from processing.kinds import KINDS
 from processing.names import printable
-from processing.processor import Outcome, Processor, Work
+from processing.processor import Processor
 from processing.settle import LeaveAlone, Settler, recover_claims
 
 Tell = Callable[[str], None]

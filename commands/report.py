@@ -7,8 +7,8 @@ from psycopg2.extensions import parse_dsn
 
 from commands.logs import Log
 from config import Settings
+from processing.batch import Outcome
 from processing.names import printable
-from processing.processor import Outcome
 
 #: What of a connection string may be shown.
 _SHOWN = ("host", "port", "dbname", "user", "service")

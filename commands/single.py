@@ -3,7 +3,8 @@
 import os
 from contextlib import suppress
 
-from processing.processor import Outcome, Processor, Work
+from processing.batch import Outcome, Work
+from processing.processor import Processor
 from processing.reader import Stamp
 from processing.sink import Counts
 

@@ -14,9 +14,10 @@ from ijson.utils import sendable_list
 from processing.errors import BadFile, Incomplete
 from processing.fields import UniqueKeys
 from processing.kinds import KINDS, kind_of_key, kind_of_name
-from processing.reader import CHUNK_BYTES, Readable
+from processing.reader import CHUNK_BYTES
 from processing.records import Kind, Parsed
 from processing.structure import Structure
+from processing.text import Readable
 from processing.windows import HEAD, Windows
 
 #: Opens the text from its beginning; called again to find where a syntax error stands.

@@ -7,8 +7,8 @@ from concurrent.futures import wait
 from contextlib import suppress
 from dataclasses import dataclass
 
+from processing.batch import Outcome, Work
 from processing.errors import BatchLost, DatabaseUnavailable, Misconfigured, WorkerDied, WorkerKilled
-from processing.processor import Outcome, Work
 from processing.pulse import Watch
 from processing.worker import Results, Start, Worker
 

@@ -4,20 +4,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
-from typing import Literal, TypeVar
+from typing import TypeVar
 
-from msgspec import Struct
 from msgspec.structs import replace
 
+from processing.batch import Ended, Outcome, State, Work
 from processing.document import Document, Overflow, RepeatedKey
 from processing.errors import BadFile, Gone, Incomplete, NotReady, Spoils, TooLarge, TryAgain
 from processing.names import printable
-from processing.reader import MAX_SHARED_BYTES, Source, Stamp, open_source, open_text
+from processing.reader import MAX_SHARED_BYTES, Source, open_source
 from processing.records import Kind, Parsed
 from processing.settle import LeaveAlone, Settler
 from processing.sink import Counts, Delivery, Sink, Transaction
-
-State = Literal["loaded", "duplicate", "failed", "waiting", "alone", "gone"]
+from processing.text import open_text
 
 #: How often a transaction is repeated that lost a race, before its files go back to wait.
 _TRIES = 5
@@ -28,46 +27,6 @@ FileError = BadFile | NotReady | Gone | TooLarge | Spoils
 OpenFile = Callable[[str, str], AbstractContextManager[Source]]
 
 T = TypeVar("T")
-
-
-class Ended(Struct, frozen=True):
-    """A file that could not be removed or moved, with this stamp, though the ledger has it: as loaded, or
-    as failed for that reason."""
-
-    stamp: Stamp
-    failure: str = ""
-
-
-class Work(Struct, frozen=True):
-    """A file to load.
-
-    settled is the stamp with which it has waited for long enough to be failed if it still ends in the
-    middle; condemned says why it must not be read again; ended is how it did when it was tried before.
-    """
-
-    name: str
-    settled: Stamp | None = None
-    condemned: str | None = None
-    ended: Ended | None = None
-
-
-class Outcome(Struct, frozen=True):
-    """What became of a file.
-
-    loaded, duplicate and failed are final; waiting and alone: it has to be tried again, or again without
-    others; gone: it was not there. Whatever the state, ended is how it did if the file is still there.
-    """
-
-    name: str
-    state: State
-    reason: str = ""
-    kind: str | None = None
-    size: int = 0
-    counts: Counts = Counts()
-    seconds: float = 0.0
-    stamp: Stamp | None = None
-    ended: Ended | None = None
-    target: str = ""
 
 
 class Processor:

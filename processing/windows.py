@@ -12,8 +12,8 @@ from functools import cache
 
 from msgspec import Struct
 
-from processing.reader import Readable
 from processing.records import Kind, Parsed
+from processing.text import Readable
 
 #: Bytes read at a time.
 WINDOW_BYTES = 256 * 1024

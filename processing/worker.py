@@ -16,8 +16,9 @@ from threading import Thread
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from processing.batch import Outcome, Work
 from processing.errors import DatabaseUnavailable, Misconfigured, WorkerDied
-from processing.processor import Outcome, Processor, Work
+from processing.processor import Processor
 from processing.pulse import CELLS, Cells, Pulse
 
 #: Makes the processor of a worker, in that worker; must be picklable.

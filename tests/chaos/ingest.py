@@ -13,8 +13,9 @@ import processing.reader
 import watcher.scan
 from commands.workers import StartWorker
 from db.connection import Database
+from processing.batch import Outcome, Work
 from processing.errors import DatabaseUnavailable, NotReady
-from processing.processor import Outcome, Processor, Work
+from processing.processor import Processor
 from processing.settle import OnLoaded, recover_claims
 
 _MAX_SHARED_BYTES = 200_000

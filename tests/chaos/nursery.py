@@ -21,7 +21,7 @@ from signal import SIGCONT, SIGKILL, SIGSTOP, raise_signal
 from typing import Any
 
 import main as command_line
-from processing.processor import Outcome
+from processing.batch import Outcome
 from tests.chaos import ingest
 from tests.support import ROOT
 

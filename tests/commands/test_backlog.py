@@ -6,7 +6,7 @@ import pytest
 
 import commands.backlog
 from commands.backlog import BATCH_BYTES, BATCH_FILES, MAX_DEATHS, MAX_KILLS, Backlog
-from processing.processor import Ended, Outcome, State, Work
+from processing.batch import Ended, Outcome, State, Work
 from processing.reader import Stamp
 
 STAMP = Stamp(1, 2, 3, 4, 5)

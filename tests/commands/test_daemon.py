@@ -27,8 +27,9 @@ from commands.stop import Stop
 from commands.workers import StartWorker
 from config import LogFormat, Settings
 from db.connection import Database
+from processing.batch import Outcome, Work
 from processing.errors import BatchLost, DatabaseUnavailable, Misconfigured
-from processing.processor import Outcome, Processor, Work
+from processing.processor import Processor
 from processing.pulse import Pulse
 from processing.worker import Results
 from tests.support import Daemon, Server, detections, event, query, report, statuses, until

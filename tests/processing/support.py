@@ -12,8 +12,9 @@ from typing import Any
 from msgspec import Struct
 
 from processing.document import Document, OpenText, Overflow, RepeatedKey
-from processing.reader import Source, open_text
+from processing.reader import Source
 from processing.records import Record, Rejected
+from processing.text import open_text
 from tests.support import ROOT
 
 MAX_BYTES = 1024**3

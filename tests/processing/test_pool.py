@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from processing import pulse
+from processing.batch import Outcome, Work
 from processing.errors import (
     BatchLost,
     DatabaseUnavailable,
@@ -28,7 +29,7 @@ from processing.errors import (
     WorkerKilled,
 )
 from processing.pool import Pool
-from processing.processor import Outcome, Processor, Work
+from processing.processor import Processor
 from processing.pulse import Pulse
 from processing.worker import Results
 from tests.support import ROOT, until

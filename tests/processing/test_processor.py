@@ -29,8 +29,9 @@ from db import ledger, schema
 from db.connection import Database
 from db.ledger import Entry
 from db.sink import PostgresSink, PostgresTransaction
+from processing.batch import Outcome, Work
 from processing.errors import DatabaseUnavailable, Misconfigured, TryAgain
-from processing.processor import Outcome, Processor, Work
+from processing.processor import Processor
 from processing.reader import Source
 from processing.settle import OnLoaded, Settler
 from tests.support import VEHICLE, Server, detections, drop, event, query, report, statuses

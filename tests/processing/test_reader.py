@@ -20,7 +20,8 @@ import zstandard
 
 from processing import reader
 from processing.errors import BadFile, Gone, Incomplete, NotReady, TooLarge
-from processing.reader import CHUNK_BYTES, MAX_SHARED_BYTES, Stamp, open_source, open_text
+from processing.reader import CHUNK_BYTES, MAX_SHARED_BYTES, Stamp, open_source
+from processing.text import open_text
 from tests.processing.support import MAX_BYTES, WRITER, as_other_user, beside, peak, read_source
 from tests.support import report, statuses
 
@@ -385,7 +386,8 @@ BOMB = """
 import sys
 from processing.errors import BadFile, TooLarge
 from processing.document import Document
-from processing.reader import open_source, open_text
+from processing.reader import open_source
+from processing.text import open_text
 from tests.processing.support import own_peak
 with open_source(sys.argv[1], sys.argv[2]) as source:
     source.digest()
