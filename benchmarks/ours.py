@@ -58,8 +58,10 @@ def chunks(made: Made) -> Iterator[tuple[str, bytes]]:
 
 
 @contextmanager
-def running(url: str | None, cwd: Path | None = None, **settings: object) -> Iterator[Daemon]:
-    """Starts the daemon, waits until it watches and its workers are up, stops it at the end."""
+def running(
+    url: str | None, cwd: Path | None = None, checkout: Path = ROOT, **settings: object
+) -> Iterator[Daemon]:
+    """Starts the daemon of a checkout, waits until it watches, stops it at the end."""
     with tempfile.TemporaryDirectory(prefix="benchmark-ours-") as temporary:
         place = cwd or Path(temporary)
         log = place / "log"
@@ -67,7 +69,7 @@ def running(url: str | None, cwd: Path | None = None, **settings: object) -> Ite
         if url is not None:
             environment["DATABASE_URL"] = url
         with open(log, "wb") as output:
-            command = [sys.executable, str(ROOT / "main.py")]
+            command = [sys.executable, str(checkout / "main.py")]
             process = subprocess.Popen(command, cwd=place, env=environment, stderr=output)
         try:
             wait_for(lambda: b" watching " in log.read_bytes(), process)

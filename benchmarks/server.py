@@ -38,21 +38,23 @@ class Server:
         return f"PostgreSQL {execute(self.url(), 'SHOW server_version')[0][0]}"
 
     @contextmanager
-    def database(self) -> Iterator[str]:
-        """The URL of a new database with our tables and the partitions of the days to come."""
+    def empty_database(self) -> Iterator[str]:
+        """Yields the URL of a new database."""
         name = f"run_{secrets.token_hex(6)}"
         execute(self.url(), f"CREATE DATABASE {name}")
         try:
-            with closing(Database(self.url(name)).connect()) as connection:
-                schema.apply(connection)
-            for table in TABLES.values():
-                for day in range(DAYS):
-                    date = FIRST_DAY.date() + timedelta(days=day)
-                    execute(self.url(name), f"SELECT mobileye_data.add_partition('{table}', '{date}')")
-            execute(self.url(name), "CHECKPOINT")
             yield self.url(name)
         finally:
             execute(self.url(), f"DROP DATABASE {name} WITH (FORCE)")
+
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        """Yields the URL of a new database with our tables and the partitions of the days to come."""
+        with self.empty_database() as url:
+            with closing(Database(url).connect()) as connection:
+                schema.apply(connection)
+            make_partitions(url)
+            yield url
 
 
 @contextmanager
@@ -86,6 +88,15 @@ def running_server() -> Iterator[Server]:
         process.send_signal(2)
         process.wait()
         shutil.rmtree(folder)
+
+
+def make_partitions(url: str) -> None:
+    """Makes the partitions of the first days, and has the server write out what that left behind."""
+    for table in TABLES.values():
+        for day in range(DAYS):
+            date = FIRST_DAY.date() + timedelta(days=day)
+            execute(url, f"SELECT mobileye_data.add_partition('{table}', '{date}')")
+    execute(url, "CHECKPOINT")
 
 
 def execute(url: str, statement: str) -> list[tuple[Any, ...]]:
