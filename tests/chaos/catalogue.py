@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.chaos.legs import (
+from tests.chaos.scenarios import (
     documents,
     folder,
     model,

@@ -1,7 +1,7 @@
 import random
 from collections.abc import Callable
 
-from tests.chaos.legs.soak import take_figures
+from tests.chaos.scenarios.soak import take_figures
 from tests.chaos.rig import Finding, Sample
 
 MINUTES = 30
