@@ -1,4 +1,4 @@
-"""An event becomes a wake-up with a name; nothing more may happen in watchdog's thread."""
+"""Turns an event into a wake-up with the name of a file; nothing more may happen in watchdog's thread."""
 
 import os
 from collections.abc import Callable
@@ -13,13 +13,13 @@ from watchdog.events import (
 
 from watcher.scan import is_wanted
 
-#: The events that can make a file loadable: written and closed, renamed, moved in or hard-linked.
-#: Only Linux has Closed; elsewhere a created file is looked at again and again until it is whole.
+#: The events after which a file may be complete: written and closed, renamed, moved in or hard-linked.
+#: Only Linux has Closed; elsewhere a new file is retried until it is complete.
 EVENTS: list[type[FileSystemEvent]] = [FileCreatedEvent, FileClosedEvent, FileMovedEvent]
 
 
 class Handler(FileSystemEventHandler):
-    """Passes on the name that a file has now."""
+    """Passes on the current name of the file that an event is about."""
 
     def __init__(self, wake: Callable[[str], None]) -> None:
         self._wake = wake

@@ -1,7 +1,7 @@
-"""Watches a folder by inotify for what arrives in it, not for what leaves.
+"""Watches a folder by inotify for files that arrive, and not for files that leave.
 
-watchdog holds each file that leaves back for half a second, to see whether it arrives elsewhere, and with it
-all events behind it: what this system takes out of the folder would delay the news of what comes into it.
+When a file leaves, watchdog waits half a second to see whether the file arrives elsewhere, and holds back
+all later events meanwhile. Each file that this system removes would delay the events of new files.
 """
 
 from watchdog.observers.inotify import InotifyEmitter, InotifyObserver
@@ -21,7 +21,7 @@ class _ArrivalsEmitter(InotifyEmitter):
 
 
 class ArrivalsObserver(InotifyObserver):
-    """An observer whose emitters tell of arrivals; a file that was moved in is a created one."""
+    """An observer of arrivals only; it reports a file that was moved in as a created one."""
 
     def __init__(self) -> None:
         super().__init__()

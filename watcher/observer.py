@@ -1,4 +1,4 @@
-"""Tells of new files as soon as the system does, by inotify and its like or by polling."""
+"""Reports new files at once, by inotify or its equivalent on other systems, or by polling."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ from watcher.handler import EVENTS, Handler
 
 
 class ObserverKind(StrEnum):
-    """How new files are noticed between two scans."""
+    """The ways to notice new files between two scans."""
 
     NATIVE = "native"
     POLLING = "polling"
@@ -23,7 +23,10 @@ class ObserverKind(StrEnum):
 
 
 class _Alarm(logging.Handler):
-    """watchdog tells of events that the system dropped (IN_Q_OVERFLOW) only by a warning in its log."""
+    """A log handler that calls back when watchdog warns.
+
+    watchdog reports that the system dropped events (IN_Q_OVERFLOW) only by a warning in its log.
+    """
 
     def __init__(self, ring: Callable[[], None]) -> None:
         super().__init__(logging.WARNING)
@@ -34,9 +37,9 @@ class _Alarm(logging.Handler):
 
 
 class FolderObserver:
-    """An observer of one folder that can be asked whether it still observes it.
+    """An observer of one folder that knows whether it still works.
 
-    Wakes with the name of a file; sounds the alarm when events may be lost.
+    Calls `wake` with the name of a file, and `alarm` when events may have been lost.
     """
 
     def __init__(
@@ -51,11 +54,12 @@ class FolderObserver:
         self._root: tuple[int, int] | None = None
 
     def start(self) -> None:
-        """Arms the observer; raises OSError if the folder is missing or the system's limits are reached."""
+        """Starts to observe; raises OSError if the folder is missing or a limit of the system is reached."""
         if self._kind is ObserverKind.OFF:
             return
         self._root = _identity(self._folder)
-        # watchdog names its observer and emitters, but not the thread that reads from inotify.
+        # watchdog gives access to its observer and emitters, but not to the thread that reads from inotify:
+        # that one is found among the threads that start here.
         others = set(threading.enumerate())
         observer = PollingObserver(timeout=1) if self._kind is ObserverKind.POLLING else _native()
         try:
@@ -69,7 +73,7 @@ class FolderObserver:
         logging.getLogger("watchdog").addHandler(self._alarm)
 
     def is_sound(self) -> bool:
-        """Whether all its threads live and the folder is still the one it was armed on."""
+        """Returns whether all threads are alive and the folder is still the same one as at the start."""
         if self._kind is ObserverKind.OFF:
             return True
         is_alive = self.is_armed and all(thread.is_alive() for thread in self._threads)
@@ -77,7 +81,7 @@ class FolderObserver:
 
     @property
     def is_armed(self) -> bool:
-        """Whether it was started and not stopped since."""
+        """True from start() to stop()."""
         return self._observer is not None
 
     def stop(self) -> None:
@@ -96,7 +100,7 @@ class FolderObserver:
 
 def _native() -> BaseObserver:
     if sys.platform == "linux":
-        from watcher.inotify import ArrivalsObserver  # only there it can be imported
+        from watcher.inotify import ArrivalsObserver  # importable on Linux only
 
         return ArrivalsObserver()
     return Observer()

@@ -1,4 +1,4 @@
-"""What is waiting in the folder now: the truth, of which events are only hints."""
+"""Lists the files in the folder: the scan is the truth, events are only hints."""
 
 import os
 from contextlib import suppress
@@ -7,12 +7,12 @@ ENDINGS = (".json", ".json.gz", ".json.zst")
 
 
 def is_wanted(name: str) -> bool:
-    """Whether a name is one that this system loads; names of files in the making are not."""
+    """Returns whether a file of this name is to be loaded; a file still being written has another name."""
     return name.endswith(ENDINGS) and not name.startswith(".")
 
 
 def waiting(folder: str) -> list[str]:
-    """The names of the files to load, in order; raises OSError if the folder can't be listed."""
+    """Returns the sorted names of the files to load; raises OSError if the folder can't be listed."""
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if is_wanted(entry.name) and not _is_folder(entry))
 
@@ -22,7 +22,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def waiting_files(folder: str) -> list[tuple[str, os.stat_result]]:
-    """The same with each file's status; raises OSError if the folder can't be listed."""
+    """Returns the files to load with their status; raises OSError if the folder can't be listed."""
     found = []
     for name in waiting(folder):
         with suppress(FileNotFoundError):

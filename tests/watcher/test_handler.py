@@ -1,4 +1,4 @@
-"""An event becomes a wake-up with the name that the file has now."""
+"""Each event becomes a wake-up with the current name of the file."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What the native observer asks inotify for."""
+"""The events that the native observer asks inotify for."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ from watcher.handler import EVENTS
 from watcher.inotify import ArrivalsObserver
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs inotify, which only Linux has")
 def test_files_that_leave_are_not_waited_for(tmp_path: Path) -> None:
     observer = ArrivalsObserver()
     observer.schedule(FileSystemEventHandler(), str(tmp_path), event_filter=EVENTS)

@@ -1,4 +1,4 @@
-"""The observer with real folders and real events: what it tells, and when it knows that it no longer does."""
+"""The observer with real folders and events: what it reports, and whether it notices that it is broken."""
 
 import ctypes
 import errno
@@ -20,7 +20,7 @@ OBSERVING = [ObserverKind.NATIVE, ObserverKind.POLLING]
 
 
 class Heard:
-    """The names that an observer has told."""
+    """The names that an observer has reported."""
 
     def __init__(self) -> None:
         self.names: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -70,7 +70,7 @@ def link(folder: Path, name: str) -> None:
     (folder / name).hardlink_to(folder.parent / "elsewhere")
 
 
-def test_a_file_is_told_however_it_arrives(observer: FolderObserver, folder: Path, heard: Heard) -> None:
+def test_a_file_is_reported_however_it_arrives(observer: FolderObserver, folder: Path, heard: Heard) -> None:
     for arrive in (write, rename, move_in, link):
         arrive(folder, f"{arrive.__name__}.json")
     awaited = {"write.json", "rename.json", "move_in.json", "link.json"}
@@ -79,7 +79,7 @@ def test_a_file_is_told_however_it_arrives(observer: FolderObserver, folder: Pat
     assert observer.is_sound()
 
 
-def test_a_close_is_told_again_so_that_a_slow_writer_is_not_waited_for(folder: Path, heard: Heard) -> None:
+def test_a_close_is_reported_again_so_that_nobody_waits_for_a_slow_writer(folder: Path, heard: Heard) -> None:
     observer = FolderObserver(str(folder), ObserverKind.NATIVE, heard.names.put, no_alarm)
     observer.start()
     with open(folder / "a.json", "wb") as file:
@@ -89,7 +89,7 @@ def test_a_close_is_told_again_so_that_a_slow_writer_is_not_waited_for(folder: P
     observer.stop()
 
 
-def test_files_in_the_making_and_files_in_folders_are_not_told(
+def test_files_being_written_and_files_in_subfolders_are_not_reported(
     observer: FolderObserver, folder: Path, heard: Heard
 ) -> None:
     (folder / "a.json.part").write_bytes(b"{}")
@@ -120,16 +120,14 @@ def replace(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("lose", [delete, recreate, rename_away, replace])
-def test_an_observer_that_has_lost_its_folder_knows_it(
+def test_an_observer_notices_that_it_has_lost_its_folder(
     observer: FolderObserver, folder: Path, lose: Callable[[Path], None]
 ) -> None:
     lose(folder)
     until(lambda: not observer.is_sound())
 
 
-def test_it_can_be_armed_again_on_the_new_folder(
-    observer: FolderObserver, folder: Path, heard: Heard
-) -> None:
+def test_it_can_be_restarted_on_the_new_folder(observer: FolderObserver, folder: Path, heard: Heard) -> None:
     replace(folder)
     until(lambda: not observer.is_sound())
     observer.stop()
@@ -140,7 +138,7 @@ def test_it_can_be_armed_again_on_the_new_folder(
 
 
 @pytest.mark.parametrize("kind", OBSERVING)
-def test_a_missing_folder_is_told_and_nothing_observes(tmp_path: Path, kind: ObserverKind) -> None:
+def test_a_missing_folder_is_an_error_and_nothing_is_observed(tmp_path: Path, kind: ObserverKind) -> None:
     observer = FolderObserver(str(tmp_path / "nowhere"), kind, lambda name: None, no_alarm)
     with pytest.raises(FileNotFoundError):
         observer.start()
@@ -163,13 +161,13 @@ def test_a_dead_thread_is_noticed(folder: Path, kind: ObserverKind) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_dead_thread_of_inotify_is_noticed_and_another_one_reads_when_it_is_armed_again(
+def test_a_dead_inotify_thread_is_noticed_and_a_restart_brings_a_new_one(
     folder: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     observer = FolderObserver(str(folder), ObserverKind.NATIVE, heard.names.put, no_alarm)
     observer.start()
     with monkeypatch.context() as patch:
-        patch.setattr(inotify_c.InotifyFD, "handle_event", dies_of_it)
+        patch.setattr(inotify_c.InotifyFD, "handle_event", raise_as_watchdog_does)
         drop(folder, "a.json", b"{}")
         until(lambda: not observer.is_sound())
     observer.stop()
@@ -179,11 +177,13 @@ def test_a_dead_thread_of_inotify_is_noticed_and_another_one_reads_when_it_is_ar
     observer.stop()
 
 
-def dies_of_it(*_: object) -> NoReturn:
-    raise KeyError("as watchdog #1388")
+def raise_as_watchdog_does(*_: object) -> NoReturn:
+    raise KeyError("see watchdog issue 1388")
 
 
-def test_one_that_can_not_be_armed_leaves_no_thread(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_observer_that_cannot_start_leaves_no_thread(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = set(threading.enumerate())
     monkeypatch.setattr(inotify_c, "inotify_add_watch", lambda *_: -1)
     ctypes.set_errno(errno.ENOSPC)
@@ -193,7 +193,7 @@ def test_one_that_can_not_be_armed_leaves_no_thread(folder: Path, monkeypatch: p
     assert set(threading.enumerate()) <= before and not observer.is_sound()
 
 
-def test_it_sounds_the_alarm_when_the_queue_of_inotify_has_overflowed(
+def test_the_alarm_is_raised_when_the_queue_of_inotify_overflows(
     folder: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on, alarmed = threading.Event(), threading.Event()
@@ -208,8 +208,8 @@ def test_it_sounds_the_alarm_when_the_queue_of_inotify_has_overflowed(
     observer.start()
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     path = folder / "a.json"
-    # Each is created and closed; the kernel merges only what is equal. Twice the limit: the thread that waits
-    # may have read a few thousand of them at once.
+    # The kernel merges only equal events, so each file adds two: created and closed. That makes twice the
+    # limit, because the waiting thread may have read a few thousand of them at once.
     for _ in range(limit):
         path.write_bytes(b"")
         path.unlink()
@@ -236,7 +236,7 @@ def test_off_is_always_sound_and_starts_no_thread(tmp_path: Path) -> None:
     observer.stop()
 
 
-def test_arming_again_and_again_leaves_no_descriptors_and_threads(folder: Path) -> None:
+def test_repeated_restarts_leave_no_descriptors_and_threads(folder: Path) -> None:
     def used() -> tuple[int, int]:
         return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
 

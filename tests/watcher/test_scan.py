@@ -1,4 +1,4 @@
-"""The scan: which names are taken up, and what is in a folder."""
+"""The scan: which names are accepted, and which files of a folder are listed."""
 
 import os
 import socket
@@ -50,7 +50,7 @@ def test_not_wanted(name: str) -> None:
     assert not is_wanted(name)
 
 
-def test_the_names_come_in_order_without_folders_and_files_in_the_making(tmp_path: Path) -> None:
+def test_the_names_are_sorted_without_folders_and_files_being_written(tmp_path: Path) -> None:
     for name in ("b.json", "a.json.gz", "c.json.zst", ".d.json", "e.json.part", "f.txt"):
         (tmp_path / name).touch()
     (tmp_path / "folder.json").mkdir()
@@ -58,7 +58,7 @@ def test_the_names_come_in_order_without_folders_and_files_in_the_making(tmp_pat
     assert waiting(str(tmp_path)) == ["a.json.gz", "b.json", "c.json.zst"]
 
 
-def test_what_is_no_regular_file_is_listed_so_that_it_can_fail_with_a_reason(tmp_path: Path) -> None:
+def test_links_pipes_and_sockets_are_listed_so_that_they_can_fail_with_a_reason(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo.json")
     (tmp_path / "link_to_folder.json").symlink_to(tmp_path)
     (tmp_path / "link_to_nothing.json").symlink_to("nothing")
@@ -77,7 +77,7 @@ def test_a_missing_folder_is_an_error_not_an_empty_folder(tmp_path: Path) -> Non
         waiting(str(tmp_path / "nowhere"))
 
 
-def test_the_files_come_with_their_status(tmp_path: Path) -> None:
+def test_the_files_are_listed_with_their_status(tmp_path: Path) -> None:
     drop(tmp_path, "a.json", b"12345")
     (tmp_path / "link.json").symlink_to("/etc/passwd")
     found = {name: status.st_size for name, status in waiting_files(str(tmp_path))}
