@@ -9,7 +9,7 @@ import typer
 from commands import check, database, demo, replay, run, sql, status, verify
 from commands.outage import GaveUp
 from commands.replay import Reason
-from commands.stop import Stop
+from commands.stop import StopSignal
 from config import load_settings
 from processing.errors import DatabaseUnavailable, Misconfigured
 
@@ -75,7 +75,7 @@ def run_demo(
     seed: Annotated[int | None, typer.Option(help="Makes the same fleet again.")] = None,
 ) -> None:
     """Writes the files of a made-up fleet into the watch folder."""
-    stop = Stop()
+    stop = StopSignal()
     with stop.on_signals():
         demo.run(
             load_settings().folder,

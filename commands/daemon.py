@@ -13,7 +13,7 @@ from commands.logs import Log
 from commands.lookout import Lookout
 from commands.outage import GaveUp, Outage
 from commands.report import log_outcome, log_waiting
-from commands.stop import Stop
+from commands.stop import StopSignal
 from commands.workers import start_pool
 from config import Settings
 from db.connection import Database
@@ -34,7 +34,7 @@ class Daemon:
     """Everything it does happens in one thread, which waits at its inbox."""
 
     def __init__(
-        self, settings: Settings, running: Callable[[], Database], log: Log, stop: Stop, *, once: bool
+        self, settings: Settings, running: Callable[[], Database], log: Log, stop: StopSignal, *, once: bool
     ) -> None:
         self._folder = str(settings.folder)
         self._settings = settings

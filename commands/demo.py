@@ -1,4 +1,4 @@
-"""Writes the files of a made-up fleet into the watch folder, so that anyone can see the system work."""
+"""Writes the files of a simulated fleet into the watch folder, so that anyone can see the system work."""
 
 import threading
 import time
@@ -18,7 +18,7 @@ def run(
     folder: Path, *, rate: float, count: int | None, records: int, vehicles: int, seed: int | None,
     stop: threading.Event, report: Callable[[str], None],
 ) -> int:  # fmt: skip
-    """Write `rate` files a second (0: as fast as possible) until `count` or stop; how many were written."""
+    """Writes `rate` files a second (0: as fast as possible) until `count` or `stop`; returns their number."""
     fleet = Fleet(seed, vehicles, recent(rate, count, records))
     many = "files" if count is None else f"{count:,} files"
     pace = f"{rate:g} a second" if rate else "as fast as possible"
@@ -39,28 +39,31 @@ def run(
 
 
 def recent(rate: float, count: int | None, records: int) -> Clock:
-    """A backlog, or the first minute's files, tell the last day; later files tell what happens meanwhile."""
+    """Returns the clock of a fleet.
+
+    A backlog, or the files of the first minute, cover the last day; later files follow the present time.
+    """
     if not rate and count is None:
         raise Misconfigured("Without a rate the demo needs a count of files.")
     wanted = [int(60 * rate)] if rate else []
     files = max(1, min(wanted if count is None else [*wanted, count]))
-    lasts = (files - 1) / rate if rate else 0
-    return Clock(int(1000 * (time.time() + lasts)), files * records, 1000 / rate / records if rate else 0)
+    duration = (files - 1) / rate if rate else 0
+    return Clock(int(1000 * (time.time() + duration)), files * records, 1000 / rate / records if rate else 0)
 
 
 def numbers(rate: float, count: int | None, stop: threading.Event) -> Iterator[int]:
-    """The number of each file, when it is due."""
+    """Yields the number of each file when the file is due."""
     due = time.monotonic()
     for number in count_up() if count is None else range(count):
         if stop.wait(max(0, due - time.monotonic())):
             return
         yield number
-        # A second's delay is made up for, a longer one is not: that would be a burst.
+        # A delay of up to a second is caught up; catching up a longer one would make a burst of files.
         due = max(due + 1 / rate, time.monotonic() - 1) if rate else due
 
 
 def compose(fleet: Fleet, number: int, records: int) -> tuple[str, bytes]:
-    """Name and content of a file: every third tells statuses."""
+    """Returns name and content of a file; every third file holds statuses."""
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}_{number}.json"
     if number % 3 == 1:
         return f"vehicles_status_{name}", json.encode(fleet.statuses(records))
@@ -68,7 +71,7 @@ def compose(fleet: Fleet, number: int, records: int) -> tuple[str, bytes]:
 
 
 def place(folder: Path, name: str, content: bytes) -> None:
-    """Under a dot-name until it is complete, so that nobody takes up a part."""
+    """Writes a file under a hidden name and renames it when complete, so that nobody reads a part."""
     hidden = folder / f".{name}.tmp"
     try:
         hidden.write_bytes(content)

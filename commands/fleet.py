@@ -1,4 +1,4 @@
-"""Makes up what a fleet of vehicles sends: documents of detections and of status reports."""
+"""Simulates what a fleet of vehicles sends: documents of detections and of status reports."""
 
 from bisect import bisect
 from collections import deque
@@ -11,10 +11,10 @@ from uuid import UUID
 
 Document = dict[str, list[dict[str, Any]]]
 
-HOUR = 3_600_000  # milliseconds since 1970, as all times here
+HOUR = 3_600_000  # in milliseconds; all times here are milliseconds since 1970
 DAY = 24 * HOUR
-DENSEST_DAY = 10_000_000  # records; a longer history covers more days
-#: How busy each hour of the day (UTC) is: people drive to work, and home again.
+DENSEST_DAY = 10_000_000  # records; a history of more records covers more days
+#: The traffic of each hour of the day (UTC): people drive to work in the morning and home in the evening.
 TRAFFIC = (2, 1, 1, 1, 2, 5, 12, 22, 24, 14, 10, 10, 12, 11, 10, 12, 18, 25, 23, 15, 9, 6, 4, 3)
 ELAPSED = tuple(accumulate(TRAFFIC, initial=0))
 DRIVING = tuple(0.45 * traffic / max(TRAFFIC) for traffic in TRAFFIC)  # share of the vehicles
@@ -36,7 +36,10 @@ def time_of(traffic: float) -> int:
 
 @dataclass(frozen=True)
 class Clock:
-    """When the n-th record happens: the first `history` before `end`, as traffic goes; then one a `step`."""
+    """The time of the n-th record.
+
+    The first `history` records end at `end` and follow the traffic; later ones are `step` apart.
+    """
 
     end: int
     history: int
@@ -50,7 +53,7 @@ class Clock:
 
 
 class Fleet:
-    """Vehicles that drive, park and rarely crash: every change is reported, only who drives detects."""
+    """Vehicles that drive, park and rarely crash; all report every change, and only driving ones detect."""
 
     def __init__(self, seed: int | None, vehicles: int, clock: Clock) -> None:
         self._random, self._clock, self._vehicles = Random(seed), clock, vehicles
@@ -78,7 +81,9 @@ class Fleet:
     def _report(self) -> dict[str, Any]:
         time = self._pass(1)
         before, after = self._change()
-        if len(self._groups[before]) <= (before == "driving"):  # one always drives, to detect something
+        if len(self._groups[before]) <= (
+            before == "driving"
+        ):  # one vehicle always drives, because only driving ones detect
             before = after = "driving"
         vehicle = self._groups[before].popleft()
         self._groups[after].append(vehicle)
@@ -96,7 +101,7 @@ class Fleet:
         return self._vehicles * DRIVING[self._now % DAY // HOUR]
 
     def _pass(self, records: int) -> str:
-        """A time later than all before, so that no key comes twice."""
+        """Returns a time later than all earlier ones, so that no key is repeated."""
         self._now = max(self._now + 1, self._clock.at(self._records + self._random.random() * records))
         self._records += records
         instant = datetime(1970, 1, 1) + timedelta(milliseconds=self._now)

@@ -1,4 +1,4 @@
-"""Log lines: one for each outcome, key=value or JSON, on standard error."""
+"""Writes log lines to standard error, as key=value or JSON: one for each outcome."""
 
 import logging
 import sys
@@ -13,7 +13,7 @@ Log = FilteringBoundLogger
 
 
 class _StandardError:
-    """A full disk or a terminal that is gone must not stop the loading."""
+    """Standard error as a log writer; a full disk or a closed terminal must not stop the loading."""
 
     def info(self, line: str) -> None:
         with suppress(OSError):
@@ -23,7 +23,7 @@ class _StandardError:
 
 
 def make_log(log_format: LogFormat) -> Log:
-    """The log of the daemon."""
+    """Returns the log of the daemon."""
     renderer = structlog.processors.JSONRenderer() if log_format is LogFormat.JSON else _as_text
     log: Log = structlog.wrap_logger(
         _StandardError(),
@@ -38,7 +38,7 @@ def make_log(log_format: LogFormat) -> Log:
 
 
 class _FromLibraries(logging.Handler):
-    """What libraries warn of becomes a line like ours."""
+    """A log handler that turns the warnings of libraries into lines like ours."""
 
     def __init__(self, log: Log) -> None:
         super().__init__(logging.WARNING)
@@ -49,7 +49,7 @@ class _FromLibraries(logging.Handler):
 
 
 def adopt_libraries(log: Log) -> None:
-    """Sends the warnings of libraries, such as watchdog's of lost events, to our log."""
+    """Sends the warnings of libraries to our log, for example that watchdog has lost events."""
     logging.basicConfig(handlers=[_FromLibraries(log)], force=True)
 
 
@@ -57,7 +57,7 @@ _LOGFMT = structlog.processors.LogfmtRenderer(bool_as_flag=False)
 
 
 def _as_text(logger: WrappedLogger, name: str, event: EventDict) -> str:
-    """2026-06-05T21:02:34.546Z info     loaded file=… rows=3"""
+    """Formats an event: `2026-06-05T21:02:34.546Z info     loaded file=… rows=3`."""
     time, level, what = event.pop("timestamp"), event.pop("level"), event.pop("event")
     pairs = _LOGFMT(logger, name, event)
     return f"{time} {level:7} {what} {pairs}".rstrip()

@@ -11,7 +11,7 @@ from commands.database import connected, open_database
 from commands.logs import Log, adopt_libraries, make_log
 from commands.outage import Outage
 from commands.report import announce, say_goodbye, warn_of_fsync
-from commands.stop import Stop
+from commands.stop import StopSignal
 from config import Settings
 from db.connection import Database
 from db.embedded import Unwanted
@@ -21,7 +21,7 @@ from processing.errors import DatabaseUnavailable, Misconfigured
 
 def run(settings: Settings, *, once: bool) -> int:
     """From the folders to the last word; the exit code."""
-    log, stop = make_log(settings.log_format), Stop()
+    log, stop = make_log(settings.log_format), StopSignal()
     adopt_libraries(log)
     totals: Counter[str] = Counter()
     with stop.on_signals():
@@ -48,7 +48,7 @@ def prepare_folders(settings: Settings) -> None:
             raise Misconfigured(f"{folder} has to be on the same file system as {settings.folder}")
 
 
-def prepare_database(running: Callable[[], Database], log: Log, stop: Stop, *, once: bool) -> bool:
+def prepare_database(running: Callable[[], Database], log: Log, stop: StopSignal, *, once: bool) -> bool:
     """Applies the schema, as soon as the database answers; false if told to stop before that."""
     outage: Outage | None = None
     while not stop.event.is_set():

@@ -1,4 +1,4 @@
-"""What is waiting, what was loaded, what failed."""
+"""Shows what waits in the watch folder, what was loaded and what failed."""
 
 import sys
 import time
@@ -27,7 +27,7 @@ class Backlog(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True):
-    """Everything that status tells."""
+    """Everything that the status command shows."""
 
     at: datetime
     backlog: Backlog
@@ -47,7 +47,7 @@ def gather(settings: Settings, connection: Connection) -> Status:
 
 
 def show(status: Status, as_json: bool) -> None:
-    """Prints it on standard output."""
+    """Prints the status on standard output."""
     if as_json:
         sys.stdout.write(json.format(json.encode(to_builtins(status)), indent=2).decode() + "\n")
         return
@@ -58,7 +58,7 @@ def show(status: Status, as_json: bool) -> None:
         if files:
             console.print(f"\n{title}")
         for file in files:
-            console.print(f"{file.finished_at:%Y-%m-%d %H:%M:%S}  {escape(_told(file))}", soft_wrap=True)
+            console.print(f"{file.finished_at:%Y-%m-%d %H:%M:%S}  {escape(_formatted(file))}", soft_wrap=True)
 
 
 def _facts(status: Status) -> list[tuple[str, str]]:
@@ -68,19 +68,19 @@ def _facts(status: Status) -> list[tuple[str, str]]:
         ("waiting", f"{backlog.files:,} files, {backlog.bytes:,} bytes{oldest} in {backlog.folder}"),
         ("loaded", f"{totals.loaded_files:,} files"),
         ("failed", f"{totals.failed_files:,} files"),
-        ("records", _sum(totals)),
-        ("to mend", f"{totals.open_rejects:,} rejected records, see the view open_rejects"),
+        ("records", _formatted_counts(totals)),
+        ("to fix", f"{totals.open_rejects:,} rejected records, see the view open_rejects"),
         ("latest", str(totals.last_finished_at or "nothing yet")),
     ]
 
 
-def _told(file: FileEntry) -> str:
-    """A file's end in a line."""
-    counts = f"{_sum(file)} ({file.kind})" if file.state == "loaded" else file.error
+def _formatted(file: FileEntry) -> str:
+    """One line on what became of a file."""
+    counts = f"{_formatted_counts(file)} ({file.kind})" if file.state == "loaded" else file.error
     return f"{file.state:<6}  {file.name}  {counts}"
 
 
-def _sum(file: FileEntry | Totals) -> str:
+def _formatted_counts(file: FileEntry | Totals) -> str:
     parts = f"{file.rows_inserted:,} inserted + {file.rows_duplicate:,} duplicate"
     return f"{file.rows_read:,} = {parts} + {file.rows_rejected:,} rejected"
 

@@ -1,4 +1,4 @@
-"""Ctrl+C and SIGTERM: the first asks for an end, the second makes one."""
+"""Handles Ctrl+C and SIGTERM: the first signal asks the program to stop, the second ends it at once."""
 
 import os
 import signal
@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class Stop:
-    """Set by a signal; wake is then called, in another thread."""
+class StopSignal:
+    """An event that a signal sets; `wake` is then called in another thread."""
 
     def __init__(self) -> None:
         self.event = threading.Event()
@@ -29,11 +29,11 @@ class Stop:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self._asked:
-            os._exit(128 + number)  # whatever is open rolls back, its file stays
+            os._exit(128 + number)  # open transactions roll back, and their files stay
         self._asked = True
-        # Not here: the code that this signal interrupts may be holding the event's lock.
-        start_new_thread(self._tell, ())
+        # In another thread, because the code that this signal interrupts may hold the event's lock.
+        start_new_thread(self._set, ())
 
-    def _tell(self) -> None:
+    def _set(self) -> None:
         self.event.set()
         self.wake()

@@ -23,7 +23,7 @@ from commands.backlog import MAX_DEATHS
 from commands.logs import make_log
 from commands.outage import GaveUp
 from commands.run import prepare_folders
-from commands.stop import Stop
+from commands.stop import StopSignal
 from commands.workers import StartWorker
 from config import LogFormat, Settings
 from db.connection import Database
@@ -475,7 +475,9 @@ def here(daemon: Daemon, database: Database) -> commands.daemon.Daemon:
     """The same daemon in this process."""
     settings = Settings(watch_folder=daemon.incoming, workers=2, rescan_seconds=0.2)
     prepare_folders(settings)
-    return commands.daemon.Daemon(settings, lambda: database, make_log(LogFormat.TEXT), Stop(), once=True)
+    return commands.daemon.Daemon(
+        settings, lambda: database, make_log(LogFormat.TEXT), StopSignal(), once=True
+    )
 
 
 def test_a_folder_that_is_taken_for_a_new_file_is_left_alone(tmp_path: Path, database: Database) -> None:

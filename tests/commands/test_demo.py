@@ -1,4 +1,4 @@
-"""The demo writes the files that were asked for, each complete as soon as it can be seen."""
+"""The demo writes the requested files, each complete as soon as it is visible."""
 
 import re
 import threading
@@ -24,7 +24,7 @@ def run(folder: Path, **changes) -> int:
 
 
 class StopAfter(threading.Event):
-    """Is set when it has been asked so often: each time is a file."""
+    """An event that is set after a number of waits; the demo waits once before each file."""
 
     def __init__(self, files: int) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ def test_makes_the_folder_and_writes_count_files(tmp_path):
     assert Counter(name.split("_")[0] for name in names) == {"objects": 6, "vehicles": 3}
 
 
-def test_names_tell_the_kind(tmp_path):
+def test_names_show_the_kind(tmp_path):
     run(tmp_path)
     for path in tmp_path.iterdir():
         key = "vehicle_status" if path.name.startswith("vehicles") else "objects_detection_events"
@@ -104,14 +104,14 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_backlog_tells_the_last_day(tmp_path):
+def test_a_backlog_covers_the_last_day(tmp_path):
     run(tmp_path, count=100)
     now = datetime.now(UTC)
     assert now - timedelta(hours=24, minutes=1) < min(times(tmp_path)) < now - timedelta(hours=20)
     assert now - timedelta(hours=4) < max(times(tmp_path)) <= now
 
 
-def test_a_paced_run_goes_on_in_real_time_and_never_ahead_of_it():
+def test_a_paced_run_follows_real_time_and_is_never_ahead_of_it():
     rate, records = 20, 12
     now = time.time() * 1000
     clock = demo.recent(rate, None, records)
@@ -123,12 +123,12 @@ def test_a_paced_run_goes_on_in_real_time_and_never_ahead_of_it():
 
 @pytest.mark.parametrize("rate", [0.001, 0.5, 20, 2000])
 @pytest.mark.parametrize("count", [None, 1, 7])
-def test_any_pace_has_a_recent_start(rate, count):
+def test_at_any_pace_the_first_record_is_a_day_old(rate, count):
     age = time.time() * 1000 - demo.recent(rate, count, 12).at(0)
     assert 23 * 3_600_000 < age < 25 * 3_600_000
 
 
-def test_the_rate_is_kept_by_schedule(monkeypatch, tmp_path):
+def test_the_rate_is_kept_although_each_wait_is_a_little_late(monkeypatch, tmp_path):
     moment = 100.0
 
     class Asleep(threading.Event):
@@ -142,7 +142,7 @@ def test_the_rate_is_kept_by_schedule(monkeypatch, tmp_path):
     assert starts[-1] - 100 == pytest.approx(199 / 20, abs=0.02)
 
 
-def test_a_stalled_run_makes_up_for_a_second_only(monkeypatch):
+def test_a_stalled_run_catches_up_at_most_one_second(monkeypatch):
     moment = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: moment)
     stop = StopAfter(100)
@@ -172,7 +172,7 @@ def test_a_stop_ends_a_wait_at_once(tmp_path):
     assert not thread.is_alive() and len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_stop_beforehand_writes_nothing(tmp_path):
+def test_a_stop_before_the_start_writes_nothing(tmp_path):
     stop = threading.Event()
     stop.set()
     assert run(tmp_path, count=100, stop=stop) == 0

@@ -1,4 +1,4 @@
-"""What the made-up fleet sends is well-formed, consistent and plausible."""
+"""The documents of the simulated fleet are well-formed, consistent and plausible."""
 
 import re
 from collections import Counter
@@ -70,14 +70,14 @@ def test_documents_are_exactly_as_documented():
 
 
 @pytest.mark.parametrize("records", [1, 2, 12, 500])
-def test_a_document_has_the_records_that_were_asked_for(records):
+def test_a_document_has_the_requested_number_of_records(records):
     made = fleet()
     (event_list,) = made.detections(records).values()
     assert sum(len(event["detections"]) for event in event_list) == records
     assert len(made.statuses(records)["vehicle_status"]) == records
 
 
-def test_everything_of_interest_occurs():
+def test_all_types_statuses_and_sizes_occur():
     made = documents(fleet(vehicles=500), 1500)
     assert {detection["object_type"] for event in events(made) for detection in event["detections"]} == TYPES
     assert {len(event["detections"]) for event in events(made)} == {1, 2, 3, 4, 5}
@@ -91,13 +91,13 @@ def test_the_same_seed_makes_the_same_documents():
 
 
 @pytest.mark.parametrize("seeds", [(1, 2), (None, None)])
-def test_fleets_of_other_seeds_or_of_none_share_no_vehicle(seeds):
+def test_fleets_with_different_seeds_or_none_share_no_vehicle(seeds):
     one, other = ({event["vehicle_id"] for event in events(documents(fleet(s), 30))} for s in seeds)
     assert one.isdisjoint(other)
 
 
 @pytest.mark.parametrize("vehicles, history", [(3000, 20_000), (1, 20_000), (3, 1), (3000, 5_000)])
-def test_no_key_comes_twice_and_time_goes_on(vehicles, history):
+def test_no_key_is_repeated_and_times_increase(vehicles, history):
     made = documents(fleet(vehicles=vehicles, history=history, step=0.001), 1700)
     keys = [
         (event["vehicle_id"], event["detection_time"], detection["object_type"])
@@ -123,7 +123,7 @@ def test_only_driving_vehicles_detect(vehicles):
     assert checked > 1000
 
 
-def test_who_had_an_accident_parks_before_driving_again():
+def test_after_an_accident_a_vehicle_parks_before_it_drives_again():
     changes: Counter[tuple[str | None, str]] = Counter()
     status: dict[str, str] = {}
     for report in reports(documents(fleet(vehicles=50), 1700)):
@@ -150,7 +150,7 @@ def test_more_vehicles_drive_in_busy_hours():
     assert min(share[8], share[17]) > 1.5 * share[12] > 2 * share[3]
 
 
-def test_the_history_fills_the_last_day_and_then_time_goes_evenly():
+def test_the_history_fills_the_last_day_and_later_times_are_evenly_spaced():
     clock = Clock(END, 1000, 5)
     times = [clock.at(record) for record in range(1100)]
     assert abs(times[0] - (END - DAY)) <= 1
@@ -158,5 +158,5 @@ def test_the_history_fills_the_last_day_and_then_time_goes_evenly():
     assert times[1000:] == [END + 5 * later for later in range(100)]
 
 
-def test_a_history_too_dense_for_a_day_covers_more():
+def test_a_history_too_dense_for_one_day_covers_more_days():
     assert abs(Clock(END, DENSEST_DAY, 0).at(0) - (END - 2 * DAY)) <= 1

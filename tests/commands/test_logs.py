@@ -1,4 +1,4 @@
-"""Log lines: one an outcome, that parse back, that no file name can forge and no content leaks into."""
+"""Log lines: one for each outcome, easy to parse, safe from forged file names and leaked content."""
 
 import logging
 import os
@@ -32,7 +32,7 @@ NAMES = [
 def lines(
     request: pytest.FixtureRequest, server: object, tmp_path_factory: pytest.TempPathFactory
 ) -> list[dict[str, object]]:
-    """The parsed lines of a daemon that has met good, bad and badly named files."""
+    """The parsed log lines of a daemon after good, bad and badly named files."""
     with server.database() as database:  # type: ignore[attr-defined]
         daemon = Daemon(
             tmp_path_factory.mktemp("log"), database.url, LOG_FORMAT=request.param.value, SETTLE_SECONDS=0.1
@@ -54,7 +54,7 @@ def lines(
 
 
 def faults() -> list[bytes]:
-    """Ways in which a parser may be led to quote what it reads."""
+    """Returns contents that may make a parser quote what it reads."""
     good = statuses(report(vehicle=SECRET))
     return [
         good[:-4],
@@ -71,7 +71,7 @@ _PAIR = re.compile(r'([a-z_]+)=(?:"((?:[^"\\]|\\.)*)"|([^ "]*))(?: |$)')
 
 
 def parse_text(line: str) -> dict[str, object]:
-    """TIME LEVEL EVENT key=value …, where a value with blanks or quotes is quoted."""
+    """Parses `TIME LEVEL EVENT key=value …`, where a value with blanks or quotes is quoted."""
     match = _LINE.fullmatch(line)
     assert match, line
     time, level, event, rest = match.groups()
@@ -88,7 +88,7 @@ def of(lines: list[dict[str, object]], event: str) -> list[dict[str, object]]:
     return [line for line in lines if line["event"] == event]
 
 
-def test_every_line_tells_its_time_level_and_event(lines: list[dict[str, object]]) -> None:
+def test_every_line_has_a_time_a_level_and_an_event(lines: list[dict[str, object]]) -> None:
     for line in lines:
         assert str(line["timestamp"]).endswith("Z") and line["level"] in ("info", "warning", "error")
         assert line["event"] in (
@@ -104,15 +104,15 @@ def test_every_line_tells_its_time_level_and_event(lines: list[dict[str, object]
         )
 
 
-def test_each_file_has_one_line_for_its_end(lines: list[dict[str, object]]) -> None:
+def test_each_file_has_one_line_for_its_outcome(lines: list[dict[str, object]]) -> None:
     counts = {event: len(of(lines, event)) for event in ("loaded", "duplicate", "failed", "stopped")}
     assert counts == {"loaded": len(NAMES) + 1, "duplicate": 1, "failed": len(faults()), "stopped": 1}
 
 
-def test_a_line_tells_what_became_of_the_records(lines: list[dict[str, object]]) -> None:
+def test_a_line_shows_what_became_of_the_records(lines: list[dict[str, object]]) -> None:
     (line,) = [line for line in of(lines, "loaded") if line["file"] == "objects_detection_1.json"]
-    told = {key: str(line[key]) for key in ("kind", "rows", "inserted", "duplicate", "rejected")}
-    assert told == {
+    counts = {key: str(line[key]) for key in ("kind", "rows", "inserted", "duplicate", "rejected")}
+    assert counts == {
         "kind": "objects_detection",
         "rows": "3",
         "inserted": "2",
@@ -122,7 +122,7 @@ def test_a_line_tells_what_became_of_the_records(lines: list[dict[str, object]])
     assert float(str(line["seconds"])) >= 0
 
 
-def test_a_failure_tells_where_the_file_is_and_why(lines: list[dict[str, object]]) -> None:
+def test_a_failure_shows_where_the_file_is_and_why(lines: list[dict[str, object]]) -> None:
     for line in of(lines, "failed"):
         assert line["level"] == "warning" and line["reason"]
         assert line["moved_to"] == f"incoming/failed/{line['file']}"
@@ -133,14 +133,14 @@ def test_no_name_forges_a_line(lines: list[dict[str, object]]) -> None:
     assert any("forged.json" in str(line["file"]) for line in of(lines, "loaded"))
 
 
-def test_names_are_told_with_what_is_not_printable_escaped(lines: list[dict[str, object]]) -> None:
-    told = {str(line["file"]) for line in of(lines, "loaded")}
+def test_names_are_logged_with_unprintable_characters_escaped(lines: list[dict[str, object]]) -> None:
+    logged = {str(line["file"]) for line in of(lines, "loaded")}
     assert {
         "vehicles_status_\\x1b[31mred\\r.json",
         "vehicles_status_\\xff\\xfe.json",
         NAMES[3],
         NAMES[5],
-    } <= told
+    } <= logged
 
 
 # The log itself -----------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ def test_a_log_that_can_not_be_written_does_not_stop_the_loading(tmp_path: Path,
     with open("/dev/full", "w") as full:
         command = [sys.executable, str(ROOT / "main.py"), "--once"]
         done = subprocess.run(command, cwd=tmp_path, env=daemon.environment(), stdout=full, stderr=full)
-    assert done.returncode in (0, 120), "120: Python's own word for a standard error that can't be flushed"
+    assert done.returncode in (0, 120), "120: Python could not flush standard error"
     assert daemon.left() == []
 
 
@@ -165,13 +165,17 @@ def root_log() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("root_log")
-def test_what_libraries_warn_of_becomes_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_warning_of_a_library_becomes_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     adopt_libraries(make_log(LogFormat.JSON))
     logging.getLogger("watchdog.x").warning("lost %s\nevents", 3)
     logging.getLogger("watchdog.x").info("nothing new")
     (line,) = capsys.readouterr().err.splitlines()
-    told = msgspec.json.decode(line)
-    assert (told["level"], told["library"], told["message"]) == ("warning", "watchdog.x", "lost 3\nevents")
+    logged = msgspec.json.decode(line)
+    assert (logged["level"], logged["library"], logged["message"]) == (
+        "warning",
+        "watchdog.x",
+        "lost 3\nevents",
+    )
 
 
 @pytest.mark.parametrize("log_format", list(LogFormat))

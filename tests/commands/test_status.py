@@ -1,4 +1,4 @@
-"""status tells the backlog, the totals and the last files, for people and for scripts."""
+"""The status command shows the backlog, the totals and the last files, for people and for scripts."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,7 @@ def as_json(daemon: Daemon) -> Any:
 
 @pytest.fixture
 def filled(daemon: Daemon) -> Daemon:
-    """Two files loaded, one of them in part, one failed; two more wait, and the daemon is gone."""
+    """A stopped daemon with two loaded files (one of them in part), a failed one and two waiting ones."""
     daemon.drop("vehicles_status_1.json", statuses(report(), report(), {"vehicle_id": "x"}))
     daemon.drop("objects_detection_1.json", detections(event()))
     daemon.drop("vehicles_status_bad\n.json", b"[]")
@@ -30,16 +30,21 @@ def filled(daemon: Daemon) -> Daemon:
     return daemon
 
 
-def test_of_a_new_database(daemon: Daemon) -> None:
-    told = as_json(daemon)
-    assert told["backlog"] == {"folder": str(daemon.incoming), "files": 0, "bytes": 0, "oldest_seconds": None}
-    assert set(told["totals"].values()) == {0, None}
-    assert (told["last_files"], told["last_failures"]) == ([], [])
+def test_a_new_database_has_only_zeros(daemon: Daemon) -> None:
+    shown = as_json(daemon)
+    assert shown["backlog"] == {
+        "folder": str(daemon.incoming),
+        "files": 0,
+        "bytes": 0,
+        "oldest_seconds": None,
+    }
+    assert set(shown["totals"].values()) == {0, None}
+    assert (shown["last_files"], shown["last_failures"]) == ([], [])
 
 
-def test_the_json_tells_all(filled: Daemon) -> None:
-    told = as_json(filled)
-    backlog, totals = told["backlog"], told["totals"]
+def test_the_json_shows_everything(filled: Daemon) -> None:
+    shown = as_json(filled)
+    backlog, totals = shown["backlog"], shown["totals"]
     assert (backlog["files"], backlog["bytes"]) == (2, 8) and backlog["oldest_seconds"] > 1e9
     assert totals.pop("last_finished_at").endswith("Z")
     assert totals == {
@@ -51,37 +56,37 @@ def test_the_json_tells_all(filled: Daemon) -> None:
         "rows_rejected": 1,
         "open_rejects": 1,
     }
-    assert {file["name"]: file["state"] for file in told["last_files"]} == {
+    assert {file["name"]: file["state"] for file in shown["last_files"]} == {
         "vehicles_status_1.json": "loaded",
         "objects_detection_1.json": "loaded",
         "vehicles_status_bad\\n.json": "failed",
     }
-    assert [file["name"] for file in told["last_failures"]] == ["vehicles_status_bad\\n.json"]
+    assert [file["name"] for file in shown["last_failures"]] == ["vehicles_status_bad\\n.json"]
 
 
-def test_the_text_tells_the_same(filled: Daemon) -> None:
+def test_the_text_shows_the_same(filled: Daemon) -> None:
     done = filled.command("status")
     assert (done.returncode, done.stderr) == (0, "")
-    told = done.stdout
-    assert "waiting    2 files, 8 bytes, the oldest for " in told and f" s in {filled.incoming}\n" in told
-    assert "\nloaded     2 files\nfailed     1 files\n" in told
-    assert "\nrecords    5 = 3 inserted + 1 duplicate + 1 rejected\n" in told
+    text = done.stdout
+    assert "waiting    2 files, 8 bytes, the oldest for " in text and f" s in {filled.incoming}\n" in text
+    assert "\nloaded     2 files\nfailed     1 files\n" in text
+    assert "\nrecords    5 = 3 inserted + 1 duplicate + 1 rejected\n" in text
     assert (
         "loaded  vehicles_status_1.json  3 = 1 inserted + 1 duplicate + 1 rejected (vehicles_status)\n"
-        in told
+        in text
     )
-    assert "failed  vehicles_status_bad\\n.json  expected " in told
-    assert told.replace("\n", "").isprintable()
+    assert "failed  vehicles_status_bad\\n.json  expected " in text
+    assert text.replace("\n", "").isprintable()
 
 
-def test_while_the_daemon_runs(daemon: Daemon) -> None:
+def test_status_works_while_the_daemon_runs(daemon: Daemon) -> None:
     daemon.start()
     daemon.drop("vehicles_status_1.json", statuses(report()))
     daemon.until_empty()
     assert as_json(daemon)["totals"]["loaded_files"] == 1
 
 
-def test_of_a_folder_that_is_not_there(tmp_path: Path, database: Database) -> None:
+def test_a_missing_folder_is_shown_as_empty(tmp_path: Path, database: Database) -> None:
     daemon = Daemon(tmp_path, database.url, WATCH_FOLDER="nowhere")
     assert as_json(daemon)["backlog"]["files"] == 0
     assert not (tmp_path / "nowhere").exists()

@@ -1,4 +1,4 @@
-"""Ctrl+C and SIGTERM with the real program: it ends soon, says what it did, and nothing is lost."""
+"""Ctrl+C and SIGTERM with the real program: it stops soon, logs what it did and loses nothing."""
 
 import os
 import signal
@@ -14,17 +14,17 @@ from typing import Any
 import psycopg2
 import pytest
 
-from commands.stop import Stop
+from commands.stop import StopSignal
 from tests.support import ROOT, Daemon, detections, event, free_port, report, statuses, until
 
 BOTH = [signal.SIGINT, signal.SIGTERM]
 
-#: More than a moment's work, less than a test's patience.
+#: Rows of a file whose loading takes long enough to be interrupted, but not too long for a test.
 LARGE = 25_000
 
 
 def large() -> bytes:
-    """One file of so many rows that a stop finds it in hand."""
+    """One file with enough rows to be still in flight when the daemon is stopped."""
     return detections(*(event(0, ("cars", 1), vehicle=f"v{number}") for number in range(LARGE)))
 
 
@@ -39,8 +39,8 @@ def ended(daemon: Daemon) -> bool:
 
 
 def until_ended(daemon: Daemon) -> int:
-    """The exit code; the promise is five seconds."""
-    until(lambda: ended(daemon), 5, f"it ends; log:\n{daemon.log()[-2000:]}")
+    """Waits for the end, at most the promised five seconds, and returns the exit code."""
+    until(lambda: ended(daemon), 5, f"the daemon ends; log:\n{daemon.log()[-2000:]}")
     return daemon.wait()
 
 
@@ -53,7 +53,7 @@ def until_loading(daemon: Daemon) -> None:
 
 
 def loaded_once(daemon: Daemon) -> int:
-    """How many files are loaded, each of which has been only once."""
+    """Returns the number of loaded files after checking that each was loaded only once."""
     ((files, extra),) = daemon.rows(
         "SELECT count(*), coalesce(sum(deliveries), 0) - count(*) "
         "FROM mobileye_data.ingested_files WHERE state = 'loaded'"
@@ -67,15 +67,15 @@ def send(daemon: Daemon, number: signal.Signals) -> None:
     daemon.process.send_signal(number)
 
 
-def test_an_idle_daemon_stops_and_says_what_it_did(daemon: Daemon) -> None:
+def test_an_idle_daemon_stops_and_logs_what_it_did(daemon: Daemon) -> None:
     daemon.start()
     many(daemon, 3)
     daemon.drop("vehicles_status_bad.json", b"[]")
     daemon.until_empty()
     send(daemon, signal.SIGTERM)
     assert until_ended(daemon) == 0
-    told = daemon.log().splitlines()[-1]
-    assert "stopped loaded=3 duplicate=0 failed=1 waiting=0 rows=3 rejected=0" in told
+    last = daemon.log().splitlines()[-1]
+    assert "stopped loaded=3 duplicate=0 failed=1 waiting=0 rows=3 rejected=0" in last
 
 
 def test_a_stop_under_load_loses_nothing(daemon: Daemon) -> None:
@@ -92,7 +92,7 @@ def test_a_stop_under_load_loses_nothing(daemon: Daemon) -> None:
     assert "Traceback" not in daemon.log() and " worker died " not in daemon.log()
 
 
-def test_a_large_file_in_hand_rolls_back_and_is_loaded_at_the_next_start(daemon: Daemon) -> None:
+def test_a_large_file_in_flight_rolls_back_and_is_loaded_at_the_next_start(daemon: Daemon) -> None:
     daemon.drop("objects_detection_1.json", large())
     with locked_out(daemon):
         daemon.start()
@@ -108,7 +108,7 @@ def test_a_large_file_in_hand_rolls_back_and_is_loaded_at_the_next_start(daemon:
 
 @contextmanager
 def locked_out(daemon: Daemon) -> Iterator[None]:
-    """Holds a key that the large file needs, so that its loading takes as long as the test wants."""
+    """Locks a key that the large file needs, so that loading the file takes as long as the test wants."""
     assert daemon.url is not None
     with closing(psycopg2.connect(daemon.url)) as connection, connection.cursor() as cursor:
         cursor.execute(
@@ -135,7 +135,7 @@ def test_a_second_ctrl_c_ends_at_once_and_loses_nothing(daemon: Daemon) -> None:
 
 @contextmanager
 def in_a_terminal(daemon: Daemon) -> Iterator[subprocess.Popen[str]]:
-    """With a process group of its own, to which a terminal would send Ctrl+C."""
+    """Starts the daemon in its own process group; a terminal sends Ctrl+C to such a group."""
     daemon.folder.mkdir(exist_ok=True)
     command = [sys.executable, str(ROOT / "main.py")]
     options: dict[str, Any] = {
@@ -162,10 +162,10 @@ def test_a_signal_to_the_whole_group_prints_no_traceback(
     many(daemon, 500)
     with in_a_terminal(daemon) as process:
         assert process.stderr is not None
-        told = ""
-        while f" {last_words} " not in told:
-            told = process.stderr.readline()
-            assert told, "it says so"
+        line = ""
+        while f" {last_words} " not in line:
+            line = process.stderr.readline()
+            assert line, f"the log says {last_words}"
         os.killpg(process.pid, number)
         rest = process.stderr.read()
         assert process.wait(20) == 0
@@ -174,7 +174,7 @@ def test_a_signal_to_the_whole_group_prints_no_traceback(
 
 
 class Silent:
-    """A server that accepts and never says a word."""
+    """A server that accepts connections and never answers."""
 
     def __enter__(self) -> str:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -194,7 +194,7 @@ class Absent:
 
 
 @pytest.mark.parametrize(("server", "number"), [(Silent(), signal.SIGINT), (Absent(), signal.SIGTERM)])
-def test_it_stops_while_it_waits_for_the_database(
+def test_the_daemon_stops_while_it_waits_for_the_database(
     tmp_path: Path, server: Silent | Absent, number: signal.Signals
 ) -> None:
     with server as url:
@@ -205,7 +205,7 @@ def test_it_stops_while_it_waits_for_the_database(
     assert " stopped loaded=0 " in daemon.log().splitlines()[-1]
 
 
-def test_it_stops_while_the_embedded_database_starts_and_starts_again(tmp_path: Path) -> None:
+def test_the_daemon_stops_while_the_embedded_database_starts_and_can_be_started_again(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path, None)
     daemon.drop("vehicles_status_1.json", statuses(report()))
     daemon.start(wait=False)
@@ -218,7 +218,7 @@ def test_it_stops_while_the_embedded_database_starts_and_starts_again(tmp_path: 
     assert "Traceback" not in daemon.log()
 
 
-def test_once_that_is_stopped_has_not_loaded_all(tmp_path: Path) -> None:
+def test_once_fails_if_it_is_stopped_before_all_is_loaded(tmp_path: Path) -> None:
     with Absent() as url:
         daemon = Daemon(tmp_path, url).start("--once", wait=False)
         until(lambda: "waiting for the database" in daemon.log())
@@ -229,23 +229,23 @@ def test_once_that_is_stopped_has_not_loaded_all(tmp_path: Path) -> None:
 
 
 def test_a_signal_sets_the_event_and_wakes() -> None:
-    stop, woken = Stop(), threading.Event()
+    stop, woken = StopSignal(), threading.Event()
     stop.wake = woken.set
     with stop.on_signals():
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.event.wait(20) and woken.wait(20)
 
 
-def test_the_handlers_of_before_come_back() -> None:
+def test_the_earlier_handlers_are_restored() -> None:
     before = [signal.getsignal(number) for number in BOTH]
-    with Stop().on_signals():
+    with StopSignal().on_signals():
         assert [signal.getsignal(number) for number in BOTH] != before
     assert [signal.getsignal(number) for number in BOTH] == before
 
 
 def test_a_signal_that_finds_the_event_locked_does_not_hang() -> None:
-    """As when it interrupts Event.wait(), which every pause of the program is."""
-    stop = Stop()
+    """Sends a signal as if it interrupted Event.wait(), in which the program spends each of its pauses."""
+    stop = StopSignal()
     with stop.on_signals(), stop.event._cond:  # type: ignore[attr-defined]
         os.kill(os.getpid(), signal.SIGTERM)
     assert stop.event.wait(20)
