@@ -1,4 +1,4 @@
-"""python -m tests.chaos: injects faults into the real daemon and proves that no row is lost or doubled."""
+"""Injects faults into the real daemon and proves that no row is lost or doubled: python -m tests.chaos."""
 
 import json
 import random
@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tests.chaos import runner
-from tests.chaos.catalogue import FULL_MINUTES, LEGS
+from tests.chaos.catalogue import FULL_MINUTES, SCENARIOS
 from tests.chaos.oracle import FAULTS
 from tests.chaos.runner import Result
 
@@ -25,30 +25,36 @@ _CONSOLE_WIDTH = 160
 
 def main(
     minutes: Annotated[
-        float, typer.Option(help="Of a run of all legs; volumes are in proportion.")
+        float, typer.Option(help="Length of a run of all scenarios; volumes are in proportion.")
     ] = FULL_MINUTES,
-    only: Annotated[list[str] | None, typer.Option(help="Only this leg; may be given again.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Repeats the choices of an earlier run.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the results there, too.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Run only this scenario; may be repeated.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of an earlier run, to repeat its choices.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write the results to this file.")
+    ] = None,
     naive: Annotated[
-        bool, typer.Option("--naive", help="Put the naive program through the legs, too.")
+        bool, typer.Option("--naive", help="Also run the naive program through the scenarios.")
     ] = False,
     jobs: Annotated[
-        int, typer.Option(min=1, help="So many legs at a time, each with a server of its own.")
+        int, typer.Option(min=1, help="Number of scenarios at a time, each with its own server.")
     ] = 1,
 ) -> None:
-    """Runs the legs, prints one table, and exits with 1 if a leg fails."""
-    if unknown := set(only or ()) - {leg.name for leg in LEGS}:
-        raise typer.BadParameter(f"no such leg: {', '.join(sorted(unknown))}")
-    chosen = [leg for leg in LEGS if not only or leg.name in only]
+    """Runs the scenarios and prints one table; exits with 1 if a scenario fails."""
+    if unknown := set(only or ()) - {scenario.name for scenario in SCENARIOS}:
+        raise typer.BadParameter(f"no such scenario: {', '.join(sorted(unknown))}")
+    chosen = [scenario for scenario in SCENARIOS if not only or scenario.name in only]
     seed = random.SystemRandom().randrange(2**31) if seed is None else seed
     with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
         run = partial(runner.run_apart, minutes=minutes, seed=seed)
-        longest_first = sorted(chosen, key=lambda leg: -leg.minutes)
-        ours = {leg.name: _told(pool.submit(run, leg)) for leg in longest_first}
-        others = {leg.name: _told(pool.submit(run, leg, naive=True)) for leg in chosen if naive and leg.naive}
+        longest_first = sorted(chosen, key=lambda scenario: -scenario.minutes)
+        ours = {scenario.name: _reported(pool.submit(run, scenario)) for scenario in longest_first}
+        others = {
+            scenario.name: _reported(pool.submit(run, scenario, naive=True))
+            for scenario in chosen
+            if naive and scenario.naive
+        }
         results, beside = [
-            [futures[leg.name].result() for leg in chosen if leg.name in futures]
+            [futures[scenario.name].result() for scenario in chosen if scenario.name in futures]
             for futures in (ours, others)
         ]
     Console(width=_CONSOLE_WIDTH).print(_table(results, beside, minutes, seed))
@@ -58,41 +64,41 @@ def main(
     sys.exit(0 if all(result.is_good for result in results) else 1)
 
 
-def _told(running: Future[Result]) -> Future[Result]:
-    """Says what a leg has found as soon as it has."""
+def _reported(running: Future[Result]) -> Future[Result]:
+    """Prints what a scenario has found as soon as it ends."""
     console = Console(width=_CONSOLE_WIDTH, stderr=True)
     running.add_done_callback(
-        lambda done: console.print(f"{done.result().leg.name}: {_found(done.result())}")
+        lambda done: console.print(f"{done.result().scenario.name}: {_formatted(done.result())}")
     )
     return running
 
 
 def _table(results: Sequence[Result], beside: Sequence[Result], minutes: float, seed: int) -> Table:
     table = Table(title=f"seed {seed}, --minutes {minutes:g}", title_justify="left", show_lines=True)
-    for column in ("leg", "volume", "target", "found", "verdict", *(["naive"] if beside else [])):
+    for column in ("scenario", "volume", "target", "found", "verdict", *(["naive"] if beside else [])):
         table.add_column(column, overflow="fold")
-    naive = {result.leg.name: _found(result) for result in beside}
+    naive = {result.scenario.name: _formatted(result) for result in beside}
     for result in results:
-        volume = f"{result.done} of {result.wanted} {result.leg.unit}, {result.seconds:.0f} s"
+        volume = f"{result.done} of {result.wanted} {result.scenario.unit}, {result.seconds:.0f} s"
         verdict = "good" if result.is_good else "FAILS"
-        cells = [result.leg.name, volume, result.leg.target, _found(result), verdict]
-        cells += [naive.get(result.leg.name, "-")] if beside else []
+        cells = [result.scenario.name, volume, result.scenario.target, _formatted(result), verdict]
+        cells += [naive.get(result.scenario.name, "-")] if beside else []
         table.add_row(*map(escape, cells))
     return table
 
 
-def _found(result: Result) -> str:
-    """All that is wrong, or that nothing is; then the figures."""
+def _formatted(result: Result) -> str:
+    """Formats the faults, or that there are none, and the figures."""
     counts = result.finding.counts
     rows = [f"{counts['rows']:,} rows"] if counts["rows"] else []
-    complaints = result.shortfalls or ["0 of all"]
+    complaints = result.shortfalls or ["no faults"]
     return "; ".join([*rows, *complaints, *map(str, result.finding.figures)])
 
 
 def _plain(results: Sequence[Result]) -> list[dict[str, Any]]:
     return [
         {
-            "leg": result.leg.name,
+            "scenario": result.scenario.name,
             "done": result.done,
             "wanted": result.wanted,
             "seconds": round(result.seconds, 1),

@@ -1,4 +1,4 @@
-"""What goes on in a thread for as long as a block lasts."""
+"""Runs work in a thread for the duration of a block."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from threading import Event, Thread
 
 @contextmanager
 def beside(work: Callable[[Event], None]) -> Iterator[None]:
-    """The work is to end when the event is set."""
+    """Runs the work in a thread; at the end of the block sets its event, upon which it must end."""
     stop = Event()
     thread = Thread(target=work, args=(stop,))
     thread.start()

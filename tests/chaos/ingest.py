@@ -1,6 +1,6 @@
-"""One worker's way through a folder, in one process, to be struck at any of its system calls.
+"""Loads a folder in one process, as one worker would, so that faults can be injected at any system call.
 
-It does what the daemon does with the files that are there: each large one by itself, the others together.
+Like the daemon, it loads each large file by itself and the small ones together.
 """
 
 import os
@@ -20,33 +20,33 @@ from processing.settle import OnLoaded, recover_claims
 
 _MAX_SHARED_BYTES = 200_000
 
-#: How often what did not go is tried again at once; the daemon would pause in between.
+#: Tries of a batch, one right after the other; the daemon would pause between them.
 _TRIES = 2
 
-Say = Callable[[Outcome | Exception], None]
+Report = Callable[[Outcome | Exception], None]
 
 
 def get_ready() -> None:
-    """From now on files of some thousand rows are large ones, and have several chunks."""
+    """Makes files of a few thousand rows count as large, with several chunks."""
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # as workers do
     db.chunk.CHUNK_ROWS = 1_000
     for module in (processing.reader, processing.processor):
         module.MAX_SHARED_BYTES = _MAX_SHARED_BYTES  # type: ignore[attr-defined]
 
 
-def main(folder: str, url: str, say: Say) -> int:
-    """0 if all went its way; says what became of each file, and which errors came out."""
+def main(folder: str, url: str, report: Report) -> int:
+    """Returns 0 if every file has its outcome; reports each outcome and each error."""
     failed = os.path.join(folder, "failed")
     processor = StartWorker(folder, failed, "", OnLoaded.DELETE, 2**40, Database(url))()
     try:
         batches = _batches(folder)
-    except OSError as error:  # the daemon would look again later
-        say(NotReady(error.strerror))
+    except OSError as error:  # the daemon would scan again later
+        report(NotReady(error.strerror))
         return 1
     try:
-        return max([_load(processor, batch, say) for batch in batches], default=0)
+        return max([_load(processor, batch, report) for batch in batches], default=0)
     except Exception as error:  # noqa: BLE001
-        say(error)
+        report(error)
         return 1
 
 
@@ -58,16 +58,16 @@ def _batches(folder: str) -> list[list[str]]:
     return [*large, *([small] if small else [])]
 
 
-def _load(processor: Processor, names: list[str], say: Say) -> int:
-    """Again, as the daemon would: the same process has to go on after what has failed."""
+def _load(processor: Processor, names: list[str], report: Report) -> int:
+    """Loads a batch, and retries it as the daemon would: the process must be able to go on after an error."""
     for _ in range(_TRIES):
         try:
             outcomes = processor.load([Work(name) for name in names])
         except DatabaseUnavailable as error:
-            say(error)
+            report(error)
             continue
         for outcome in outcomes:
-            say(outcome)
+            report(outcome)
         names = [outcome.name for outcome in outcomes if outcome.state in ("waiting", "alone")]
         if not names:
             return 0

@@ -1,4 +1,4 @@
-"""Strikes the ingest at any of its system calls, and looks at what a restart makes of it."""
+"""Injects faults into the ingest at any of its system calls; a restart must repair everything."""
 
 import gzip
 import re
@@ -18,7 +18,7 @@ from db.connection import Database
 from tests.chaos.nursery import MAIN, SENDER, Ended, Held, Nursery
 from tests.support import detections, drop, event, report, statuses
 
-#: All tables, without what may differ from run to run: ids and times of the runs.
+#: The columns of all tables, without ids and run times, which differ from run to run.
 _COLUMNS = {
     "objects_detection_events": "vehicle_id, detection_time, object_type, object_value, extra::text",
     "vehicle_status": "vehicle_id, report_time, status, extra::text",
@@ -45,7 +45,7 @@ class Point:
 
 
 class KillRig:
-    """A folder of files of every sort and a database; what a run without faults makes of them."""
+    """A folder with files of every kind, a database, and the result of a run without faults."""
 
     def __init__(self, folder: Path, database: Database) -> None:
         self.folder = folder
@@ -57,9 +57,9 @@ class KillRig:
         self.query("SET timezone = 'UTC'")
         self.prepare()
         self.reset()
-        self.usual = self._without_faults(self._held()).said.splitlines()
+        self.usual = self._without_faults(self._held()).output.splitlines()
         self.expected = self.rows()
-        self.set_aside = self.failed()
+        self.quarantined = self.failed()
         assert self.left() == [], "the run without faults loads everything"
 
     def __enter__(self) -> Self:
@@ -70,7 +70,7 @@ class KillRig:
         self._connection.close()
 
     def dropped(self) -> Iterator[tuple[str, bytes]]:
-        """Small and large, both kinds, plain and compressed, with duplicates, conflicts and flaws."""
+        """Yields files of both kinds: small, large, compressed, with duplicates, conflicts and flaws."""
         yield "objects_detection_1.json", detections(*(event(i) for i in range(10)))
         yield "objects_detection_2.json", detections(*(event(i) for i in range(5, 15)))
         yield "objects_detection_3.json", detections(event(0, ("cars", 7)), {"no": "event"})
@@ -84,10 +84,10 @@ class KillRig:
         yield "vehicles_status_large.json", statuses(*(report(i, vehicle=f"{i:032x}") for i in range(2_500)))
 
     def prepare(self) -> None:
-        """What is to be done once."""
+        """Prepares what all runs share; called once."""
 
     def reset(self) -> None:
-        """Everything as before the first run."""
+        """Restores folder and tables to their state before the first run."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir()
         for name, content in self.files.items():
@@ -95,25 +95,25 @@ class KillRig:
         self.query(f"TRUNCATE {', '.join(f'mobileye_data.{table}' for table in TABLES)}")
 
     def trace(self) -> list[Point]:
-        """Every call of each thread in a run without faults."""
+        """Returns every system call of each thread in a run without faults."""
         return [point for thread in (MAIN, SENDER) for point in self._trace(thread)]
 
     def kill_at(self, point: Point) -> bool:
-        """Whether the point was reached, and the process died of it."""
+        """Kills the process at a point; returns whether the process got there."""
         ended = self._strike(point, "signal=SIGKILL", str(point.n))
         assert not ended.hung and ended.code in (0, -SIGKILL), self.nursery.log.read_text()
         return ended.code != 0
 
     def fail_at(self, point: Point, error: str, *, for_ever: bool, seconds: float) -> Ended:
-        """A run in which that call fails, once or from then on, for so long at most."""
+        """Runs the ingest with a call that fails, once or from then on; kills it after `seconds`."""
         return self._strike(point, f"error={error}", f"{point.n}+" if for_ever else str(point.n), seconds)
 
     def restart(self) -> Ended:
-        """A run without faults."""
+        """Runs the ingest without faults."""
         return self._held().run()
 
     def torn(self) -> int:
-        """Rows that can be seen though their file is not in the ledger."""
+        """Counts rows that are visible although their file is not in the ledger."""
         return sum(self._without_entry(table) for table in TABLES)
 
     def rows(self) -> dict[str, list[tuple[Any, ...]]]:
@@ -123,7 +123,7 @@ class KillRig:
         }
 
     def left(self) -> list[str]:
-        """Files that are neither loaded nor set aside, claimed ones too, and notes of files that are gone."""
+        """Returns files that are neither loaded nor quarantined, even claimed, and notes without a file."""
         failed = self.folder / "failed"
         found = [path for path in self.folder.rglob("*") if path.is_file()]
         notes = [path for path in found if path.name.endswith(".reason.txt")]
@@ -177,7 +177,11 @@ class KillRig:
 
 
 class FailRig(KillRig):
-    """The same without files that share a record: one of which a call fails comes after the others."""
+    """A rig whose files share no record.
+
+    A file with a failed call is loaded after the others. If it shared a key with one of them, the other
+    value would be stored than in the run without faults.
+    """
 
     def dropped(self) -> Iterator[tuple[str, bytes]]:
         yield from {
@@ -192,11 +196,11 @@ class FailRig(KillRig):
 
 @contextmanager
 def _tracer(held: Held, *options: str) -> Iterator[None]:
-    """strace, from where the program is held to its end; of one thread only, unless told otherwise."""
+    """Attaches strace to a held program until its end; without -f in `options` to one thread only."""
     command = ["strace", *options, "-p", str(held.thread)]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as tracer:
         assert tracer.stderr is not None
-        said = tracer.stderr.readline()
-        assert b" attached" in said, said
+        output = tracer.stderr.readline()
+        assert b" attached" in output, output
         yield
         tracer.communicate(timeout=20)

@@ -1,4 +1,4 @@
-"""A cable between the daemon and the server, which can be pulled: neither end hears of the other then."""
+"""A network link between the daemon and the server that can be cut or can silently lose everything."""
 
 import json
 import secrets
@@ -15,7 +15,10 @@ _SERVER, _DAEMON, _NETWORK = "10.213.7.1", "10.213.7.2", "10.213.7.0/30"
 
 @dataclass(frozen=True)
 class Link:
-    """prefix: what puts a program at the far end; server: the address that it finds the server at."""
+    """A network namespace for the daemon, linked to the server.
+
+    `prefix` starts a program in the namespace; `server` is the address of the server as seen from there.
+    """
 
     name: str
     server: str = _SERVER
@@ -26,7 +29,7 @@ class Link:
 
     @contextmanager
     def swallowing(self) -> Iterator[None]:
-        """What is sent arrives nowhere, and no end is told."""
+        """Loses everything that is sent; neither end is notified."""
         self.address(_NOBODY, _NOBODY)
         try:
             yield
@@ -35,7 +38,7 @@ class Link:
 
     @contextmanager
     def pulled(self) -> Iterator[None]:
-        """The system knows that there is no link."""
+        """Takes the link down; the system notices."""
         _ip("link", "set", self.name, "down")
         try:
             yield
@@ -44,7 +47,7 @@ class Link:
             self.address(self.mac_of_daemon(), self.mac_of_server())
 
     def address(self, daemon: str, server: str) -> None:
-        """Says to each end where the other is."""
+        """Sets the hardware address at which each end looks for the other."""
         _neighbour((), _DAEMON, daemon, self.name)
         _neighbour(("-n", self.name), _SERVER, server, "cable")
 
@@ -57,7 +60,7 @@ class Link:
 
 @contextmanager
 def plugged(server: Server) -> Iterator[Link]:
-    """A network namespace for the daemon; raises CalledProcessError where there can be none."""
+    """Creates a network namespace for the daemon; raises CalledProcessError if the system refuses."""
     link = Link(f"cable{secrets.token_hex(4)}")
     _ip("netns", "add", link.name)
     try:
@@ -75,7 +78,7 @@ def plugged(server: Server) -> Iterator[Link]:
 
 
 def _listen(server: Server) -> None:
-    """To the far end, too."""
+    """Restarts the server so that it also accepts connections from the namespace."""
     server.stop()
     with open(server.folder / "data" / "pg_hba.conf", "a") as rules:
         rules.write(f"host all all {_NETWORK} scram-sha-256\n")
@@ -87,8 +90,8 @@ def _neighbour(place: Sequence[str], address: str, mac: str, device: str) -> Non
 
 
 def _mac(place: Sequence[str], device: str) -> str:
-    ((told),) = json.loads(_ip("-json", *place, "link", "show", "dev", device))
-    return str(told["address"])
+    ((link),) = json.loads(_ip("-json", *place, "link", "show", "dev", device))
+    return str(link["address"])
 
 
 def _ip(*arguments: str) -> str:

@@ -1,7 +1,8 @@
 """The naive program as a daemon: json.load, a connection for each file, an INSERT for each row, then delete.
 
-A kind version of it: it scans instead of waiting for events, takes a file's rows in one transaction, and
-sets aside a file that it can't load instead of ending. Its tables have the columns of ours, and no keys.
+This version is better than most: it scans instead of waiting for events, writes a file's rows in one
+transaction, and moves a file that it can't load aside instead of crashing. Its tables have the same columns
+as ours, but no keys.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""Programs that start in no time: each is a fork of a process that has imported everything already.
+"""Starts programs fast: each is a fork of a process that has already imported everything.
 
-python -m tests.chaos.nursery reads requests and writes answers, a JSON line each. A program holds before
-its first step, or before that of its second thread, so that a tracer can take it from there.
+`python -m tests.chaos.nursery` reads requests and writes answers, one JSON line each. A program stops before
+its first step, or before the first step of its second thread, so that a tracer can attach there.
 """
 
 import ctypes
@@ -33,23 +33,23 @@ _PR_SET_PTRACER, _ANY = 0x59616D61, -1
 
 @dataclass(frozen=True)
 class Ended:
-    """How a program ended: its exit code, or minus the signal; and what it said of what happened."""
+    """The end of a program: its exit code, or minus the signal; and the outcomes that it reported."""
 
     code: int
-    said: str
+    output: str
     hung: bool = False
 
 
 @dataclass(frozen=True)
 class Held:
-    """A program before a step; thread: the id of the one that is to make it, None if it never began."""
+    """A program that is stopped before a step of `thread`, whose id is None if it never started."""
 
     nursery: "Nursery"
     pid: int
     thread: int | None
 
     def run(self, seconds: float = 60) -> Ended:
-        """To its end, or until it is killed for taking too long."""
+        """Runs the program to its end; kills it after `seconds`."""
         watch = threading.Timer(seconds, self._kill)
         deadline = time.monotonic() + seconds
         watch.start()
@@ -62,7 +62,7 @@ class Held:
         return replace(ended, hung=time.monotonic() > deadline)
 
     def _kill(self) -> None:
-        with suppress(ProcessLookupError):  # it was just in time
+        with suppress(ProcessLookupError):  # it has just ended
             os.kill(self.pid, SIGKILL)
 
 
@@ -82,7 +82,7 @@ class Nursery:
     def hold(
         self, program: str, *arguments: str, thread: str = MAIN, environment: dict[str, str] | None = None
     ) -> Held:
-        """A program that is to start."""
+        """Starts a program, which stops before its first step."""
         assert self._process.stdin is not None
         request = {"program": program, "arguments": arguments, "thread": thread}
         self._process.stdin.write(json.dumps({**request, "environment": environment or {}}) + "\n")
@@ -90,7 +90,7 @@ class Nursery:
         return Held(self, **self._answer())
 
     def ended(self) -> Ended:
-        """Of the program that was let go."""
+        """Waits for the end of the program that runs."""
         return Ended(**self._answer())
 
     def close(self) -> None:
@@ -103,7 +103,7 @@ class Nursery:
 
 
 def serve(log: str) -> int:
-    """Until there are no more requests; in a fork, one of the programs."""
+    """Serves requests until there are no more; in a fork, runs the requested program."""
     for line in sys.stdin:
         request, memory = json.loads(line), mmap.mmap(-1, 2**16)
         pid = os.fork()
@@ -116,20 +116,20 @@ def serve(log: str) -> int:
 def _watch(pid: int, memory: mmap.mmap) -> None:
     _, status = os.waitpid(pid, os.WUNTRACED)
     is_held = os.WIFSTOPPED(status)
-    _tell(pid=pid, thread=_last_thread(pid) if is_held else None)
+    _reply(pid=pid, thread=_last_thread(pid) if is_held else None)
     if is_held:
         _, status = os.waitpid(pid, 0)
-    said = memory[:].rstrip(b"\0").decode(errors="replace")
+    output = memory[:].rstrip(b"\0").decode(errors="replace")
     memory.close()
-    _tell(code=os.waitstatus_to_exitcode(status), said=said)
+    _reply(code=os.waitstatus_to_exitcode(status), output=output)
 
 
 def _last_thread(pid: int) -> int:
-    """The one that has just come to be."""
+    """Returns the id of the thread that was started last."""
     return max(map(int, os.listdir(f"/proc/{pid}/task")))
 
 
-def _tell(**answer: object) -> None:
+def _reply(**answer: object) -> None:
     print(json.dumps(answer), flush=True)  # noqa: T201
 
 
@@ -139,7 +139,7 @@ def _be(request: dict[str, Any], log: str, memory: mmap.mmap) -> int:
     os.dup2(output, 2)
     os.chdir(os.path.dirname(log))
     os.environ.update(request["environment"])
-    ctypes.CDLL(None).prctl(_PR_SET_PTRACER, _ANY)  # the tracer is no ancestor
+    ctypes.CDLL(None).prctl(_PR_SET_PTRACER, _ANY)  # allows a tracer that is no ancestor
     if request["thread"] == SENDER:
         threading.setprofile(_hold_thread)
     ingest.get_ready()
@@ -153,18 +153,18 @@ def _hold_thread(*_: object) -> None:
 
 
 def _ingest(arguments: Sequence[str], thread: str, memory: mmap.mmap) -> int:
-    """What it says goes into memory: no call that is made to fail can get between."""
+    """Runs the ingest; it reports to shared memory, which takes no system call that could fail."""
 
-    def say(what: Outcome | Exception) -> None:
-        memory.write(f"{_told(what)}\n".encode()[:1000])
+    def report(what: Outcome | Exception) -> None:
+        memory.write(f"{_formatted(what)}\n".encode()[:1000])
 
     if thread == MAIN:
         raise_signal(SIGSTOP)
     folder, url = arguments
-    return ingest.main(folder, url, say)
+    return ingest.main(folder, url, report)
 
 
-def _told(what: Outcome | Exception) -> str:
+def _formatted(what: Outcome | Exception) -> str:
     if isinstance(what, Outcome):
         return f"{what.name}: {what.state} {what.reason}".rstrip()
     places = [
@@ -174,7 +174,7 @@ def _told(what: Outcome | Exception) -> str:
 
 
 def _replay(arguments: Sequence[str], thread: str, memory: mmap.mmap) -> int:
-    """One after the other, as a user would; 0: they ended as they should."""
+    """Runs the replays one after the other, as a user would; returns 0 if they ended as they should."""
     if thread == MAIN:
         raise_signal(SIGSTOP)
     codes = []

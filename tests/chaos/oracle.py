@@ -1,4 +1,4 @@
-"""Compares what is in the tables, the folders and the log with the journal."""
+"""Compares the tables, the folders and the log with the journal."""
 
 import time
 from collections import Counter
@@ -13,12 +13,12 @@ import psycopg2
 from tests.chaos.producers import CANARY, DETECTIONS, MARK, START, STATES, TYPES, Dropped, Journal
 from tests.support import query
 
-#: What must not be: rows that are nowhere, rows of files that still wait, and so on.
+#: The faults that are counted; docs/reliability.md explains them.
 FAULTS = ("lost", "left", "doubled", "phantom", "torn", "wrong deletes", "good failed", "leaks", "ledger")
 
 _TABLES = {"objects_detection": "objects_detection_events", "vehicles_status": "vehicle_status_history"}
 
-#: Of each table: the index that a row claims, and whether all else in it fits that.
+#: For each table: the index that a row claims, and whether its other columns fit that index.
 _ROWS = {
     "objects_detection_events": (
         "object_value",
@@ -38,21 +38,21 @@ _ROWS = {
 
 
 def judge(url: str, journal: Journal, incoming: Path, failed: Path) -> Counter[str]:
-    """All that is wrong when the backlog has drained; torn rows and leaks are told by others."""
+    """Counts the faults after the backlog has drained, except torn files seen by the reader, and leaks."""
     found: Counter[str] = Counter()
     whole: set[str] = set()
     for kind, table in _TABLES.items():
         _judge_rows(url, table, {v: f for v, f in journal.files.items() if f.kind == kind}, found, whole)
     missing = journal.files.keys() - whole - journal.optional
-    set_aside, waiting = _marks(failed), _marks(incoming)
+    quarantined, waiting = _marks(failed), _marks(incoming)
     for vehicle in missing:
         mark = journal.files[vehicle].mark
         if mark in waiting:
             found["left"] += journal.files[vehicle].rows
-        elif mark not in set_aside:
+        elif mark not in quarantined:
             found["wrong deletes"] += 1
             found["lost"] += journal.files[vehicle].rows
-    found["good failed"] = len(set_aside & {file.mark for file in journal.files.values()})
+    found["good failed"] = len(quarantined & {file.mark for file in journal.files.values()})
     found["lost"] += _stale(url, journal, whole)
     found["ledger"] = _unbalanced(url)
     return found
@@ -66,7 +66,7 @@ def _judge_rows(
         url,
         f"""
         SELECT vehicle_id, count(*), count(DISTINCT i), max(i), count(*) FILTER (WHERE NOT fits)
-        FROM (SELECT vehicle_id, {index} AS i, {fits} AS fits FROM mobileye_data.{table}) AS told
+        FROM (SELECT vehicle_id, {index} AS i, {fits} AS fits FROM mobileye_data.{table}) AS claimed
         GROUP BY vehicle_id
         """,
     )
@@ -82,7 +82,7 @@ def _judge_rows(
 
 
 def _stale(url: str, journal: Journal, whole: set[str]) -> int:
-    """Vehicles of which the latest status is not the last of their file."""
+    """Counts vehicles whose latest status is not the last one of their file."""
     index = f"extract(epoch FROM report_time - '{START}'::timestamptz)::integer"
     latest = dict(query(url, f"SELECT vehicle_id, {index} FROM mobileye_data.vehicle_status"))
     status_files = [journal.files[vehicle] for vehicle in whole if journal.files[vehicle].kind != DETECTIONS]
@@ -90,7 +90,7 @@ def _stale(url: str, journal: Journal, whole: set[str]) -> int:
 
 
 def _unbalanced(url: str) -> int:
-    """Entries of the ledger that do not say how many rows their file has in the tables."""
+    """Counts ledger entries whose number of rows is not that in the tables."""
     if query(url, "SELECT to_regclass('mobileye_data.ingested_files')") == [(None,)]:
         return 0  # the naive program has none
     ((count,),) = query(
@@ -112,19 +112,19 @@ def _unbalanced(url: str) -> int:
 
 
 def _marks(folder: Path) -> set[str]:
-    """Of all files in and below a folder, the failed ones of a watch folder aside."""
+    """Returns the marks of all files in and below a folder, but of a watch folder without failed/."""
     within = (path for path in folder.rglob("*") if folder.name == "failed" or "failed" not in path.parts)
     return {match[0] for path in within if (match := MARK.search(path.name))}
 
 
 def leaks(log: Iterable[str], secrets: Iterable[str]) -> list[str]:
-    """Lines of a log that quote a file or tell a secret."""
+    """Returns the log lines that quote a file or contain a secret."""
     words = (CANARY, *secrets)
     return [line for line in log if any(word in line for word in words)]
 
 
 class Reader:
-    """Looks again and again at the files that were dropped last, and must see all of one or nothing."""
+    """A client that polls the rows of the latest files; it must see each file whole or not at all."""
 
     _AT_ONCE = 60
     _PAUSE = 0.02
@@ -142,7 +142,7 @@ class Reader:
                     connection.autocommit = True
                     self._look_until_stopped(connection, stop)
             except psycopg2.Error:
-                time.sleep(self._PAUSE)  # the server is ill, or has not got the tables yet
+                time.sleep(self._PAUSE)  # the server is away, or has no tables yet
 
     def _look_until_stopped(self, connection: Any, stop: Event) -> None:
         with connection.cursor() as cursor:

@@ -1,4 +1,4 @@
-"""Producers of files whose every row tells which it is, and the journal of what they dropped."""
+"""Producers that drop files with identifiable rows, and the journal of the dropped files."""
 
 import os
 import random
@@ -17,12 +17,12 @@ TYPES = ("pedestrians", "cars", "trucks", "signs", "obstacles")
 STATES = ("driving", "parking", "accident")
 START = datetime(2022, 6, 5, tzinfo=UTC)
 
-#: Stands in the content of every file and in no name: a log that holds it has quoted a file.
+#: Part of the content of every file and of no name: a log that contains it has quoted a file.
 CANARY = "canary-"
 
 MARK = re.compile(r"p\d+s\d+")
 
-#: Producers pause while so many files wait: a backlog without end would only prove patience.
+#: Producers pause while at least this many files wait: a growing backlog would only cost time.
 _MOST_WAITING = 300
 _PAUSE = 0.01
 
@@ -31,7 +31,7 @@ LARGEST = 60_000
 
 @dataclass(frozen=True)
 class Dropped:
-    """A file; its row i is (producer, sequence, i), told by vehicle, time and type or status."""
+    """A dropped file; its row i can be identified as (producer, sequence, i) by its columns."""
 
     producer: int
     sequence: int
@@ -81,7 +81,10 @@ def _time(second: int) -> str:
 
 
 class Journal:
-    """What was dropped, outside of the daemon's reach; a file that was replaced may be missing, whole."""
+    """The dropped files, recorded out of the daemon's reach.
+
+    An optional file was replaced: it may be missing, but only as a whole.
+    """
 
     def __init__(self) -> None:
         self.files: dict[str, Dropped] = {}
@@ -100,7 +103,7 @@ class Journal:
             return list(self.files.values())[-count:]
 
     def draw(self, rng: random.Random, rows: int = 0, kind: str = "") -> Dropped:
-        """A new file of the runner's own; it counts when it is added."""
+        """Makes a new file for the runner; it counts only once it is added."""
         with self._lock:
             self._next += 1
             return Dropped(0, self._next, kind or rng.choice((DETECTIONS, STATUSES)), rows or any_size(rng))
@@ -110,7 +113,7 @@ class Journal:
 
 
 def any_size(rng: random.Random) -> int:
-    """Mostly small, sometimes large enough for COPY, seldom for a transaction of its own."""
+    """Draws a size: mostly small, sometimes large enough for COPY, rarely for a separate transaction."""
     chance = rng.random()
     if chance < 0.9:
         return rng.randint(1, 60)
@@ -118,9 +121,9 @@ def any_size(rng: random.Random) -> int:
 
 
 class Producers:
-    """Threads that drop files, each by a rename, until told to stop.
+    """Threads that drop files, each by a rename, until the block ends.
 
-    largest: rows of a file; pause: after each; both may be changed meanwhile.
+    `largest` limits the rows of a file, `pause` follows each file; both may be changed meanwhile.
     """
 
     def __init__(self, folder: Path, journal: Journal, seed: int, count: int, largest: int) -> None:
@@ -156,7 +159,7 @@ class Producers:
                     self._journal.add(file)
 
     def _dropped(self, file: Dropped) -> bool:
-        """False if the folder is away: then the producer has the file still."""
+        """Drops a file; returns False if the folder is missing, and the producer keeps the file."""
         try:
             drop(self._folder, file.name, file.content())
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""A TCP proxy that knows where PostgreSQL's messages begin and end, and can harm one of them."""
+"""A TCP proxy that knows the boundaries of PostgreSQL's messages and can harm one of them."""
 
 import socket
 import struct
@@ -13,7 +13,7 @@ TO_SERVER, TO_CLIENT = "to server", "to client"
 
 
 class Harm(StrEnum):
-    """What happens at a message; after all but the mildest the connection is dead."""
+    """The ways to harm a message; all but the mild ones end the connection."""
 
     CUT_BEFORE = "cut before"
     CUT_WITHIN = "cut within"
@@ -32,7 +32,7 @@ _LONGEST_SLICED = 400
 
 @dataclass(frozen=True)
 class Fault:
-    """The harm that the n-th message in a direction comes to, counted from when it is armed."""
+    """A harm for the n-th message in a direction, counted from the moment of arming."""
 
     harm: Harm
     direction: str
@@ -43,7 +43,7 @@ class Fault:
 
 
 class Proxy:
-    """Listens on a port of its own; each connection has a thread for either direction."""
+    """A proxy on its own port; each connection has one thread for each direction."""
 
     def __init__(self, port: int) -> None:
         self._target = ("127.0.0.1", port)
@@ -66,7 +66,7 @@ class Proxy:
             self.cut_all()
 
     def arm(self, fault: Fault | None) -> None:
-        """Counts anew, and harms the message when it comes."""
+        """Restarts the count, and harms the message when its turn comes."""
         with self._lock:
             self._fault = fault
             self.counts = {TO_SERVER: 0, TO_CLIENT: 0}
@@ -81,7 +81,7 @@ class Proxy:
         self._links.clear()
 
     def passing(self, direction: str) -> Fault | None:
-        """Counts a message; the fault if it is due, once."""
+        """Counts a message; returns the fault if it is due, only once."""
         with self._lock:
             self.counts[direction] += 1
             fault = self._fault
@@ -118,7 +118,7 @@ class _Link:
             threading.Thread(target=self._pass, args=(source, sink, direction), daemon=True).start()
 
     def cut(self) -> None:
-        """Both ends get a reset, as from a host that has gone."""
+        """Resets both ends, as if the other host had gone."""
         self._is_cut.set()
         for end in (self._client, self._server):
             with suppress(OSError):
@@ -138,7 +138,7 @@ class _Link:
 
     def _harm(self, harm: Harm, message: bytes, sink: socket.socket) -> None:
         if harm is Harm.SILENCE:
-            self._is_cut.wait()  # nobody reads from here on, and nobody hangs up
+            self._is_cut.wait()  # from here on nobody reads, and nobody closes the connection
             return
         if harm is Harm.SWALLOW:
             self._swallows = True
@@ -160,7 +160,7 @@ def _send(sink: socket.socket, message: bytes, fault: Fault | None) -> None:
 
 
 def _messages(source: socket.socket, *, starts_typed: bool) -> Iterator[bytes]:
-    """Whole messages: a type and a length; the first of a client has no type."""
+    """Yields whole messages, which begin with type and length; the first one of a client has no type."""
     with source.makefile("rb") as stream:
         typed = starts_typed
         while head := stream.read(5 if typed else 4):

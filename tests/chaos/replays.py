@@ -1,4 +1,4 @@
-"""Strikes the replays at any of their system calls, and looks at what another replay makes of it."""
+"""Injects faults into the replays at any of their system calls; another replay must repair everything."""
 
 import shutil
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ _GOOD = detections(*(event(i) for i in range(10)))
 
 
 class ReplayRig(KillRig):
-    """Failed files and rejected records, most of them mended: replay failed, then replay rejected."""
+    """Failed files and rejected records, most of them fixed, for replay failed and then replay rejected."""
 
     @property
     def _saved(self) -> Path:
@@ -24,17 +24,17 @@ class ReplayRig(KillRig):
         yield "objects_detection_0.json", _GOOD
         yield "objects_detection_1.json", detections({"no": "event"}, event(0, ("cars", 7)), event(20))
         yield "vehicles_status_1.json", statuses(report(1), report(1, "parking"), report(2))
-        # More than a page of them.
+        # More rejected records than fit a page of the replay.
         yield "vehicles_status_2.json", statuses(*(report(i, status=1) for i in range(100, 305)))  # type: ignore[arg-type]
-        for i, name in enumerate(_mended()):
+        for i, name in enumerate(_fixed_files()):
             yield name, f"[{i}]".encode()
 
     def prepare(self) -> None:
         super().reset()
         self._without_faults(super()._held())
-        for name, content in _mended().items():
+        for name, content in _fixed_files().items():
             (self.folder / "failed" / name).write_bytes(content)
-        self._mend_records()
+        self._fix_records()
         shutil.copytree(self.folder, self._saved)
         self.query("CREATE SCHEMA saved")
         for table in TABLES:
@@ -48,12 +48,12 @@ class ReplayRig(KillRig):
             self.query(f"INSERT INTO mobileye_data.{table} SELECT * FROM saved.{table}")
 
     def restart(self) -> Ended:
-        """Both replays again, then a pass of the daemon."""
+        """Runs both replays again, then the ingest."""
         ended = super().restart()
         return super()._held().run() if ended.code == 0 else ended
 
     def torn(self) -> int:
-        """Records, too, that are resolved without their rows, or not with them."""
+        """Counts torn rows, records resolved without their rows, and open ones whose rows are there."""
         ((count,),) = self.query(
             """
             SELECT count(*)
@@ -71,7 +71,7 @@ class ReplayRig(KillRig):
         environment = {"WATCH_FOLDER": str(self.folder), "DATABASE_URL": self.url}
         return self.nursery.hold("replay", "failed", "rejected", thread=thread, environment=environment)
 
-    def _mend_records(self) -> None:
+    def _fix_records(self) -> None:
         self.query("DELETE FROM mobileye_data.vehicle_status_history WHERE report_time = %s", [_time(1)])
         self.query(
             """
@@ -82,8 +82,8 @@ class ReplayRig(KillRig):
         )
 
 
-def _mended() -> dict[str, bytes]:
-    """What is in failed/ by now: small and large, loaded already, still bad."""
+def _fixed_files() -> dict[str, bytes]:
+    """Returns the files that are in failed/ now: small and large, already loaded, still bad."""
     many = [event(i, *((kind, i % 9) for kind in _KINDS), vehicle=f"{i:032x}") for i in range(800)]
     return {
         "objects_detection_4.json": _GOOD,

@@ -1,4 +1,4 @@
-"""What every leg starts from: a database, a daemon as a process, producers, and those who watch them."""
+"""The basis of every scenario: a database, a daemon as a process, producers, and their observers."""
 
 import math
 import random
@@ -20,22 +20,22 @@ from tests.chaos.oracle import Reader, judge, leaks
 from tests.chaos.producers import LARGEST, Journal, Producers
 from tests.support import ROOT, Daemon, Server, query, until
 
-#: What a proxy can read.
+#: Connection options that let a proxy read the messages.
 _PLAIN = "sslmode=disable&gssencmode=disable"
 
-#: With larger files the naive program would only be seen to be slow.
+#: Larger files would only show that the naive program is slow.
 _NAIVE_ROWS = 60
 
 
 class NaiveDaemon(Daemon):
-    """The naive program in the daemon's place."""
+    """The naive program in place of the daemon."""
 
     program = ROOT / "tests" / "chaos" / "naive.py"
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured value and the most that it may be."""
+    """A measured value and its upper limit."""
 
     name: str
     value: float
@@ -48,7 +48,7 @@ class Figure:
 
 @dataclass
 class Finding:
-    """What a leg has found: the oracle's counts, figures, and anything else that is wrong, in words."""
+    """The result of a scenario: the oracle's counts, figures, and anything else that is wrong, in words."""
 
     counts: Counter[str] = field(default_factory=Counter)
     figures: list[Figure] = field(default_factory=list)
@@ -57,9 +57,9 @@ class Finding:
 
 @dataclass
 class Trial:
-    """One run of a leg: where, with what chances, how much of it, and until when.
+    """One run of a scenario: its place, its seed, its volume and its time limit.
 
-    share: of a full run; seconds: after which the leg is given up.
+    `share` is the part of a full run; after `seconds` the scenario is given up.
     """
 
     server: Server
@@ -80,18 +80,18 @@ class Trial:
         return not issubclass(self.program, NaiveDaemon)
 
     def take(self, count: int) -> None:
-        """Sets the volume to this trial's share of all that there is."""
+        """Sets the volume to this trial's share of `count`."""
         self.volume = max(1, math.ceil(count * min(self.share, 1)))
 
     def rounds(self, step: int = 1) -> Iterator[int]:
-        """Until the volume is reached, or the time is up."""
+        """Yields the number of each round until the volume is reached or the time is up."""
         while self.done < self.volume and time.monotonic() < self._deadline:
             yield self.done
             self.done += step
 
     @contextmanager
     def rig(self, port: int | None = None, **settings: object) -> Iterator["Rig"]:
-        """A rig in a database and a folder of its own; port: where the daemon finds the server."""
+        """Yields a rig with its own database and folder; its daemon finds the server at `port`."""
         with self.server.database() as database, ExitStack() as stack:
             prepare(database, self.is_ours)
             rig = Rig(self.program(self.folder / "drop", database.url, **settings), self)
@@ -112,7 +112,7 @@ def prepare(database: Database, is_ours: bool) -> None:
 
 
 class Rig:
-    """A daemon under test, with its journal and its witnesses."""
+    """A daemon under test, with its journal and its observers."""
 
     def __init__(self, daemon: Daemon, trial: Trial) -> None:
         self.daemon = daemon
@@ -126,14 +126,14 @@ class Rig:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """The daemon runs, a reader looks for torn files, and its memory is measured."""
+        """Runs the daemon while a reader looks for torn files and the memory is measured."""
         self.daemon.start()
         with beside(self.reader.watch), beside(self.meter.measure):
             yield
 
     @contextmanager
     def loaded(self, producers: int = 4) -> Iterator[Producers]:
-        """The same under load; at the end the backlog drains."""
+        """Runs the daemon watched and under load; drains the backlog at the end."""
         largest = LARGEST if self._trial.is_ours else _NAIVE_ROWS
         work = Producers(self.daemon.incoming, self.journal, self._trial.seed, producers, largest)
         with self.watched():
@@ -143,16 +143,16 @@ class Rig:
             self.drain()
 
     def drop(self, rows: int = 0) -> Path:
-        """One more file of the runner's own."""
+        """Drops one more file of the runner."""
         file = self.journal.draw(self.rng, rows)
         self.journal.add(file)
         return self.daemon.drop(file.name, file.content())
 
     def seconds_to_load(self, most: float) -> float:
-        """One more small file, from its drop until it is gone, or so many seconds."""
+        """Drops a small file; returns the seconds until it is gone, at most `most`."""
         started = time.monotonic()
         path = self.drop(12)
-        with suppress(AssertionError):  # the figure and the oracle tell
+        with suppress(AssertionError):  # the figure and the oracle show it
             until(lambda: not path.exists(), most)
         return time.monotonic() - started
 
@@ -162,15 +162,15 @@ class Rig:
             self.daemon.start(wait=False)
 
     def drain(self, seconds: float = 900) -> None:
-        """Waits for the backlog; what is left then is counted.
+        """Waits until the backlog is empty; the oracle counts what is left.
 
-        For long: on a slow machine large files hardly get through between two kills, and gather.
+        The limit is long: on a slow machine few large files are loaded between two kills, and they pile up.
         """
         with suppress(AssertionError):
             self.daemon.until_empty(seconds)
 
     def until_commit(self, since: str, seconds: float = 30) -> None:
-        """Waits for a file that was loaded after that moment of the server's clock."""
+        """Waits until a file is loaded after `since`, a moment of the server's clock."""
         statement = "SELECT 1 FROM mobileye_data.ingested_files WHERE finished_at > %s LIMIT 1"
         if self._trial.is_ours:
             until(lambda: query(self.url, statement, (since,)), seconds, "a file is loaded")
@@ -184,7 +184,7 @@ class Rig:
         return str(moment)
 
     def workers(self) -> list[psutil.Process]:
-        """The daemon's worker processes; the naive program is its own."""
+        """Returns the worker processes of the daemon; the naive program is its own worker."""
         assert self.daemon.process is not None
         process = psutil.Process(self.daemon.process.pid)
         if not self._trial.is_ours:
@@ -192,15 +192,15 @@ class Rig:
         return [child for child in process.children() if _is_worker(child)]
 
     def finding(self, *figures: Figure) -> Finding:
-        """What the oracle says of a drained rig."""
+        """Returns the verdict of the oracle on a drained rig."""
         if self.daemon.left():
-            self.end()  # what it loads while the oracle looks would seem to be lost
+            self.end()  # rows that it loads while the oracle looks would seem lost
         counts = judge(self.url, self.journal, self.daemon.incoming, self.daemon.failed)
         counts["torn"] += len(self.reader.torn)
         leaking = leaks(self.daemon.log().splitlines(), [self._trial.server.password])
         counts["leaks"] = len(leaking)
         finding = Finding(counts, [*figures, Figure("memory", self.meter.peak, 400, "MB")])
-        finding.complaints += [f"the log tells: {line[:300]}" for line in leaking[:3]]
+        finding.complaints += [f"the log leaks: {line[:300]}" for line in leaking[:3]]
         if not self.reader.looks:
             finding.complaints.append("the reader never looked")
         return finding
@@ -221,7 +221,7 @@ def _is_worker(process: psutil.Process) -> bool:
 
 @dataclass(frozen=True)
 class Sample:
-    """What one process of the daemon took at a moment; process: its id and when it began."""
+    """The resources of one process of the daemon at a moment; `process` is its id and start time."""
 
     moment: float
     process: tuple[int, float]

@@ -1,4 +1,4 @@
-"""Runs a leg against a server, in a folder of its own, and tells what came of it."""
+"""Runs a scenario against a server, in its own folder, and returns the result."""
 
 import math
 import tempfile
@@ -9,20 +9,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos.catalogue import FULL_MINUTES, Leg
+from tests.chaos.catalogue import FULL_MINUTES, Scenario
 from tests.chaos.oracle import FAULTS
 from tests.chaos.rig import Finding, NaiveDaemon, Trial
 from tests.support import Daemon, Server
 
-#: A leg has at least so many seconds: starts alone take some.
+#: The least time limit of a scenario; starts alone take some seconds.
 _LEAST_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a leg has found, and whether that is good enough."""
+    """The finding of a scenario, and whether it is good enough."""
 
-    leg: Leg
+    scenario: Scenario
     seed: int
     done: int
     wanted: int
@@ -31,7 +31,7 @@ class Result:
 
     @property
     def shortfalls(self) -> list[str]:
-        """Everything for which the leg fails."""
+        """Reasons why the scenario fails."""
         slow = [
             f"{figure} > {figure.limit:g} {figure.unit}"
             for figure in self.finding.figures
@@ -41,9 +41,9 @@ class Result:
 
     @property
     def faults(self) -> list[str]:
-        """The same without the figures, which depend on what else the machine does."""
+        """Reasons why the scenario fails, without the figures, which depend on the load of the machine."""
         counts = self.finding.counts
-        few = [f"only {self.done} of {self.wanted} {self.leg.unit}"] if self.done < self.wanted else []
+        few = [f"only {self.done} of {self.wanted} {self.scenario.unit}"] if self.done < self.wanted else []
         wrong = [f"{counts[fault]} {fault}" for fault in FAULTS if counts[fault]]
         return [*few, *wrong, *self.finding.complaints]
 
@@ -52,37 +52,37 @@ class Result:
         return not self.shortfalls
 
 
-def run_apart(leg: Leg, *, minutes: float, seed: int, naive: bool = False) -> Result:
-    """One leg with a server of its own."""
+def run_apart(scenario: Scenario, *, minutes: float, seed: int, naive: bool = False) -> Result:
+    """Runs one scenario with its own server."""
     with a_server() as server:
-        return run(leg, server, minutes=minutes, seed=seed, naive=naive)
+        return run(scenario, server, minutes=minutes, seed=seed, naive=naive)
 
 
-def run(leg: Leg, server: Server, *, minutes: float, seed: int, naive: bool = False) -> Result:
-    """One leg, as much of it as belongs into a run of so many minutes."""
+def run(scenario: Scenario, server: Server, *, minutes: float, seed: int, naive: bool = False) -> Result:
+    """Runs one scenario, as much of it as its share of a run of `minutes`."""
     share = minutes / FULL_MINUTES
-    wanted = math.ceil(leg.volume * share)
+    wanted = math.ceil(scenario.volume * share)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
-        own_seed = zlib.crc32(f"{seed}-{leg.name}".encode())
-        seconds = max(_LEAST_SECONDS, leg.minutes * 60 * share)
+        own_seed = zlib.crc32(f"{seed}-{scenario.name}".encode())
+        seconds = max(_LEAST_SECONDS, scenario.minutes * 60 * share)
         program = NaiveDaemon if naive else Daemon
         trial = Trial(server, Path(folder), own_seed, wanted, share, seconds, program)
         started = time.monotonic()
-        finding = _tried(leg, trial)
-    return Result(leg, seed, trial.done, max(trial.volume, 1), time.monotonic() - started, finding)
+        finding = _tried(scenario, trial)
+    return Result(scenario, seed, trial.done, max(trial.volume, 1), time.monotonic() - started, finding)
 
 
-def _tried(leg: Leg, trial: Trial) -> Finding:
+def _tried(scenario: Scenario, trial: Trial) -> Finding:
     try:
-        return leg.run(trial)
-    except Exception as error:  # noqa: BLE001  # a leg that breaks has failed; the others go on
+        return scenario.run(trial)
+    except Exception as error:  # noqa: BLE001  # a scenario that breaks has failed; the others continue
         return Finding(complaints=[f"{type(error).__name__}: {error}"[:2000]])
 
 
 @contextmanager
 def a_server() -> Iterator[Server]:
-    """A server that the legs may harm."""
+    """Yields a server that the scenarios may harm."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         server = Server(Path(folder) / "server")

@@ -6,14 +6,16 @@ from pathlib import Path
 
 from tests.chaos.clocks import Clock
 
-_TELL = "import time; [(input(), print(time.time() - {0}, time.time_ns() // 10**9 - int({0}))) for _ in '12']"
+_PRINT_DIFFERENCES = (
+    "import time; [(input(), print(time.time() - {0}, time.time_ns() // 10**9 - int({0}))) for _ in '12']"
+)
 
 
 def test_a_clock_is_set_while_a_program_runs(tmp_path: Path) -> None:
     clock = Clock(tmp_path)
     clock.set(1000)
     program = subprocess.Popen(
-        [sys.executable, "-c", _TELL.format(time.time())],
+        [sys.executable, "-c", _PRINT_DIFFERENCES.format(time.time())],
         env={**os.environ, **clock.environment()},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

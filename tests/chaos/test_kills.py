@@ -1,4 +1,4 @@
-"""A sample of the points at which the ingest can be killed, and all that are around a rename or a delete."""
+"""Kills of the ingest at a sample of all system calls, and at a sample of its renames and deletes."""
 
 import random
 from collections.abc import Iterator
@@ -34,6 +34,6 @@ def test_a_kill_at_any_system_call_neither_loses_nor_doubles_a_row(rig: KillRig)
 
 
 def decisive(points: list[Point]) -> list[Point]:
-    """Around every rename and unlink."""
+    """Returns a sample of the renames and deletes."""
     acts = [point for point in points if point.call in ("rename", "renameat2", "unlink")]
     return random.Random(SEED).sample(acts, min(len(acts), 12))

@@ -1,4 +1,4 @@
-"""A short, seeded run of each leg of the proving machine; the kills have tests of their own."""
+"""A short, seeded run of each scenario, except kill-points: see test_kills.py."""
 
 import os
 from collections.abc import Iterator
@@ -7,13 +7,14 @@ import pytest
 from _pytest.mark.structures import ParameterSet
 
 from tests.chaos import runner
-from tests.chaos.catalogue import LEGS, Leg
+from tests.chaos.catalogue import SCENARIOS, Scenario
 from tests.support import Server
 
 SEED = 20220605
 
-#: Of a run of so many minutes each leg does its part: some need more to hold all that they can do. Not
-#: silence, which takes minutes: tests/commands/test_daemon.py freezes a server, with shorter limits.
+#: Each scenario does its share of a run of this many minutes; some need more to cover all their cases.
+#: "silence" is left out because it takes minutes; tests/commands/test_daemon.py freezes a server with shorter
+#: limits.
 MINUTES = {
     "kill-pairs": 1,
     "replay-points": 0.7,
@@ -35,13 +36,13 @@ MINUTES = {
 
 
 def chosen() -> Iterator[ParameterSet]:
-    for leg in LEGS:
-        if leg.name in MINUTES:
-            yield pytest.param(leg, id=leg.name)
+    for scenario in SCENARIOS:
+        if scenario.name in MINUTES:
+            yield pytest.param(scenario, id=scenario.name)
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux")
-@pytest.mark.parametrize("leg", list(chosen()))
-def test_a_short_run_of_a_leg_finds_nothing(leg: Leg, server: Server) -> None:
-    result = runner.run(leg, server, minutes=MINUTES[leg.name], seed=SEED)
+@pytest.mark.parametrize("scenario", list(chosen()))
+def test_a_short_run_of_a_scenario_finds_no_fault(scenario: Scenario, server: Server) -> None:
+    result = runner.run(scenario, server, minutes=MINUTES[scenario.name], seed=SEED)
     assert result.faults == []

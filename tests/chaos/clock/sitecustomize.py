@@ -1,8 +1,8 @@
-"""Python loads this at its start where PYTHONPATH names this folder: then time.time() can be set at will.
+"""Makes time.time() adjustable; Python loads this module at its start if PYTHONPATH names this folder.
 
-Seconds of difference, a double, are in the file that CLOCK names: whoever writes it steps the clock of all
-processes at once. The monotonic clock goes on, as it does when a real clock is set; datetime.now(), in C,
-does not notice.
+The file named by CLOCK holds the difference in seconds, a double. Writing it steps the clock of all processes
+at once. The monotonic clock is not affected, as when a real clock is set. datetime.now() is not affected
+either, because it reads the time in C.
 """
 
 import mmap

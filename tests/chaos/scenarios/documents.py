@@ -1,4 +1,4 @@
-"""Drops documents by chance, sound and nearly so, and compares all that is stored with a plain reference."""
+"""Drops random documents, sound and nearly sound ones, and compares what is stored with a reference."""
 
 import json
 import sys
@@ -17,10 +17,10 @@ from tests.chaos.rig import Finding, Rig, Trial
 from tests.processing.test_differential import EVENTS, STATUS, Expected, Pairs, contents, expected, plain
 from tests.support import query, until
 
-#: So many documents are in the folder at a time, and made with one seed.
+#: Number of documents in the folder at a time, and of those made from one seed.
 _AT_ONCE, _EXAMPLES = 400, 200
 
-#: Stands in many documents; each gets one of its own, so that it meets with few rows of others.
+#: A vehicle of many documents; each document gets another one instead, so that few keys are shared.
 _VEHICLE = b"ebab5f787798416fb2b8afc1340d7a4e"
 
 _MOST_COMPLAINTS = 10
@@ -28,16 +28,16 @@ _MOST_COMPLAINTS = 10
 #: Documents by their number.
 Documents = dict[int, bytes]
 
-#: A vehicle, a time and, of a detection, a type, its key; then a value or status, and extra.
+#: A key (vehicle, time and, for a detection, the type), then a value or status, and extra.
 Row = tuple[Any, ...]
 
-#: By its key: a row, and the number of the document that it is of.
+#: Rows by their key, each with the number of its document.
 Stored = dict[Row, tuple[Row, int]]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What the database says of a document; rejects: reason and text by position."""
+    """The database's entry of a document; `rejects` has reason and text by position."""
 
     state: str = "unknown"
     read: int = 0
@@ -46,7 +46,7 @@ class Entry:
 
 
 def random_documents(trial: Trial) -> Finding:
-    """Hypothesis makes them; each has to be stored as json.loads reads it, or to fail with a reason."""
+    """Checks documents made by Hypothesis: each is stored as json.loads reads it, or fails with a reason."""
     finding = Finding()
     size = min(_AT_ONCE, trial.volume)
     source = islice(enumerate(_documents(trial)), trial.volume)
@@ -64,7 +64,7 @@ def random_documents(trial: Trial) -> Finding:
 
 
 def _documents(trial: Trial) -> Iterator[bytes]:
-    """Without end, each once."""
+    """Yields documents without end, each only once."""
     seen: set[int] = set()
     for seed in range(trial.seed, sys.maxsize):
         for content in _made(seed):
@@ -98,10 +98,10 @@ def _drop(rig: Rig, documents: Documents) -> None:
 
 
 def _judge(rig: Rig, documents: Documents, finding: Finding) -> None:
-    """Compares what is stored, then makes room: else all keys would soon be taken."""
+    """Compares what is stored, then empties the tables: else all keys would soon be taken."""
     entries, stored = _entries(rig), _stored(rig)
     finding.counts["rows"] += len(stored)
-    wrong = [f"nobody's: {row}" for row, number in stored.values() if number not in documents]
+    wrong = [f"row of no document: {row}" for row, number in stored.values() if number not in documents]
     for number, content in documents.items():
         flaws = _flaws(expected(content), entries.get(number, Entry()), number, stored)
         wrong += [f"document {number}: {flaw}: {content!r}" for flaw in flaws]
@@ -110,11 +110,11 @@ def _judge(rig: Rig, documents: Documents, finding: Finding) -> None:
     query(rig.url, f"TRUNCATE {', '.join(f'mobileye_data.{table}' for table in _TABLES)}")
 
 
-# What must be -------------------------------------------------------------------------------------
+# Expected -----------------------------------------------------------------------------------------
 
 
 def _flaws(reference: Expected | None, entry: Entry, number: int, stored: Stored) -> Iterator[str]:
-    """All in which what is stored of a document is not what was to be."""
+    """Yields each difference between what is stored of a document and its reference."""
     if reference is None:
         if entry != Entry("failed"):
             yield f"{entry} instead of failed"
@@ -125,12 +125,12 @@ def _flaws(reference: Expected | None, entry: Entry, number: int, stored: Stored
     own = [row for row, owner in stored.values() if owner == number]
     if entry.inserted != len(own):
         yield f"{entry.inserted} rows inserted, but {len(own)} are there"
-    yield from (f"another's row: {row}" for row in own if row not in rows)
+    yield from (f"unexpected row: {row}" for row in own if row not in rows)
     yield from _record_flaws(rows, dict(reference.rejects), entry, stored)
 
 
 def _record_flaws(rows: list[Row], flawed: dict[int, Any], entry: Entry, stored: Stored) -> Iterator[str]:
-    """By position a record is a flawed one, which is rejected as it stood, or the next of the rows."""
+    """Yields each wrong record: a flawed one must be rejected unchanged, a sound one is the next row."""
     sound = iter(rows)
     for position in range(len(rows) + len(flawed)):
         reject = entry.rejects.get(position)
@@ -146,7 +146,7 @@ def _is_rejected(original: Any, reason: str, text: str) -> bool:
 
 
 def _is_kept(row: Row, reject: tuple[str, str] | None, stored: Stored) -> bool:
-    """It is stored, or its equal is; or it is rejected, for another or by PostgreSQL."""
+    """Returns whether a row is stored, or was rejected as a conflict or by PostgreSQL."""
     there, _ = stored.get(row[:-2], (None, 0))
     if reject is None:
         return there == row
@@ -156,7 +156,7 @@ def _is_kept(row: Row, reject: tuple[str, str] | None, stored: Stored) -> bool:
 
 
 def _read_alone(text: str, like: Row) -> list[Row]:
-    """The rows of a document of this record alone."""
+    """Returns the rows of a document that holds only this record."""
     key = EVENTS if len(like) == _DETECTION_COLUMNS else STATUS
     reference = expected(f'{{"{key}": [{text}]}}'.encode())
     return [_exact_row(row) for row in reference.rows] if reference else []
@@ -167,7 +167,7 @@ def _exact_row(row: Row) -> Row:
 
 
 def _exact(value: Any) -> Any:
-    """Numbers by their value, which neither true equals nor 1.50 misses, since jsonb writes them anew."""
+    """Makes a value comparable: 1.5 equals 1.50, since jsonb rewrites numbers, but 1 does not equal true."""
     if isinstance(value, dict | list):
         children = value.items() if isinstance(value, dict) else enumerate(value)
         return [type(value), *((key, _exact(child)) for key, child in children)]
@@ -180,7 +180,7 @@ def _loaded(text: str | None) -> Any:
     return None if text is None else plain(json.loads(text, object_pairs_hook=Pairs))
 
 
-# What is ------------------------------------------------------------------------------------------
+# Stored -------------------------------------------------------------------------------------------
 
 
 def _entries(rig: Rig) -> dict[int, Entry]:

@@ -1,4 +1,4 @@
-"""Puts into the folder what does not belong there, and harms files while they are read."""
+"""Puts hostile entries into the folder, and changes files while they are read."""
 
 import gzip
 import os
@@ -16,29 +16,29 @@ from tests.support import Daemon
 
 _SECRET = b'{"vehicle_status": "canary-of-the-secret"}'
 
-#: No file may hold up the next one for longer; the scan is in it, for what gives no event.
+#: The longest time that an entry may delay the next file; it includes the scan, for a file without event.
 _HANG = 1.0 + 1.0
 
 
 class _Unprivileged(Daemon):
-    """Root without its powers: to root no file is closed."""
+    """A daemon without the capabilities of root, because root may open any file."""
 
     prefix = ("setpriv", "--bounding-set=-all") if os.geteuid() == 0 else ()
 
 
 def hostile(trial: Trial) -> Finding:
-    """Everything that can have a name in a folder, one after the other, and a good file behind each."""
+    """Creates each sort of entry that a folder can hold in turn, and drops a good file after each."""
     if trial.is_ours:
         trial.program = _Unprivileged
-    trial.take(len(_GUESTS))
+    trial.take(len(_ENTRIES))
     slowest = 0.0
     with trial.rig(SETTLE_SECONDS=1) as rig:
         secret = rig.daemon.folder / "secret"
         secret.write_bytes(_SECRET)
-        guests = trial.rng.sample(sorted(_GUESTS), len(_GUESTS))
+        names = trial.rng.sample(sorted(_ENTRIES), len(_ENTRIES))
         with rig.watched():
             for number in trial.rounds():
-                _GUESTS[guests[number]](rig.daemon.incoming, secret)
+                _ENTRIES[names[number]](rig.daemon.incoming, secret)
                 slowest = max(slowest, rig.seconds_to_load(10))
         finding = rig.finding(Figure("next good file", slowest, _HANG))
         if secret.read_bytes() != _SECRET:
@@ -47,7 +47,7 @@ def hostile(trial: Trial) -> Finding:
 
 
 def races(trial: Trial) -> Finding:
-    """Files written in pieces, appended to, truncated, rewritten and replaced while they are read."""
+    """Writes files in pieces, appends to them, truncates, rewrites and replaces them while they are read."""
     disturb = (_in_pieces, _appended, _rewritten, _replaced, _held_open)
     with trial.rig() as rig:
         with rig.watched():
@@ -57,7 +57,7 @@ def races(trial: Trial) -> Finding:
         return rig.finding()
 
 
-# Guests -------------------------------------------------------------------------------------------
+# Entries ------------------------------------------------------------------------------------------
 
 
 def _fifo(folder: Path, secret: Path) -> None:
@@ -65,7 +65,10 @@ def _fifo(folder: Path, secret: Path) -> None:
 
 
 def _socket(folder: Path, secret: Path) -> None:
-    with closing(socket.socket(socket.AF_UNIX)) as listener, chdir(folder):  # a path of a socket is short
+    with (
+        closing(socket.socket(socket.AF_UNIX)) as listener,
+        chdir(folder),
+    ):  # the path of a socket must be short
         listener.bind("socket.json")
 
 
@@ -100,7 +103,7 @@ def _closed(folder: Path, secret: Path) -> None:
 
 
 def _sticky(folder: Path, secret: Path) -> None:
-    """What may be read but not removed, as in /tmp: it is loaded, and stays."""
+    """Creates a file that may be read but not removed, as in /tmp: it is loaded, and stays."""
     if os.geteuid() == 0:  # only root can give it to somebody else
         folder.chmod(0o1777)
         (folder / "sticky.json").write_bytes(b'{"vehicle_status":[]}')
@@ -138,9 +141,9 @@ def _binary(folder: Path, secret: Path) -> None:
     (folder / "binary.json").write_bytes(os.urandom(100_000))
 
 
-_GUESTS: dict[str, Callable[[Path, Path], None]] = {
-    guest.__name__: guest
-    for guest in (
+_ENTRIES: dict[str, Callable[[Path, Path], None]] = {
+    entry.__name__: entry
+    for entry in (
         _fifo,
         _socket,
         _device,
@@ -176,7 +179,7 @@ def _pause(rig: Rig) -> None:
 
 
 def _in_pieces(rig: Rig) -> None:
-    """By a writer that closes the file between the pieces."""
+    """Writes a file in pieces and closes it after each."""
     _, path, content = _new(rig)
     cuts = sorted(rig.rng.sample(range(len(content)), 3))
     for start, end in zip([0, *cuts], [*cuts, len(content)], strict=True):
@@ -186,7 +189,7 @@ def _in_pieces(rig: Rig) -> None:
 
 
 def _appended(rig: Rig) -> None:
-    """The end comes late, by a writer that has the file open all the time."""
+    """Writes the end of a file late, and keeps the file open all the time."""
     _, path, content = _new(rig)
     with open(path, "wb", buffering=0) as file:
         file.write(content[:-2])
@@ -195,7 +198,7 @@ def _appended(rig: Rig) -> None:
 
 
 def _held_open(rig: Rig) -> None:
-    """Whole, but still open for writing, and then another document instead."""
+    """Writes a whole document, keeps the file open, and then writes another document in its place."""
     _, path, content = _new(rig)
     first = rig.journal.draw(rig.rng, 3)
     with open(path, "wb", buffering=0) as file:
@@ -207,13 +210,13 @@ def _held_open(rig: Rig) -> None:
 
 
 def _rewritten(rig: Rig) -> None:
-    """Truncated and written anew under the same name: what was there before may be missing, whole."""
+    """Truncates a file and writes another document; the first one may be missing, but only as a whole."""
     path, content = _another_version(rig)
     path.write_bytes(content)
 
 
 def _replaced(rig: Rig) -> None:
-    """By a rename of another file to its name."""
+    """Renames another file to the name of the first one."""
     path, content = _another_version(rig)
     other = path.with_name(f".{path.name}.tmp")
     other.write_bytes(content)
@@ -221,7 +224,7 @@ def _replaced(rig: Rig) -> None:
 
 
 def _another_version(rig: Rig) -> tuple[Path, bytes]:
-    """A file that was just written, and what is to take its place."""
+    """Writes a file; returns its path and the content that is to replace it."""
     first, path, content = _new(rig, optional=True)
     path.write_bytes(content)
     _pause(rig)

@@ -1,4 +1,4 @@
-"""Steps by chance, of a producer, an operator and fate; at rest the promise must hold."""
+"""Takes random steps of a producer, an operator and fate; at each rest the promise must hold."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ SIZES = st.sampled_from([1, 12, 150, 3000])
 
 
 def model(trial: Trial) -> Finding:
-    """The volume is runs of 30 steps, each in a database and with daemons of its own."""
+    """Does `volume` runs of 30 steps, each with its own database and daemons."""
     finding = Finding()
     rests: list[float] = []
     machine = hypothesis.seed(trial.seed)(_machine(trial, finding, rests))
@@ -41,7 +41,7 @@ def model(trial: Trial) -> Finding:
             suppress_health_check=list(HealthCheck),
         ),
     )
-    finding.figures.append(Figure("longest way to a rest", max(rests), _SECONDS_TO_REST))
+    finding.figures.append(Figure("longest wait for a rest", max(rests), _SECONDS_TO_REST))
     return finding
 
 
@@ -80,7 +80,7 @@ class _World(RuleBasedStateMachine):
 
     @rule(rows=SIZES)
     def replace(self, rows: int) -> None:
-        """Under the name of a file that may be in hand: that one is loaded whole, or not at all."""
+        """Replaces a file that may be in flight: the first one must be loaded whole or not at all."""
         first = self._rig.journal.draw(self._rig.rng, rows)
         second = self._rig.journal.draw(self._rig.rng, 5, first.kind)
         self._rig.journal.add(first, optional=True)
@@ -100,14 +100,14 @@ class _World(RuleBasedStateMachine):
 
     @rule(data=st.data(), prefix=st.sampled_from(["", "again_"]))
     def drop_again(self, data: st.DataObject, prefix: str) -> None:
-        """The same bytes: under the same name when that file has gone, or under another at once."""
+        """Drops the same bytes again: under another name, or under the same one if that is free."""
         file = self._any_file(data)
         if file and self._is_free(prefix + file.name):
             self._rig.daemon.drop(prefix + file.name, file.content())
 
     @rule(data=st.data(), rows=SIZES)
     def reuse_a_name(self, data: st.DataObject, rows: int) -> None:
-        """Other bytes under the name of a file that has gone."""
+        """Drops other bytes under the name of a file that has gone."""
         old = self._any_file(data)
         if old and self._is_free(old.name):
             file = self._rig.journal.draw(self._rig.rng, rows, old.kind)
@@ -121,7 +121,7 @@ class _World(RuleBasedStateMachine):
 
     @rule()
     def drop_of_the_future(self) -> None:
-        """By a producer whose clock is far ahead."""
+        """Drops a file like a producer whose clock is far ahead."""
         path = self._rig.drop(3)
         with suppress(FileNotFoundError):  # loaded already
             os.utime(path, (_FUTURE, _FUTURE))
@@ -133,7 +133,7 @@ class _World(RuleBasedStateMachine):
         return data.draw(st.sampled_from(files)) if files else None
 
     def _is_free(self, name: str) -> bool:
-        """Else it may be of other bytes, which are not loaded yet: to replace them would lose them."""
+        """Returns whether no file has the name; to replace one that is not loaded yet would lose its rows."""
         return not (self._rig.daemon.incoming / name).exists()
 
     # An operator, and fate ----------------------------------------------------------------------------
@@ -145,7 +145,7 @@ class _World(RuleBasedStateMachine):
 
     @rule(rows=SIZES, pause=st.sampled_from([0.0, 0.02, 0.05]))
     def kill_a_worker(self, rows: int, pause: float) -> None:
-        """With a file in hand, or about to take one."""
+        """Kills the workers while they load a file, or just before."""
         self._rig.drop(rows)
         time.sleep(pause)
         with suppress(psutil.NoSuchProcess):
@@ -166,7 +166,7 @@ class _World(RuleBasedStateMachine):
         self._trial.server.stop(how)
         if is_noticed:
             self._rig.drop(1)
-            with suppress(AssertionError):  # a daemon that has just started, or the other one has the file
+            with suppress(AssertionError):  # the daemon has just started, or the other one has the file
                 until(lambda: self._outages() > before, 2)
 
     @precondition(lambda self: not self._is_up)
@@ -209,7 +209,7 @@ class _World(RuleBasedStateMachine):
         self._trial.done += 1
 
     def _judge(self) -> Finding:
-        """All is well again, and nothing is left to do: now the promise must hold."""
+        """Starts everything again and waits until nothing is left to do: now the promise must hold."""
         if not self._is_up:
             self.database_up()
         started = time.monotonic()
@@ -217,7 +217,7 @@ class _World(RuleBasedStateMachine):
         self._rig.drain()
         self._rests.append(time.monotonic() - started)
         looks = self._rig.reader.looks
-        until(lambda: self._rig.reader.looks > looks, 20, "the reader has looked at what there is now")
+        until(lambda: self._rig.reader.looks > looks, 20, "the reader has looked at the final rows")
         found = self._rig.finding()
         wrong = [f"{found.counts[fault]} {fault}" for fault in FAULTS if found.counts[fault]]
         wrong += [f"{name} is not in failed/" for name in self._bad if not self._has_failed(name)]

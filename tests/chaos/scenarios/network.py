@@ -1,4 +1,4 @@
-"""Harms the connection to the database, message by message, or has the other end fall silent."""
+"""Harms the connection to the database, message by message, or makes the other end silent."""
 
 import os
 import signal
@@ -12,25 +12,25 @@ from tests.chaos.proxy import TO_CLIENT, TO_SERVER, Fault, Harm, Proxy
 from tests.chaos.rig import Figure, Finding, Rig, Trial, p99
 from tests.support import query, until
 
-#: A few rows by INSERT, many by COPY.
+#: Rows of the files: a few go by INSERT, many by COPY.
 _SIZES = (12, 12, 1500)
 
-#: So many messages at least come back while a connection is made and a small file loaded.
+#: At least this many messages come back while a connection is made and a small file is loaded.
 _ANSWERS = 45
 
-#: What db/connection.py gives a link that is dead, and two seconds to notice.
+#: The time after which db/connection.py gives up a dead link, and two seconds to notice that.
 _DEADLINE = 12.0
 
-#: Rows of a file that takes long enough to be caught at it; and what a start and its load may take.
+#: Rows of a file that takes long enough to be interrupted; and the time limit of a start and its load.
 _LONG, _START = 200_000, 5.0
 
-#: What processing/pulse.py gives a server that is silent, and as long again as a restart takes. Silence
-#: while a connection is made is noticed within connect_timeout.
+#: The time after which processing/pulse.py gives up a silent server, and the time of a restart. Silence while
+#: a connection is made is noticed earlier, within connect_timeout.
 _SILENT_DEADLINE = DATABASE_SECONDS + 10
 
 
 def messages(trial: Trial) -> Finding:
-    """Cuts, delays, slices and swallows at every message boundary, COMMIT and its reply included."""
+    """Cuts, delays, slices and swallows messages at every boundary, COMMIT and its reply included."""
     with Proxy(trial.server.port).running() as proxy, trial.rig(proxy.port, WORKERS=1) as rig:
         with rig.watched():
             faults = _faults(rig, proxy)
@@ -38,14 +38,14 @@ def messages(trial: Trial) -> Finding:
             trial.take(len(faults))
             for _, fault in zip(trial.rounds(), cycle(faults), strict=False):
                 _load_through(rig, proxy, fault)
-                trial.done -= not proxy.has_struck  # its round held fewer messages
+                trial.done -= not proxy.has_struck  # this round had fewer messages
             proxy.arm(None)
             rig.drain()
         return rig.finding()
 
 
 def silence(trial: Trial) -> Finding:
-    """The server stops answering, though its host acknowledges: frozen, or behind a proxy that hangs."""
+    """Freezes the server, or a proxy in front of it: it stops answering while its host still acknowledges."""
     trial.volume = max(trial.volume, 2)  # one of each
     frozen: list[float] = []
     silent: list[float] = []
@@ -64,7 +64,7 @@ def silence(trial: Trial) -> Finding:
 
 
 def dead_links(trial: Trial) -> Finding:
-    """The link dies in a transaction, with a word or without; or the daemon too, and its backend lives on."""
+    """Cuts the link in a transaction, noticed or not; or kills the daemon too, whose backend lives on."""
     trial.volume = max(trial.volume, 3)  # one of each
     noticed: list[float] = []
     freed: list[float] = []
@@ -89,7 +89,7 @@ def dead_links(trial: Trial) -> Finding:
 
 
 def _move(rig: Rig, link: Link) -> None:
-    """To the far end of the cable, from the next start on."""
+    """Moves the daemon to the far end of the link, from its next start on."""
     rig.daemon.prefix = link.prefix
     rig.daemon.url = rig.url.replace("127.0.0.1", link.server)
 
@@ -104,8 +104,8 @@ def _is_writing(rig: Rig) -> bool:
 
 def _noticed(rig: Rig) -> float:
     started, before = time.monotonic(), _outages(rig)
-    rig.drop(12)  # if the other one was done already
-    with suppress(AssertionError):  # the figure tells
+    rig.drop(12)  # in case the large one is done already
+    with suppress(AssertionError):  # the figure shows it
         until(lambda: _outages(rig) > before, 2 * _DEADLINE)
     return time.monotonic() - started
 
@@ -115,20 +115,20 @@ def _outages(rig: Rig) -> int:
 
 
 def _loaded_from_here(rig: Rig) -> float:
-    """How long a file waits whose first load has left a backend behind, with its locks, that hears no end."""
+    """Returns how long a file waits for a backend that keeps the locks of its first load."""
     assert _is_writing(rig), "the transaction has ended already"
     rig.end()
     rig.daemon.prefix, rig.daemon.url = (), rig.url
     started = time.monotonic()
     rig.daemon.start(wait=False)
-    with suppress(AssertionError):  # the figure tells
+    with suppress(AssertionError):  # the figure shows it
         rig.daemon.until_empty(120)
     rig.end()
     return time.monotonic() - started
 
 
 def _faults(rig: Rig, proxy: Proxy) -> list[Fault]:
-    """All that can happen to what a run without faults sends, once the partitions are there."""
+    """Returns each fault of each message that a run without faults sends, once the partitions exist."""
     for _ in range(2):
         _load_through(rig, proxy, None)
     harms = [harm for harm in Harm if harm is not Harm.SILENCE]
@@ -141,7 +141,7 @@ def _faults(rig: Rig, proxy: Proxy) -> list[Fault]:
 
 
 def _load_through(rig: Rig, proxy: Proxy, fault: Fault | None) -> None:
-    """Some files, by a new connection."""
+    """Loads some files through a new connection."""
     proxy.cut_all()
     proxy.arm(fault)
     for rows in _SIZES:
@@ -150,7 +150,7 @@ def _load_through(rig: Rig, proxy: Proxy, fault: Fault | None) -> None:
 
 
 def _silent(rig: Rig, proxy: Proxy, n: int) -> float:
-    """How long a link goes unnoticed on which nothing passes any more."""
+    """Returns how long a silent link goes unnoticed."""
     proxy.cut_all()
     proxy.arm(Fault(Harm.SILENCE, TO_CLIENT, n))
     rig.drop(12)
@@ -162,7 +162,7 @@ def _silent(rig: Rig, proxy: Proxy, n: int) -> float:
 
 
 def _frozen(rig: Rig) -> float:
-    """The same for server processes that are stopped, with a transaction open; then they go on."""
+    """Stops the server processes for a while; returns how long that goes unnoticed."""
     rig.drop(12)
     rig.daemon.until_empty(30)
     backends = _backends(rig)
@@ -179,7 +179,7 @@ def _frozen(rig: Rig) -> float:
 
 
 def _wait(rig: Rig) -> None:
-    with suppress(AssertionError):  # the figure tells
+    with suppress(AssertionError):  # the figure shows it
         rig.daemon.until_empty(_SILENT_DEADLINE + 3)
 
 

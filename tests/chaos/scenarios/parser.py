@@ -1,4 +1,4 @@
-"""Drops documents that would take a careless parser's memory or life."""
+"""Drops documents that would exhaust the memory of a careless parser, or crash it."""
 
 import time
 from contextlib import suppress
@@ -11,7 +11,7 @@ _VERDICT, _MEMORY = 10.0, 300.0
 
 
 def bombs(trial: Trial) -> Finding:
-    """Each bomb gets its verdict in time and in little memory, and the next file loads."""
+    """Checks that each bomb gets its verdict in time and in little memory, and that the next file loads."""
     trial.take(len(BOMBS))
     names = trial.rng.sample(sorted(BOMBS), len(BOMBS))
     slowest = 0.0
@@ -36,6 +36,6 @@ def _seconds_to_a_verdict(rig: Rig, name: str) -> float:
         file.writelines(iter(text.read, b""))
     started = time.monotonic()
     hidden.rename(path)
-    with suppress(AssertionError):  # the figure tells
+    with suppress(AssertionError):  # the figure shows it
         until(lambda: not path.exists(), 3 * _VERDICT)
     return time.monotonic() - started

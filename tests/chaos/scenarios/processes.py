@@ -14,7 +14,7 @@ _VICTIMS = ("daemon", "a worker", "all workers")
 
 
 def kills(trial: Trial) -> Finding:
-    """kill -9 of the daemon, of one worker, of all workers."""
+    """Kills the daemon, one worker or all workers with SIGKILL."""
     restarts: list[float] = []
     with trial.rig() as rig:
         with rig.loaded():
@@ -29,7 +29,7 @@ def kills(trial: Trial) -> Finding:
 
 
 def stops(trial: Trial) -> Finding:
-    """SIGTERM and SIGINT: the daemon ends what it has in hand, and in time."""
+    """Sends SIGTERM or SIGINT: the daemon must stop in time, with exit code 0."""
     exits: list[float] = []
     codes: set[int] = set()
     with trial.rig() as rig:
@@ -55,7 +55,7 @@ def _first_commit(rig: Rig) -> float:
 
 
 def _kill_workers(rig: Rig, count: int) -> None:
-    """At least one: those of a daemon that has just started may not be there yet."""
+    """Kills up to `count` workers; waits for the first one, which a new daemon may not have yet."""
     rig.revive()
     try:
         workers: Sequence[psutil.Process] = until(rig.workers, 20, "there are workers")

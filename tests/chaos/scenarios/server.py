@@ -1,4 +1,4 @@
-"""Makes PostgreSQL ill in every way that it has a code for, and well again."""
+"""Stops PostgreSQL, or provokes its errors, and repairs it again."""
 
 import signal
 import subprocess
@@ -12,17 +12,17 @@ import psycopg2
 from tests.chaos.rig import Figure, Finding, Rig, Trial, p99
 from tests.support import Server, query, until
 
-#: How an ill server is made: for as long as the block lasts.
-Illness = Callable[[Server, Rig], AbstractContextManager[None]]
+#: Makes a server fail for the duration of the block.
+Failure = Callable[[Server, Rig], AbstractContextManager[None]]
 
 _ROLE, _PASSWORD = "loader", "chaos-secret"
 _RESUME = 10.0
 
 
 def restarts(trial: Trial) -> Finding:
-    """Backends terminated; the server stopped fast, stopped at once, killed; all under load."""
+    """Terminates backends, or stops the server fast, at once or by SIGKILL, all under load."""
     resumed: list[float] = []
-    ways: tuple[Illness, ...] = (_terminated, _stopped_fast, _stopped_at_once, _killed)
+    ways: tuple[Failure, ...] = (_terminated, _stopped_fast, _stopped_at_once, _killed)
     with trial.rig() as rig:
         with rig.loaded(producers=2):
             for number in trial.rounds():
@@ -34,19 +34,19 @@ def restarts(trial: Trial) -> Finding:
 
 
 def codes(trial: Trial) -> Finding:
-    """Each SQLSTATE that must not cost a file: provoked for real, then repaired."""
+    """Provokes each SQLSTATE that must not cost a file, for real, then repairs the cause."""
     resumed: list[float] = []
     complaints: list[str] = []
     with trial.rig(WORKERS=1) as rig:
         _use_a_role(trial.server, rig)
         with rig.watched():
             for number in trial.rounds():
-                code, make_ill = list(_CODES.items())[number % len(_CODES)]
+                code, provoke = list(_CODES.items())[number % len(_CODES)]
                 rig.drop(trial.rng.randint(1, 300))
-                with make_ill(trial.server, rig):
+                with provoke(trial.server, rig):
                     rig.drop(trial.rng.randint(1, 300))
-                    if not _is_told(rig, code):
-                        complaints.append(f"{code} is not told: {rig.daemon.log()[-600:]}")
+                    if not _is_reported(rig, code):
+                        complaints.append(f"{code} is not reported: {rig.daemon.log()[-600:]}")
                 started = time.monotonic()
                 rig.revive()
                 rig.drain()
@@ -63,11 +63,11 @@ def _seconds_until_commit(rig: Rig) -> float:
     return time.monotonic() - started
 
 
-def _is_told(rig: Rig, code: str) -> bool:
-    """Whether the log names the trouble, and the daemon waits, or has ended where a person must mend it."""
+def _is_reported(rig: Rig, code: str) -> bool:
+    """Returns whether the log names the fault, and the daemon waits, or has ended if a person must fix it."""
     words = _WORDS[code]
     with suppress(AssertionError, subprocess.TimeoutExpired):
-        if code in _LOUD and rig.daemon.wait(15) != _MISCONFIGURED:
+        if code in _FATAL and rig.daemon.wait(15) != _MISCONFIGURED:
             return False
         until(lambda: any(words in line for line in rig.daemon.log().splitlines()[-20:]), 15)
         return True
@@ -92,7 +92,7 @@ def _terminate(server: Server, rig: Rig) -> None:
     )
 
 
-def _restarted(number: signal.Signals) -> Illness:
+def _restarted(number: signal.Signals) -> Failure:
     @contextmanager
     def stopped(server: Server, rig: Rig) -> Iterator[None]:
         server.stop(number)
@@ -108,7 +108,7 @@ _stopped_at_once = _restarted(signal.SIGQUIT)
 
 @contextmanager
 def _killed(server: Server, rig: Rig) -> Iterator[None]:
-    """kill -9 of the postmaster and all its processes, as the machine's end would."""
+    """Kills the postmaster and all its processes with SIGKILL, as a crash of the machine would."""
     server.stop(signal.SIGKILL)
     for process in _processes(server):
         process.kill()
@@ -118,7 +118,7 @@ def _killed(server: Server, rig: Rig) -> Iterator[None]:
 
 
 def _processes(server: Server) -> list[psutil.Process]:
-    """Known by the folder that they work in: the postmaster is no longer there to be asked."""
+    """Returns the server's processes, found by their working folder: the postmaster may have gone already."""
     found = []
     for process in psutil.process_iter(["cwd"]):
         if process.info["cwd"] == str(server.folder / "data") and process.status() != psutil.STATUS_ZOMBIE:
@@ -130,7 +130,7 @@ def _processes(server: Server) -> list[psutil.Process]:
 
 
 def _use_a_role(server: Server, rig: Rig) -> None:
-    """A superuser would be above most of this."""
+    """Makes the daemon log in with an ordinary role, because most of the faults do not affect a superuser."""
     name = _name(rig)
     server.execute(f"DROP ROLE IF EXISTS {_ROLE}")
     server.execute(f"CREATE ROLE {_ROLE} LOGIN PASSWORD '{_PASSWORD}'")
@@ -153,28 +153,28 @@ def _use_a_role(server: Server, rig: Rig) -> None:
     rig.daemon.url = server.url(name, _ROLE, _PASSWORD)
 
 
-def _by(ill: str, well: str, *, at_once: bool = True) -> Illness:
-    """By one statement, and undone by another; at_once: connections that are there are ended."""
+def _by(harm: str, repair: str, *, at_once: bool = True) -> Failure:
+    """Makes a failure of two statements, cause and repair; `at_once` also ends open connections."""
 
     @contextmanager
-    def made_ill(server: Server, rig: Rig) -> Iterator[None]:
+    def provoked(server: Server, rig: Rig) -> Iterator[None]:
         name = _name(rig)
-        server.execute(ill.format(name=name), name)
+        server.execute(harm.format(name=name), name)
         if at_once:
             _terminate(server, rig)
         try:
             yield
         finally:
-            query(server.url(name) + _WRITABLE, well.format(name=name))
+            query(server.url(name) + _WRITABLE, repair.format(name=name))
             if at_once:
                 _terminate(server, rig)
 
-    return made_ill
+    return provoked
 
 
 @contextmanager
 def _cancelled(server: Server, rig: Rig) -> Iterator[None]:
-    """57014: a statement that waits for a lock is cancelled."""
+    """Cancels a statement that waits for a lock (57014)."""
     with _held(server, rig, "LOCK TABLE mobileye_data.ingested_files IN EXCLUSIVE MODE"):
         rig.drop(12)
         until(lambda: _blocked(server, rig), 20, "the daemon waits for the lock")
@@ -187,7 +187,7 @@ def _cancelled(server: Server, rig: Rig) -> Iterator[None]:
 
 @contextmanager
 def _deadlocked(server: Server, rig: Rig) -> Iterator[None]:
-    """40P01: a session takes the daemon's two locks in the other order, and is the more patient."""
+    """Takes two locks of the daemon in the other order, with more patience than the daemon (40P01)."""
     first, second = "mobileye_data.ingested_files", "mobileye_data.objects_detection_events"
     with _held(server, rig, f"SET deadlock_timeout = '20s'; LOCK TABLE {first} IN EXCLUSIVE MODE") as cursor:
         file = rig.journal.draw(rig.rng, 12, "objects_detection")
@@ -200,7 +200,7 @@ def _deadlocked(server: Server, rig: Rig) -> Iterator[None]:
 
 @contextmanager
 def _held(server: Server, rig: Rig, statement: str) -> Iterator["psycopg2.extensions.cursor"]:
-    """Locks of a session of somebody else's."""
+    """Holds locks in another session."""
     rig.drain()
     with closing(psycopg2.connect(server.url(_name(rig)))) as connection, connection.cursor() as cursor:
         cursor.execute(statement)
@@ -220,7 +220,7 @@ def _blocked(server: Server, rig: Rig) -> bool:
 
 @contextmanager
 def _full(server: Server, rig: Rig) -> Iterator[None]:
-    """53100: the ledger's disk, a small one of its own, is full."""
+    """Moves the ledger to a small disk of its own and fills that (53100)."""
     folder = server.folder / "small"
     folder.mkdir(exist_ok=True)
     owner = (server.folder / "data").stat().st_uid
@@ -237,7 +237,7 @@ def _full(server: Server, rig: Rig) -> Iterator[None]:
         with suppress(OSError), open(filling, "wb", buffering=0) as file:
             while file.write(bytes(1024)):
                 pass
-        for _ in range(200):  # what is left of the table's last page
+        for _ in range(200):  # they fill the last page of the table
             rig.drop(1)
         yield
         filling.unlink()
@@ -253,7 +253,7 @@ def _name(rig: Rig) -> str:
 
 _WRITABLE = "?options=-c%20default_transaction_read_only%3Doff"
 
-_CODES: dict[str, Illness] = {
+_CODES: dict[str, Failure] = {
     "53300": _by(f"ALTER ROLE {_ROLE} CONNECTION LIMIT 0", f"ALTER ROLE {_ROLE} CONNECTION LIMIT -1"),
     "25006": _by(
         "ALTER DATABASE {name} SET default_transaction_read_only = on",
@@ -276,16 +276,16 @@ _CODES: dict[str, Illness] = {
     "28P01": _by(f"ALTER ROLE {_ROLE} PASSWORD 'another'", f"ALTER ROLE {_ROLE} PASSWORD '{_PASSWORD}'"),
 }
 
-#: A person must mend these; then the daemon ends, with this code.
-_LOUD = {"42P01", "42501", "28P01"}
+#: Faults that a person must fix: the daemon ends, with this exit code.
+_FATAL = {"42P01", "42501", "28P01"}
 _MISCONFIGURED = 2
 
-#: What the log says of each, at the least.
+#: Words that the log must contain for each code.
 _WORDS = {
     "53300": "too many connections",
     "25006": "read-only",
     "57014": "canceling statement",
-    "40P01": "",  # tried again at once, in silence
+    "40P01": "",  # retried at once, without a log line
     "53100": "No space left",
     "42P01": "does not exist",
     "42501": "permission denied",

@@ -1,4 +1,4 @@
-"""Runs for long under a mixed load, with a fault now and then, and looks at what the daemon then costs."""
+"""Runs for a long time under load with occasional faults, and measures what the daemon then uses."""
 
 import statistics
 import time
@@ -15,29 +15,29 @@ from tests.support import drop
 
 _SECONDS = 60.0
 
-#: Of a producer after each file, when memory is measured.
+#: Pause of a producer after each file, while memory is measured.
 _PAUSE = 0.3
 
-#: Memory follows the largest file that there ever was, and caches of vehicles, of which each file has its
-#: own. So all comes at once at first: large files for each worker, and small ones as fast as they can be
-#: made; then a load that stays the same, with none as large.
+#: Memory depends on the largest file so far and on caches of vehicles; each file has a vehicle of its own. So
+#: the run begins with the most: large files for each worker, and small ones as fast as they can be made.
+#: After that the load is steady, with smaller files.
 _WORKERS, _LARGE = 2, 50_000
 _LARGEST_AT_FIRST, _LARGEST = 300, 3000
 
-#: In this part of the time memory may climb, and workers are killed: a new one would climb again.
+#: The part of the time in which memory may grow. Workers are killed only then: a new one would grow again.
 _WARM_UP = 1 / 3
 
 _MB_AN_HOUR = 2.0
 
-#: Slopes are told by so many points, over so many seconds at the least.
+#: Number of points for a slope, and the least number of seconds that they cover.
 _POINTS, _LEAST_SECONDS = 20, 300.0
 
-#: Who was seen so shortly before the end lived through it.
+#: A process that was seen this shortly before the end has lived until the end.
 _LATE = 5.0
 
 
 def soak(trial: Trial) -> Finding:
-    """A fault a minute; the volume is minutes, each of a few seconds where the run is short."""
+    """Causes a fault a minute; the volume is minutes, which have only a few seconds in a short run."""
     minute = _SECONDS * max(0.05, min(1.0, trial.share))
     with trial.rig(WORKERS=_WORKERS) as rig:
         with rig.loaded(producers=2) as producers:
@@ -65,7 +65,7 @@ def _set_load(rig: Rig, producers: Producers, is_cold: bool) -> None:
 
 
 def take_figures(finding: Finding, samples: Sequence[Sample]) -> None:
-    """Of processes that lived through all of the time when warm: of others one would only see the youth."""
+    """Adds the figures of processes that lived through the whole warm part; younger ones still grow."""
     start, end = samples[0].moment, samples[-1].moment
     warm = start + (end - start) * _WARM_UP
     lives = [life for life in _lives(samples) if life[0].moment < warm and life[-1].moment > end - _LATE]
@@ -84,7 +84,7 @@ def _lives(samples: Sequence[Sample]) -> list[list[Sample]]:
 
 
 def _figures_of(life: Sequence[Sample]) -> list[Figure]:
-    """Slope of memory, if that can be told yet; descriptors and threads at the end against the start."""
+    """Returns additional descriptors and threads, and the slope of memory if the time is long enough."""
     name = "a worker's" if life[0].is_worker else "the daemon's"
     third = len(life) // 3
     figures = []
@@ -93,14 +93,14 @@ def _figures_of(life: Sequence[Sample]) -> list[Figure]:
             statistics.median_high(getattr(sample, what) for sample in part)
             for part in (life[:third], life[-third:])
         )
-        figures.append(Figure(f"{name} more {what}", last - first, 0, ""))
+        figures.append(Figure(f"{name} additional {what}", last - first, 0, ""))
     if life[-1].moment - life[0].moment > _LEAST_SECONDS:
         figures.append(Figure(f"{name} memory", _slope(life), _MB_AN_HOUR, "MB/h"))
     return figures
 
 
 def _slope(life: Sequence[Sample]) -> float:
-    """The median of the slopes between all pairs of points: a step, up or down, is none."""
+    """Returns the median slope between all pairs of points, which a single step up or down hardly changes."""
     size = len(life) // _POINTS
     points = [
         (
@@ -116,7 +116,7 @@ def _slope(life: Sequence[Sample]) -> float:
 
 
 def _kill_a_worker(rig: Rig) -> None:
-    """The youngest: the oldest is to show what a long life costs."""
+    """Kills the youngest worker; the oldest is needed to measure a long life."""
     with suppress(psutil.NoSuchProcess, ValueError):
         max(rig.workers(), key=lambda worker: worker.create_time()).kill()
 
@@ -132,7 +132,7 @@ def _drop_a_bad_file(rig: Rig) -> None:
 
 
 def _drop_again(rig: Rig) -> None:
-    """The same bytes under another name: a producer that did not believe that it had sent them."""
+    """Drops the same bytes under another name, like a producer that is not sure that it sent them."""
     for file in rig.journal.recent(5):
         drop(rig.daemon.incoming, f"again_{file.name}", file.content())
 

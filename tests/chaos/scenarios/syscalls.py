@@ -1,4 +1,4 @@
-"""Kills the ingest and the replays, or has calls of the ingest fail, at every system call that they make."""
+"""Kills the ingest and the replays at every system call, or makes the calls of the ingest fail."""
 
 import os
 import re
@@ -21,31 +21,32 @@ ERRORS = (EIO, ENOSPC, EACCES, EMFILE, EINTR)
 #: Calls that can't fail, or that end a thread.
 _UNFAILING = {"exit", "exit_group", "getpid", "gettid", "getuid", "geteuid"}
 
-#: Calls of the C library for memory, locks and threads: it ends the process, or Python is out of memory.
+#: Calls of the C library for memory, locks and threads. If one fails, the library ends the process, or Python
+#: is out of memory.
 _OF_THE_RUNTIME = {"brk", "mmap", "munmap", "mprotect", "madvise", "futex", "clone3", "rt_sigaction"}
 
-#: Where libpq may wait for a server that waits for it, if one of them has failed once: the daemon ends that.
+#: Calls after whose failure libpq and the server may wait for each other; the daemon would end the worker.
 _WAITING = {"sendto", "recvfrom", "poll", "fcntl"}
 
-#: How long a run may take that must end, and one that need not.
+#: Time limits of a run that must end, and of one that may hang.
 _SECONDS, _PATIENCE = 20.0, 1.0
 
-#: A line on a file that is done, and one on an error that is none of ours: of that the daemon tells no more.
+#: A line about a file that is done, and one about an error that is not ours: the daemon logs only its type.
 _DONE = re.compile(r": (loaded|duplicate)$")
 _FOREIGN = re.compile(r"(?!DatabaseUnavailable|NotReady)\w+(Error|Exception|Misconfigured): ")
 
-#: So many points are tried for the second of two kills: a recovery may be shorter than they lie.
+#: Points that are tried for the second of two kills; a recovery may end before it reaches one of them.
 _CANDIDATES = 8
 
-#: Of the kills, so many per cent may miss: not every run waits for the same locks.
+#: Per cent of the kills that may miss, because not every run waits for the same locks.
 _MAY_MISS = 10.0
 
 
 class Strike:
-    """Something that is done to the ingest on its way."""
+    """A fault that is injected into a run of the ingest."""
 
     def at(self, rig: KillRig, finding: Finding) -> bool:
-        """Runs the ingest with it; whether it came to that."""
+        """Runs the ingest with the fault; returns whether the run reached it."""
         raise NotImplementedError
 
 
@@ -53,22 +54,22 @@ Strikes = Callable[[list[Point], Random], Iterator[Strike]]
 
 
 def kill_points(trial: Trial) -> Finding:
-    """A kill at each point, or at as many as asked for, in an order by chance; then a restart."""
+    """Kills at each point, or at `volume` of them, in random order; then restarts."""
     return _campaign(trial, KillRig, _kills)
 
 
 def kill_pairs(trial: Trial) -> Finding:
-    """A kill, and another one during the recovery from it."""
+    """Kills, and kills again during the recovery."""
     return _campaign(trial, KillRig, _pairs)
 
 
 def replay_points(trial: Trial) -> Finding:
-    """A kill at each point of a replay of failed files and of rejected records; then another replay."""
+    """Kills at each point of a replay of failed files and rejected records; then replays again."""
     return _campaign(trial, ReplayRig, _kills)
 
 
 def failing_calls(trial: Trial) -> Finding:
-    """An error instead of the call, once or from then on; then a run without faults."""
+    """Makes a call fail, once or from then on; then runs without faults."""
     return _campaign(trial, FailRig, _failures)
 
 
@@ -85,7 +86,7 @@ class Kill(Strike):
 
 @dataclass(frozen=True)
 class TwoKills(Strike):
-    """The second one is at the first point of some that the recovery comes to."""
+    """A kill, and a second one at the first of several points that the recovery reaches."""
 
     first: Point
     then: Sequence[Point]
@@ -128,16 +129,18 @@ class Failure(Strike):
         return self.point.call in _WAITING | _OF_THE_RUNTIME or (self.for_ever and self.error == EINTR)
 
     def _complaints(self, rig: KillRig, ended: Ended) -> Iterator[str]:
-        """It must come to an end, and if that is not the usual one, say why."""
+        """Yields a complaint if the run hangs, or ends in another way than usual without naming the cause."""
         if ended.hung:
-            yield from () if self._may_hang else ["it hangs"]
+            yield from () if self._may_hang else ["the run hangs"]
         if ended.hung or self.point.call in _OF_THE_RUNTIME:
             return
-        said = [line for line in ended.said.splitlines() if line not in rig.usual and not _DONE.search(line)]
-        yield from (f"it takes the worker along: {line}" for line in said if _FOREIGN.match(line))
-        is_silent = not any(self._is_named_in(line) for line in said)
-        if (said or ended.code) and is_silent:
-            yield f"it ends with {ended.code} and does not tell the cause: {said}"
+        output = [
+            line for line in ended.output.splitlines() if line not in rig.usual and not _DONE.search(line)
+        ]
+        yield from (f"it ends the worker: {line}" for line in output if _FOREIGN.match(line))
+        is_silent = not any(self._is_named_in(line) for line in output)
+        if (output or ended.code) and is_silent:
+            yield f"it ends with {ended.code} and does not name the cause: {output}"
 
     def _is_named_in(self, line: str) -> bool:
         return os.strerror(self.error) in line or line.startswith("DatabaseUnavailable: ")
@@ -159,7 +162,7 @@ def _pairs(points: list[Point], rng: Random) -> Iterator[Strike]:
 
 
 def _failures(points: list[Point], rng: Random) -> Iterator[Strike]:
-    """Each point with each error, once and from then on by turns; the first of each call both ways."""
+    """Yields failures: each point with each error, once or from then on in turn; the first ones both ways."""
     chosen = [
         Failure(point, error, for_ever)
         for point in points
@@ -172,7 +175,7 @@ def _failures(points: list[Point], rng: Random) -> Iterator[Strike]:
 
 
 class _Todo:
-    """Strikes for several rigs at once."""
+    """A queue of strikes for several rigs."""
 
     def __init__(self, trial: Trial, strikes: Iterator[Strike]) -> None:
         self._left = zip(trial.rounds(), strikes, strict=False)
@@ -188,7 +191,7 @@ class _Todo:
 
 
 def _campaign(trial: Trial, make_rig: type[KillRig], arranged: Strikes) -> Finding:
-    """One rig for each processor; if there is no volume, each of the strikes."""
+    """Runs the strikes, with one rig for each processor; all of them if there is no volume."""
     with ExitStack() as stack:
         rigs = [stack.enter_context(_rig(trial, make_rig, i)) for i in range(os.cpu_count() or 1)]
         strikes = arranged(rigs[0].trace(), trial.rng)
@@ -216,7 +219,7 @@ def _struck(rig: KillRig, todo: _Todo) -> Finding:
         finding.counts["hit" if strike.at(rig, finding) else "missed"] += 1
         ended = rig.restart()
         if ended.code:
-            finding.complaints.append(f"{strike}: and then the restart: {ended}")
+            finding.complaints.append(f"{strike}: then the restart: {ended}")
         _compare(rig, strike, finding)
     return finding
 
@@ -230,13 +233,13 @@ def _all_of(findings: Sequence[Finding]) -> Finding:
 
 
 def _compare(rig: KillRig, strike: Strike, finding: Finding) -> None:
-    """The tables, the folder and failed/ against those of the run without faults."""
+    """Compares the tables, the folder and failed/ with those of the run without faults."""
     found = rig.rows()
     for table, expected in rig.expected.items():
         there, due = Counter(found[table]), Counter(expected)
         finding.counts["lost"] += (due - there).total()
         finding.counts["doubled" if table != "ingested_files" else "ledger"] += (there - due).total()
-    finding.counts["wrong deletes"] += len(set(rig.set_aside) - set(rig.failed()))
-    finding.counts["good failed"] += len(set(rig.failed()) - set(rig.set_aside))
-    if rig.left() or found != rig.expected or rig.failed() != rig.set_aside:
+    finding.counts["wrong deletes"] += len(set(rig.quarantined) - set(rig.failed()))
+    finding.counts["good failed"] += len(set(rig.failed()) - set(rig.quarantined))
+    if rig.left() or found != rig.expected or rig.failed() != rig.quarantined:
         finding.complaints.append(f"{strike}: left {rig.left()}, failed {rig.failed()}")

@@ -1,4 +1,4 @@
-"""Takes from the daemon what tells it of new files: events, their thread, the folder itself."""
+"""Takes from the daemon what reports new files: events, their thread, the folder itself."""
 
 import os
 import re
@@ -19,7 +19,7 @@ _RESCAN, _WORK = 1.0, 1.5
 
 
 def overflow(trial: Trial) -> Finding:
-    """inotify loses events of a daemon that was stopped; the volume is the files of its backlog."""
+    """Makes inotify lose events while the daemon is stopped; the volume is the files of the backlog."""
     with trial.rig() as rig:
         with rig.watched():
             rig.drop(1)
@@ -35,7 +35,7 @@ def overflow(trial: Trial) -> Finding:
 
 
 def sabotage(trial: Trial) -> Finding:
-    """The folder is deleted, renamed, linked to elsewhere; the thread dies; there is no observer at all."""
+    """Deletes, renames, links or unmounts the folder, kills the thread of events, or has no observer."""
     slowest = 0.0
     complaints: list[str] = []
     for number in trial.rounds():
@@ -69,7 +69,7 @@ def _stopped(rig: Rig) -> Iterator[None]:
 
 
 def _nothing(rig: Rig) -> None:
-    """The observer is off already."""
+    """Does nothing, because the observer is off already."""
 
 
 def _deleted(rig: Rig) -> None:
@@ -90,14 +90,14 @@ def _renamed(rig: Rig) -> None:
 
 
 def _linked(rig: Rig) -> None:
-    """What was a folder is now a link to it."""
+    """Replaces the folder with a link to it."""
     elsewhere = rig.daemon.folder / "elsewhere"
     rig.daemon.incoming.rename(elsewhere)
     rig.daemon.incoming.symlink_to(elsewhere)
 
 
 def _unmounted(rig: Rig) -> None:
-    """A file system of its own, taken away while it is in use, and put back; what was in it waits there."""
+    """Unmounts the folder's own file system while it is in use, and mounts it again with its files."""
     folder = rig.daemon.incoming
     aside = rig.daemon.folder / "mounted"
     aside.mkdir()
@@ -129,7 +129,7 @@ def _unmount(folder: Path) -> None:
 
 
 def _emitter_dies(rig: Rig) -> None:
-    """The thread that reads inotify's events gets an error instead of them."""
+    """Gives the thread that reads inotify's events an error instead of an event."""
     assert rig.daemon.process is not None
     thread = until(lambda: _reader_of_inotify(rig.daemon.process.pid), 10, "a thread waits for events")  # type: ignore[union-attr]
     command = ["strace", "-qq", "-p", str(thread), "-e", "trace=read", "-e", "inject=read:error=EIO"]
@@ -141,7 +141,7 @@ def _emitter_dies(rig: Rig) -> None:
 
 
 def _reader_of_inotify(process: int) -> int | None:
-    """The thread that polls the descriptor of inotify, as /proc tells."""
+    """Returns the thread that polls the descriptor of inotify, according to /proc."""
     for thread in Path(f"/proc/{process}/task").iterdir():
         call, *arguments = (thread / "syscall").read_text().split()
         if call == str(_POLL) and _polled(process, int(arguments[0], 16)) in _descriptors_of_inotify(process):
@@ -180,5 +180,5 @@ _HARMS: dict[str, Callable[[Rig], None]] = {
     "folder renamed": _renamed,
     "folder linked": _linked,
     "dead emitter": _emitter_dies,
-    "folder unmounted": _unmounted,  # the last: not every machine lets tests mount
+    "folder unmounted": _unmounted,  # comes last, because not every machine lets tests mount
 }
