@@ -1,4 +1,4 @@
-"""python -m benchmarks: ours, the limit and the alternatives, on the same files, server and tables."""
+"""Compares ours, the limit and the alternatives on the same files and tables: python -m benchmarks."""
 
 import sys
 import tempfile
@@ -10,24 +10,27 @@ import typer
 from benchmarks import report
 from benchmarks.contenders import Bench
 from benchmarks.server import running_server
-from benchmarks.works import WORKS
+from benchmarks.works import WORKLOADS
 
 
 def main(
-    only: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(WORKS)}.")] = None,
-    turns: Annotated[int, typer.Option(min=1, help="Turns of each contender.")] = 5,
-    json: Annotated[Path | None, typer.Option(help="Keep the figures in this file.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the figures into this file.")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Run only this workload; may be repeated. One of: {', '.join(WORKLOADS)}."),
+    ] = None,
+    turns: Annotated[int, typer.Option(min=1, help="Number of turns of each contender.")] = 5,
+    json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the figures to this file.")] = None,
 ) -> None:
-    """Prints medians, and each ratio beside its target."""
+    """Prints the medians, and each ratio with its target."""
     figures: list[report.Figures] = []
     ratios: list[report.Ratio] = []
     facts = report.environment()
     with running_server() as server, tempfile.TemporaryDirectory(prefix="benchmark-files-") as folder:
         facts["server"] = server.version()
-        for name in only or WORKS:
+        for name in only or WORKLOADS:
             print(name, file=sys.stderr)
-            more_figures, more_ratios = WORKS[name](Bench(server, Path(folder), turns))
+            more_figures, more_ratios = WORKLOADS[name](Bench(server, Path(folder), turns))
             figures += more_figures
             ratios += more_ratios
     report.show(figures, ratios, facts)

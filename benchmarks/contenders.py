@@ -1,4 +1,4 @@
-"""Who loads the same files: the limit, ours and the alternatives, each a turn, in rows a second."""
+"""Lets the contenders load the same files in turns: the limit, ours and the alternatives."""
 
 import shutil
 import subprocess
@@ -19,12 +19,12 @@ from benchmarks.server import Server, count_rows
 
 ROOT = Path(__file__).parent.parent
 
-#: Alternatives that load a row at a time get a part of the work: it is the rate that is compared.
+#: Slow alternatives load only this share of the files, because only rates are compared.
 SLOW = {"naive": 0.05, "pandas_sql": 0.1, "dlt_pipeline": 0.1}
 
 
 class Bench:
-    """A server, a folder for files, and how many turns each contender has."""
+    """A server, a folder for files, and the number of turns of each contender."""
 
     def __init__(self, server: Server, folder: Path, turns: int) -> None:
         self.server = server
@@ -33,7 +33,7 @@ class Bench:
 
     @contextmanager
     def copied(self, files: list[Made], part: float = 1.0) -> Iterator[tuple[Path, list[Made]]]:
-        """A folder with copies of the files, or of a part of them, which a contender may delete."""
+        """Yields a folder with copies of all or some files, which a contender may delete."""
         chosen = files[: max(2, round(len(files) * part))] if part < 1 else files
         with tempfile.TemporaryDirectory(dir=self.folder) as place:
             for made in chosen:
@@ -41,7 +41,7 @@ class Bench:
             yield Path(place), chosen
 
     def limit(self, files: list[Made]) -> float:
-        """Rows a second of COPY from memory, one connection, one COPY a file."""
+        """Measures COPY from memory, with one connection and one COPY for each file, in rows a second."""
         texts = [(made.kind, made.copy_text()) for made in files]
         with self.server.database() as url, closing(psycopg2.connect(url)) as connection:
             started = time.perf_counter()
@@ -55,7 +55,7 @@ class Bench:
         return count_made(files) / seconds
 
     def limit_as_ours(self, files: list[Made]) -> float:
-        """The same with the bytes that ours sends: sorted rows in binary, a COPY a chunk."""
+        """Measures COPY of the bytes that ours sends: sorted binary rows, with one COPY for each chunk."""
         chunks = [chunk for made in files for chunk in ours.chunks(made)]
         with self.server.database() as url, closing(psycopg2.connect(url)) as connection:
             started = time.perf_counter()
@@ -69,7 +69,7 @@ class Bench:
         return count_made(files) / seconds
 
     def ours(self, files: list[Made]) -> float:
-        """Rows a second of the daemon."""
+        """Measures the daemon in rows a second."""
         with (
             self.server.database() as url,
             self.copied(files) as (place, _),
@@ -80,7 +80,7 @@ class Bench:
         return count_made(files) / seconds
 
     def alternative(self, name: str, files: list[Made], part: float | None = None) -> float:
-        """Rows a second of an alternative, in a process of its own."""
+        """Measures an alternative in its own process, in rows a second."""
         share = SLOW.get(name, 1.0) if part is None else part
         with self.server.database() as url, self.copied(files, share) as (place, chosen):
             command = [sys.executable, "-m", "benchmarks.alternatives", name, str(place), url]
@@ -92,24 +92,24 @@ class Bench:
         return count_made(chosen) / float(done.stdout.split()[-1])
 
     def take_turns(
-        self, work: str, unit: str, contenders: dict[str, Callable[[], float]]
+        self, workload: str, unit: str, contenders: dict[str, Callable[[], float]]
     ) -> dict[str, Figures]:
-        """Each contender once a turn, the next one first each time, so that drift hits all alike."""
-        figures = {name: Figures(work, name, unit) for name in contenders}
+        """Runs each contender once a turn, each turn in another order, so that drift affects all equally."""
+        figures = {name: Figures(workload, name, unit) for name in contenders}
         names = list(contenders)
         for turn in range(self.turns):
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
                 figures[name].values.append(contenders[name]())
-                print(f"  {work} {name} {figures[name].values[-1]:,.1f} {unit}", file=sys.stderr)
+                print(f"  {workload} {name} {figures[name].values[-1]:,.1f} {unit}", file=sys.stderr)
         return figures
 
 
 def count_made(files: list[Made]) -> int:
-    """The rows in files."""
+    """Counts the rows in the files."""
     return sum(len(made.rows) for made in files)
 
 
 def _check(url: str, files: list[Made]) -> None:
-    """What was not loaded was not fast."""
+    """Checks that all rows were loaded, since a contender that skips rows is not fast."""
     found = count_rows(url)
     assert found == count_made(files), f"{found} rows instead of {count_made(files)}"

@@ -1,4 +1,4 @@
-"""The files that are loaded, and their rows as COPY takes them: the same for every contender."""
+"""Makes the files to load, with their rows in COPY's text format: the same for every contender."""
 
 import json
 import random
@@ -29,12 +29,12 @@ class Made:
     rows: list[Row]
 
     def copy_text(self, every: int = 1) -> str:
-        """The rows, or only some of them at equal distances, in COPY's text format, under the file id 0."""
+        """Returns each row, or each `every`-th one, in COPY's text format, with file id 0."""
         return "".join(["\t".join(map(str, row)) + "\t0\n" for row in self.rows[::every]])
 
 
 class Fleet:
-    """Vehicles that are heard of in turn, each time a little later: no key comes twice."""
+    """Vehicles that report in turn, each time a little later, so that no key is repeated."""
 
     def __init__(self, seed: int, first: datetime = FIRST_DAY, vehicles: int = 3000) -> None:
         draw = random.Random(seed)
@@ -44,7 +44,7 @@ class Fleet:
         self._turn = 0
 
     def make(self, folder: Path, kind: str, rows: int, number: int, indent: str = "") -> Made:
-        """Writes a file of so many rows; another indent gives the same records in other bytes."""
+        """Writes a file of `rows` rows; another `indent` gives the same records in other bytes."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{kind}_{number:06}.json"
         elements, made = self._detections(rows) if kind == KINDS[0] else self._reports(rows)
@@ -78,6 +78,6 @@ class Fleet:
 def make_files(
     folder: Path, sizes: Iterator[int] | list[int], seed: int, indent: str = "", day: datetime = FIRST_DAY
 ) -> list[Made]:
-    """Files of these many rows, the kinds in turn, from that day on."""
+    """Makes a file for each size in rows, alternating between the kinds; times begin on `day`."""
     fleet = Fleet(seed, day)
     return [fleet.make(folder, KINDS[i % 2], rows, i, indent) for i, rows in enumerate(sizes)]

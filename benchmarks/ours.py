@@ -1,4 +1,4 @@
-"""Ours: python main.py as a process, with all that it does switched on, warm before files come."""
+"""Runs python main.py as a process with all its functions, started before the files arrive."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 
 
 class Daemon:
-    """The daemon on a folder of its own."""
+    """A daemon with its own folder."""
 
     def __init__(self, folder: Path, url: str | None, process: subprocess.Popen[bytes], log: Path) -> None:
         self.folder = folder
@@ -32,7 +32,7 @@ class Daemon:
         self.log = log
 
     def load(self, files: Path, count: int) -> float:
-        """Moves the files in; the seconds until the last one is committed and gone."""
+        """Moves the files in; returns the seconds until the last one is committed and gone."""
         names = sorted(os.listdir(files))
         with closing(psycopg2.connect(self.url)) as connection:
             connection.autocommit = True
@@ -45,7 +45,7 @@ class Daemon:
 
 
 def chunks(made: Made) -> Iterator[tuple[str, bytes]]:
-    """What ours sends for a file, by COPY."""
+    """Yields the kind and the bytes of each COPY that ours sends for a file."""
     kind = kind_of_name(made.path.name)
     assert kind is not None
     text = made.path.read_bytes()
@@ -61,7 +61,7 @@ def chunks(made: Made) -> Iterator[tuple[str, bytes]]:
 def running(
     url: str | None, cwd: Path | None = None, checkout: Path = ROOT, **settings: object
 ) -> Iterator[Daemon]:
-    """Starts the daemon of a checkout, waits until it watches, stops it at the end."""
+    """Starts the daemon of a checkout, waits until it watches, and stops it at the end."""
     with tempfile.TemporaryDirectory(prefix="benchmark-ours-") as temporary:
         place = cwd or Path(temporary)
         log = place / "log"
@@ -80,16 +80,16 @@ def running(
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:
-    """Looks every 5 ms; gives up after half an hour, or when the process has ended."""
+    """Checks the condition every 5 ms; raises TimeoutError after half an hour or when the process ends."""
     deadline = time.monotonic() + 1800
     while not condition():
         if time.monotonic() > deadline or (process and process.poll() is not None):
-            raise TimeoutError("the daemon did not get there")
+            raise TimeoutError("the daemon ended or took too long")
         time.sleep(0.005)
 
 
 class PeakMemory:
-    """The largest sum of resident bytes of a process and its descendants, looked at every 50 ms."""
+    """The peak of the resident bytes of a process and its descendants together, measured every 50 ms."""
 
     def __init__(self, pid: int) -> None:
         self.bytes = 0

@@ -1,6 +1,6 @@
-"""python -m benchmarks.pairs OTHER: this checkout and another one in turns, on the same files and server.
+"""Compares this checkout with another one in turns, on the same files and server: python -m benchmarks.pairs.
 
-Both are used as their users do, by python main.py alone, so that any two versions can be compared.
+Both are run as a user does, only by python main.py, so that any two versions can be compared.
 """
 
 import statistics
@@ -23,7 +23,7 @@ NAMES = ("bulk", "large", "small", "repeat", "trickle", "start")
 
 
 class Pairs:
-    """The works that a checkout is put to; each gives back seconds."""
+    """The workloads of a checkout; each returns seconds."""
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
@@ -45,11 +45,11 @@ class Pairs:
         return self._load(checkout, self._small)
 
     def repeat(self, checkout: Path) -> float:
-        """Loads 10 files of 100,000 rows that are all there already."""
+        """Loads 10 files of 100,000 rows that are all stored already."""
         return self._load(checkout, self._bulk, self._again)
 
     def trickle(self, checkout: Path) -> float:
-        """Drops a file every 10 ms for 10 seconds; the median time until its rows can be seen."""
+        """Drops a file every 10 ms for 10 seconds; returns the median time until its rows are visible."""
         texts = [made.path.read_bytes() for made in self._small[:1000]]
         with self._bench.server.empty_database() as url, ours.running(url, checkout=checkout) as daemon:
             make_partitions(url)
@@ -73,7 +73,7 @@ class Pairs:
         return statistics.median(delays.values())
 
     def start(self, checkout: Path) -> float:
-        """Starts until it watches, with a database that has its tables."""
+        """Starts the daemon until it watches, with a database that has the tables."""
         with self._bench.server.empty_database() as url:
             with ours.running(url, checkout=checkout):
                 pass
@@ -83,7 +83,7 @@ class Pairs:
         return seconds
 
     def _load(self, checkout: Path, *rounds: list[Made]) -> float:
-        """The seconds that the last of the rounds takes."""
+        """Loads the files of each round; returns the seconds of the last one."""
         count, seconds = 0, 0.0
         with self._bench.server.empty_database() as url, ours.running(url, checkout=checkout) as daemon:
             make_partitions(url)
@@ -103,18 +103,18 @@ def main(
     ] = None,
     turns: Annotated[int, typer.Option(min=1)] = 5,
 ) -> None:
-    """Prints, for each work, both medians and the median of the ratios pair by pair."""
+    """Prints for each workload both medians and the median of the ratios of each pair."""
     with running_server() as server, tempfile.TemporaryDirectory(prefix="benchmark-pairs-") as folder:
         pairs = Pairs(Bench(server, Path(folder), turns))
-        print("work       other, s    this, s  other / this, pair by pair (more than 1: this one is faster)")
+        print("workload   other, s    this, s  other / this, of each pair (more than 1: this one is faster)")
         for name in only or NAMES:
-            work: Callable[[Path], float] = getattr(pairs, name)
+            workload: Callable[[Path], float] = getattr(pairs, name)
             theirs: list[float] = []
             mine: list[float] = []
             for turn in range(turns):
-                # Who begins changes from turn to turn: the machine's speed drifts.
+                # The other one begins in each turn, because the speed of the machine drifts.
                 for checkout, seconds in ((other, theirs), (ROOT, mine))[:: 1 if turn % 2 else -1]:
-                    seconds.append(work(checkout.resolve()))
+                    seconds.append(workload(checkout.resolve()))
                 print(f"{name}: turn {turn + 1} of {turns}", file=sys.stderr)
             ratios = sorted(them / us for them, us in zip(theirs, mine, strict=True))
             shown = f"{statistics.median(ratios):.3f}  ({ratios[0]:.3f} to {ratios[-1]:.3f})"

@@ -1,4 +1,4 @@
-"""Where the time of a load goes: one worker's way, stage by stage, on the bulk files."""
+"""Measures where the time of a load goes: the stages of one worker on the bulk files."""
 
 import gc
 import time
@@ -31,7 +31,7 @@ _MAX_BYTES = 1 << 40
 
 
 class Clock:
-    """Seconds by name: of the processor, or by the wall."""
+    """A stopwatch that adds up seconds by name, of processor time or wall-clock time."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -69,7 +69,7 @@ class _TimedSettler(Settler):
 
 
 def stages(folder: Path, files: list[Made], url: str) -> dict[str, float]:
-    """Microseconds a row; of processor time, where it does not say otherwise. The files are deleted."""
+    """Loads the files; returns microseconds a row by stage, of processor time unless it says "wall"."""
     gc.set_threshold(100_000, 50, 50)  # as a worker does
     clock = Clock()
     digest, parse, format_ = (_cpu(folder, files, step) for step in (_digest, _parse, _format))
@@ -127,7 +127,7 @@ def _parsed(source: Source) -> Iterator[Parsed]:
 
 
 def _server_cpu(url: str) -> float:
-    """Of the processes that serve this database's loader, so far."""
+    """Returns the processor time so far of the server processes of this database's loader."""
     rows = execute(url, "SELECT pid FROM pg_stat_activity WHERE application_name = 'mobileye-data'")
     times = [psutil.Process(pid).cpu_times() for (pid,) in rows]
     return float(sum(spent.user + spent.system for spent in times))

@@ -1,4 +1,4 @@
-"""The figures of a run as a table, JSON and a picture."""
+"""Writes the figures of a run as a table, as JSON and as a picture."""
 
 import json
 import platform
@@ -15,9 +15,9 @@ from rich.table import Table
 
 @dataclass
 class Figures:
-    """What one contender reached at one work, a figure a turn; less is better where the unit is a time."""
+    """The figures of one contender in one workload, one a turn; if the unit is a time, less is better."""
 
-    work: str
+    workload: str
     contender: str
     unit: str
     values: list[float] = field(default_factory=list)
@@ -30,7 +30,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Ours against another contender, turn by turn, beside its target."""
+    """A ratio of ours to another contender, turn by turn, and its target."""
 
     name: str
     value: float
@@ -38,7 +38,7 @@ class Ratio:
 
 
 def environment() -> dict[str, Any]:
-    """Machine, versions and date."""
+    """Returns the machine, the versions and the date."""
     packages = ("psycopg2-binary", "ijson", "msgspec", "pandas", "polars", "duckdb", "dlt")
     return {
         "date": subprocess.run(["date", "-u", "+%Y-%m-%d"], capture_output=True, text=True).stdout.strip(),
@@ -51,10 +51,10 @@ def environment() -> dict[str, Any]:
 def show(figures: list[Figures], ratios: list[Ratio], facts: dict[str, Any]) -> None:
     console = Console(width=150, highlight=False)
     console.print(", ".join(f"{name} {value}" for name, value in facts.items()))
-    table = Table("work", "contender", "median", "min", "max", "unit", "turns", "remark", show_edge=False)
+    table = Table("workload", "contender", "median", "min", "max", "unit", "turns", "remark", show_edge=False)
     for row in figures:
         spread = [f"{value:,.4g}" if value < 1000 else f"{value:,.0f}" for value in _spread(row)]
-        table.add_row(row.work, row.contender, *spread, row.unit, str(len(row.values)), row.remark)
+        table.add_row(row.workload, row.contender, *spread, row.unit, str(len(row.values)), row.remark)
     console.print(table)
     table = Table("ratio", "reached", "target", show_edge=False)
     for ratio in ratios:
@@ -72,7 +72,7 @@ def keep(path: Path, figures: list[Figures], ratios: list[Ratio], facts: dict[st
 
 
 def plot(path: Path, figures: list[Figures], facts: dict[str, Any]) -> None:
-    """A panel for each work with several rates: bars of the medians, whiskers from min to max."""
+    """Draws a panel for each workload with several rates: a bar to the median, whiskers from min to max."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -94,7 +94,7 @@ def plot(path: Path, figures: list[Figures], facts: dict[str, Any]) -> None:
             color=colours,
         )
         axis.bar_label(bars, [f" {row.median:,.0f}" for row in rows], padding=6)
-        axis.set_title(f"{rows[0].work}, {rows[0].unit}", loc="left", fontsize=10)
+        axis.set_title(f"{rows[0].workload}, {rows[0].unit}", loc="left", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
         axis.margins(x=0.15)
     canvas.text(0.01, 0.005, f"{facts['date']}, {facts['machine']}", fontsize=7)
@@ -107,10 +107,10 @@ def _spread(row: Figures) -> tuple[float, float, float]:
 
 
 def _panels(figures: list[Figures]) -> list[list[Figures]]:
-    """The rates of each work from the lowest bar up: contenders by rank, our own cases as they came."""
+    """Returns the rates of each workload from the lowest bar up: contenders by rank, our cases in order."""
     panels = []
-    for work in dict.fromkeys(row.work for row in figures):
-        rows = [row for row in reversed(figures) if row.work == work]
+    for workload in dict.fromkeys(row.workload for row in figures):
+        rows = [row for row in reversed(figures) if row.workload == workload]
         if len(rows) > 1 and rows[0].unit.endswith("/s"):
             is_race = any(row.contender == "ours" for row in rows)
             panels.append(sorted(rows, key=lambda row: row.median) if is_race else rows)

@@ -1,4 +1,4 @@
-"""The server that all contenders load into: with the settings of the embedded one, and a database a run."""
+"""Runs the server of all contenders, with the settings of the embedded one and a database for each run."""
 
 import os
 import secrets
@@ -21,7 +21,7 @@ from db.connection import Database
 from db.embedded import find_binaries
 from db.keeper import SETTINGS
 
-#: Days that have their partition before a run starts, for every contender.
+#: Number of days whose partitions exist before a run starts, for every contender.
 DAYS = 3
 
 
@@ -59,7 +59,7 @@ class Server:
 
 @contextmanager
 def running_server() -> Iterator[Server]:
-    """Starts one, stops and removes it at the end."""
+    """Starts a server; stops and removes it at the end."""
     folder = Path(tempfile.mkdtemp(prefix="benchmark-"))
     folder.chmod(0o755)
     binaries = find_binaries()
@@ -91,7 +91,7 @@ def running_server() -> Iterator[Server]:
 
 
 def make_partitions(url: str) -> None:
-    """Makes the partitions of the first days, and has the server write out what that left behind."""
+    """Makes the partitions of the first days, then a checkpoint, so that no run pays for writing them out."""
     for table in TABLES.values():
         for day in range(DAYS):
             date = FIRST_DAY.date() + timedelta(days=day)
@@ -100,7 +100,7 @@ def make_partitions(url: str) -> None:
 
 
 def execute(url: str, statement: str) -> list[tuple[Any, ...]]:
-    """The rows of a statement, outside of a transaction."""
+    """Runs a statement outside of a transaction; returns its rows."""
     with closing(psycopg2.connect(url)) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
@@ -109,7 +109,7 @@ def execute(url: str, statement: str) -> list[tuple[Any, ...]]:
 
 
 def count_rows(url: str) -> int:
-    """Detections and reports that are there."""
+    """Counts the stored detections and reports."""
     counts = [execute(url, f"SELECT count(*) FROM mobileye_data.{table}")[0][0] for table in TABLES.values()]
     return sum(counts)
 

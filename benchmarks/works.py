@@ -1,4 +1,4 @@
-"""The works: each makes its files, lets the contenders take turns, and gives back figures and ratios."""
+"""Runs the workloads: each makes its files, lets the contenders take turns and returns the figures."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ Result = tuple[list[Figures], list[Ratio]]
 
 
 def bulk(bench: Bench) -> Result:
-    """10 files of 100,000 rows of both kinds."""
+    """Loads 10 files of 100,000 rows of both kinds."""
     files = make_files(bench.folder / "bulk", [100_000] * 10, seed=1)
     names = ("duckdb_attach", "polars_adbc", "pandas_sql", "dlt_pipeline", "naive")
     small = make_files(bench.folder / "bulk-part", [20_000] * 10, seed=2)
@@ -50,7 +50,7 @@ def bulk(bench: Bench) -> Result:
 
 
 def large(bench: Bench) -> Result:
-    """One file of 2,000,000 rows."""
+    """Loads one file of 2,000,000 rows."""
     files = make_files(bench.folder / "large", [2_000_000], seed=3)
     figures = bench.take_turns(
         "one large file",
@@ -68,7 +68,7 @@ def large(bench: Bench) -> Result:
 
 
 def small(bench: Bench) -> Result:
-    """20,000 files of 12 rows."""
+    """Loads 20,000 files of 12 rows."""
     files = make_files(bench.folder / "small", [12] * 20_000, seed=4)
     figures = bench.take_turns(
         "small files",
@@ -89,7 +89,7 @@ def small(bench: Bench) -> Result:
 
 
 def trickle(bench: Bench, seconds: int = 60) -> Result:
-    """100 files a second for a minute: from the writer's close to the row being visible elsewhere."""
+    """Drops 100 files a second for a minute; measures the time until another client sees their rows."""
     delays: list[float] = []
     count = 100 * seconds
     with bench.server.database() as url, ours.running(url) as daemon, tempfile.TemporaryDirectory() as place:
@@ -121,7 +121,7 @@ def trickle(bench: Bench, seconds: int = 60) -> Result:
 
 
 def growth(bench: Bench) -> Result:
-    """Rows a second of bulk loads, each of a day of its own, at 1, 10 and 50 million rows that are there."""
+    """Measures bulk loads, each of a new day, into tables of 1, 10 and 50 million rows."""
     figures: list[Figures] = []
     with bench.server.database() as url:
         for number, millions in enumerate((1, 10, 50)):
@@ -143,7 +143,7 @@ def growth(bench: Bench) -> Result:
 
 
 def memory(bench: Bench) -> Result:
-    """Peak resident bytes of daemon and workers against the size of the file, and with all workers busy."""
+    """Measures the peak memory of daemon and workers by size of the file, and with all workers busy."""
     cases = {"10 MB": [10], "100 MB": [100], "2 GB": [2000], "two of 500 MB": [500, 500]}
     figures = {}
     for name, sizes in cases.items():
@@ -163,7 +163,7 @@ def memory(bench: Bench) -> Result:
 
 
 def repeat(bench: Bench) -> Result:
-    """The same rows again in other bytes; and files of which 1 % of the rows are there."""
+    """Loads files, then files with 1 % stored rows, then the first rows again in other bytes."""
     names = ("first load", "1 % duplicates", "all duplicates")
     figures = {name: Figures("repeat", name, "rows/s") for name in names}
     first = make_files(bench.folder / "repeat", [100_000] * 4, seed=6)
@@ -186,7 +186,7 @@ def repeat(bench: Bench) -> Result:
 
 
 def start(bench: Bench) -> Result:
-    """From python main.py to watching, the embedded database initialised already."""
+    """Measures python main.py until it watches, with an embedded database that exists."""
     figures = Figures("start", "ours", "s")
     with tempfile.TemporaryDirectory() as place:
         with ours.running(None, Path(place)):
@@ -199,7 +199,7 @@ def start(bench: Bench) -> Result:
 
 
 def profile(bench: Bench) -> Result:
-    """Where the time goes, of one worker and its server process."""
+    """Measures the stages of one worker and its server process."""
     files = make_files(bench.folder / "profile", [100_000] * 4, seed=9)
     turns = []
     for _ in range(bench.turns):
@@ -208,8 +208,9 @@ def profile(bench: Bench) -> Result:
     return profile_figures(turns), []
 
 
-WORKS: dict[str, Callable[[Bench], Result]] = {
-    work.__name__: work for work in (bulk, large, small, repeat, trickle, memory, growth, start, profile)
+WORKLOADS: dict[str, Callable[[Bench], Result]] = {
+    workload.__name__: workload
+    for workload in (bulk, large, small, repeat, trickle, memory, growth, start, profile)
 }
 
 
@@ -231,7 +232,7 @@ def _remark(figures: dict[str, Figures]) -> None:
 
 
 def _fill(url: str, rows: int) -> None:
-    """Brings the table of detections to so many rows, a million a day before the days that are loaded."""
+    """Fills the table of detections up to `rows`, with a million rows for each day before the loaded ones."""
     there = execute(url, "SELECT count(*) FROM mobileye_data.objects_detection_events")[0][0]
     filled = execute(
         url,
@@ -250,7 +251,7 @@ def _fill(url: str, rows: int) -> None:
             FROM generate_series(0, 999999) i
             """,
         )
-    # Else autovacuum does it meanwhile: two of its workers beside ours on two cores cost 30 % (measured).
+    # Otherwise autovacuum would run during the loads: two of its workers on two cores cost 30 % (measured).
     execute(url, "VACUUM (ANALYZE)")
     execute(url, "CHECKPOINT")
 
@@ -265,7 +266,7 @@ def _insert_hundredth(url: str, files: list[Made]) -> None:
 
 
 def _make_bytes(place: Path, size: int, first_day: int) -> None:
-    """One file of about that size: the text of one of 10 MB again and again, each time a day later."""
+    """Makes a file of about `size` bytes from repeated text of 10 MB, each time a day later."""
     made = Fleet(8).make(place, KINDS[0], 143_000, 0)
     text = made.path.read_text()
     body = text[text.index("[") + 1 : text.rindex("]")]

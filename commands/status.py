@@ -27,7 +27,7 @@ class Backlog(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True):
-    """Everything that the status command shows."""
+    """The facts that the status command shows."""
 
     at: datetime
     backlog: Backlog

@@ -81,7 +81,7 @@ class FolderObserver:
 
     @property
     def is_armed(self) -> bool:
-        """True from start() to stop()."""
+        """Returns true from start() to stop()."""
         return self._observer is not None
 
     def stop(self) -> None:

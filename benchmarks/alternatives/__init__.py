@@ -1,1 +1,1 @@
-"""What a user might pick instead, each used as its own documentation would have it."""
+"""Alternatives that a user might pick, each used as its own documentation recommends."""

@@ -1,4 +1,4 @@
-"""Runs one alternative over a folder and prints the seconds of the work itself, imports aside.
+"""Loads a folder with one alternative and prints the seconds that it takes, without imports.
 
 python -m benchmarks.alternatives NAME FOLDER URL
 """

@@ -1,4 +1,4 @@
-"""dlt: a resource for each table, loaded into tables of its own, to which it adds two columns."""
+"""Loads with dlt: one resource for each table, into dlt's own tables, which have two more columns."""
 
 import json
 import os

@@ -1,9 +1,9 @@
-"""DuckDB: read_json over all files of a kind, inserted into the attached PostgreSQL by COPY."""
+"""Loads with DuckDB: read_json over all files of a kind, inserted into the attached PostgreSQL by COPY."""
 
 from pathlib import Path
 
 import duckdb
-import duckdb_ext  # the extensions as a package of PyPI
+import duckdb_ext  # the extensions, as a package from PyPI
 
 LACKS = "no dedupe, no latest status, no ledger"
 

@@ -1,4 +1,4 @@
-"""The naive program: json.load, a connection for each file, an INSERT for each row, then delete."""
+"""Loads as a naive program does: json.load, a connection for each file, an INSERT for each row."""
 
 import json
 from pathlib import Path

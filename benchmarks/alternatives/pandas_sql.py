@@ -1,4 +1,4 @@
-"""pandas: json_normalize, then to_sql(method="multi")."""
+"""Loads with pandas: json_normalize, then to_sql(method="multi")."""
 
 import json
 from pathlib import Path

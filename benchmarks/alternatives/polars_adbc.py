@@ -1,4 +1,4 @@
-"""polars: read_json, explode, then write_database through ADBC, which sends a binary COPY."""
+"""Loads with polars: read_json, explode, then write_database through ADBC, which sends a binary COPY."""
 
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""The clock of a running program can be set."""
+
 import os
 import subprocess
 import sys

@@ -1,3 +1,5 @@
+"""The soak finds leaks of memory and descriptors in the samples of processes."""
+
 import random
 from collections.abc import Callable
 
