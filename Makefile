@@ -1,8 +1,8 @@
-# Doors for developers; each target says what it does. Users need only the README.
+# Targets for developers; users need only the README.
 
 python := .venv/bin/python
 
-help:  ## tell what there is
+help:  ## list the targets
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 .venv: requirements.txt requirements-dev.txt
@@ -10,16 +10,16 @@ help:  ## tell what there is
 	$(python) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch .venv
 
-run: .venv  ## watch the folder and load
+run: .venv  ## run the daemon
 	$(python) main.py
 
 demo: .venv  ## write a fleet's files into the folder
 	$(python) main.py demo
 
-test: .venv  ## run the tests, but the slow ones
+test: .venv  ## run the tests without the slow ones
 	$(python) -m pytest
 
-test-slow: .venv  ## run the slow tests too
+test-slow: .venv  ## run all tests
 	$(python) -m pytest -m "slow or not slow"
 
 check: .venv  ## lint and types
@@ -27,7 +27,7 @@ check: .venv  ## lint and types
 	$(python) -m ruff format --check .
 	$(python) -m mypy
 
-format: .venv  ## mend what ruff can mend
+format: .venv  ## repair what ruff can repair
 	$(python) -m ruff check --fix .
 	$(python) -m ruff format .
 

@@ -1,4 +1,4 @@
-"""Compares this checkout with another one in turns, on the same files and server: python -m benchmarks.pairs.
+"""Compares this checkout with another one in turns, on the same files: python -m benchmarks.pairs OTHER.
 
 Both are run as a user does, only by python main.py, so that any two versions can be compared.
 """
@@ -112,7 +112,7 @@ def main(
             theirs: list[float] = []
             mine: list[float] = []
             for turn in range(turns):
-                # The other one begins in each turn, because the speed of the machine drifts.
+                # Each checkout begins in every other turn, because the speed of the machine drifts.
                 for checkout, seconds in ((other, theirs), (ROOT, mine))[:: 1 if turn % 2 else -1]:
                     seconds.append(workload(checkout.resolve()))
                 print(f"{name}: turn {turn + 1} of {turns}", file=sys.stderr)

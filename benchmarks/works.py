@@ -89,7 +89,7 @@ def small(bench: Bench) -> Result:
 
 
 def trickle(bench: Bench, seconds: int = 60) -> Result:
-    """Drops 100 files a second for a minute; measures the time until another client sees their rows."""
+    """Drops 100 files a second for a minute; measures the time until another client sees the rows."""
     delays: list[float] = []
     count = 100 * seconds
     with bench.server.database() as url, ours.running(url) as daemon, tempfile.TemporaryDirectory() as place:
