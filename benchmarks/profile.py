@@ -69,7 +69,7 @@ class _TimedSettler(Settler):
 
 
 def stages(folder: Path, files: list[Made], url: str) -> dict[str, float]:
-    """Loads the files; returns microseconds a row by stage, of processor time unless it says "wall"."""
+    """Loads the files; returns microseconds a row by stage, of processor time except for stages "wall"."""
     gc.set_threshold(100_000, 50, 50)  # as a worker does
     clock = Clock()
     digest, parse, format_ = (_cpu(folder, files, step) for step in (_digest, _parse, _format))

@@ -81,9 +81,8 @@ class Fleet:
     def _report(self) -> dict[str, Any]:
         time = self._pass(1)
         before, after = self._change()
-        if len(self._groups[before]) <= (
-            before == "driving"
-        ):  # one vehicle always drives, because only driving ones detect
+        # One vehicle always drives, because only driving ones detect.
+        if len(self._groups[before]) <= (before == "driving"):
             before = after = "driving"
         vehicle = self._groups[before].popleft()
         self._groups[after].append(vehicle)

@@ -58,8 +58,8 @@ class FolderObserver:
         if self._kind is ObserverKind.OFF:
             return
         self._root = _identity(self._folder)
-        # watchdog gives access to its observer and emitters, but not to the thread that reads from inotify:
-        # that one is found among the threads that start here.
+        # watchdog gives access to its observer and emitters, but not to the thread that reads from inotify.
+        # So all threads that start below are remembered.
         others = set(threading.enumerate())
         observer = PollingObserver(timeout=1) if self._kind is ObserverKind.POLLING else _native()
         try:

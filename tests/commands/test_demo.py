@@ -67,7 +67,7 @@ def test_names_stay_unique_in_a_fast_backlog(tmp_path):
     assert run(tmp_path, count=2000, records=1) == 2000 == len(list(tmp_path.iterdir()))
 
 
-def test_big_files(tmp_path):
+def test_files_can_have_many_records(tmp_path):
     run(tmp_path, count=2, records=20_000)
     events, statuses = sorted((d for d in decoded(tmp_path)), key=lambda d: "vehicle_status" in d)
     assert sum(len(event["detections"]) for event in events["objects_detection_events"]) == 20_000

@@ -127,7 +127,9 @@ def test_an_observer_notices_that_it_has_lost_its_folder(
     until(lambda: not observer.is_sound())
 
 
-def test_it_can_be_restarted_on_the_new_folder(observer: FolderObserver, folder: Path, heard: Heard) -> None:
+def test_an_observer_can_be_restarted_on_the_new_folder(
+    observer: FolderObserver, folder: Path, heard: Heard
+) -> None:
     replace(folder)
     until(lambda: not observer.is_sound())
     observer.stop()

@@ -65,10 +65,8 @@ def _fifo(folder: Path, secret: Path) -> None:
 
 
 def _socket(folder: Path, secret: Path) -> None:
-    with (
-        closing(socket.socket(socket.AF_UNIX)) as listener,
-        chdir(folder),
-    ):  # the path of a socket must be short
+    # In the folder, because the path of a socket must be short.
+    with closing(socket.socket(socket.AF_UNIX)) as listener, chdir(folder):
         listener.bind("socket.json")
 
 

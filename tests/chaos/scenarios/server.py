@@ -220,7 +220,7 @@ def _blocked(server: Server, rig: Rig) -> bool:
 
 @contextmanager
 def _full(server: Server, rig: Rig) -> Iterator[None]:
-    """Moves the ledger to a small disk of its own and fills that (53100)."""
+    """Moves the ledger to a small separate disk and fills that (53100)."""
     folder = server.folder / "small"
     folder.mkdir(exist_ok=True)
     owner = (server.folder / "data").stat().st_uid
