@@ -1,6 +1,6 @@
 """The naive program as a daemon: json.load, a connection for each file, an INSERT for each row, then delete.
 
-This version is better than most: it scans instead of waiting for events, writes a file's rows in one
+This version is more careful than usual: it scans instead of waiting for events, writes a file's rows in one
 transaction, and moves a file that it can't load aside instead of crashing. Its tables have the same columns
 as ours, but no keys.
 """

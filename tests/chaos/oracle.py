@@ -38,7 +38,7 @@ _ROWS = {
 
 
 def judge(url: str, journal: Journal, incoming: Path, failed: Path) -> Counter[str]:
-    """Counts the faults after the backlog has drained, except torn files seen by the reader, and leaks."""
+    """Counts the faults after the backlog has drained, without leaks and what the reader has seen."""
     found: Counter[str] = Counter()
     whole: set[str] = set()
     for kind, table in _TABLES.items():
@@ -112,7 +112,7 @@ def _unbalanced(url: str) -> int:
 
 
 def _marks(folder: Path) -> set[str]:
-    """Returns the marks of all files in and below a folder, but of a watch folder without failed/."""
+    """Returns the marks of all files in and below a folder; those in failed/ only if that is the folder."""
     within = (path for path in folder.rglob("*") if folder.name == "failed" or "failed" not in path.parts)
     return {match[0] for path in within if (match := MARK.search(path.name))}
 

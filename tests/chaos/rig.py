@@ -91,7 +91,7 @@ class Trial:
 
     @contextmanager
     def rig(self, port: int | None = None, **settings: object) -> Iterator["Rig"]:
-        """Yields a rig with its own database and folder; its daemon finds the server at `port`."""
+        """Yields a rig with its own database and folder; its daemon finds the server at `port`, if given."""
         with self.server.database() as database, ExitStack() as stack:
             prepare(database, self.is_ours)
             rig = Rig(self.program(self.folder / "drop", database.url, **settings), self)
