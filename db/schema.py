@@ -7,11 +7,14 @@ from pathlib import Path
 from psycopg2.extensions import connection as Connection
 
 from db.connection import translated
+from processing.errors import Misconfigured
 
 _SCHEMA_SQL = Path(__file__).parent.parent / "schema.sql"
 
 #: The tables, sequences, views and functions that it makes.
 _NAMED = re.compile(r"^CREATE [^;(]*?(mobileye_data\.\w+)", re.MULTILINE)
+
+_DATABASE = "SELECT current_database(), current_setting('server_encoding')"
 
 _APPLIED = """
     SELECT obj_description(to_regnamespace('mobileye_data'), 'pg_namespace'),
@@ -23,11 +26,17 @@ _APPLIED = """
 def apply(connection: Connection) -> bool:
     """Brings the tables about; False if all were there. The version stands in the schema's comment.
 
+    Raises Misconfigured where texts could not be stored as they are: other encodings than UTF-8 lack
+    characters, SQL_ASCII counts bytes for them.
     Applying takes locks that would wait for running loads: hence the look first.
     """
     sql = _SCHEMA_SQL.read_text(encoding="utf-8")
     version = f"Mobileye Data Processing System, schema {hashlib.sha256(sql.encode()).hexdigest()[:16]}"
     with translated(), connection, connection.cursor() as cursor:
+        cursor.execute(_DATABASE)
+        name, encoding = cursor.fetchone()  # type: ignore[misc]  # one row
+        if encoding != "UTF8":
+            raise Misconfigured(f"the database {name} is {encoding}: make one with ENCODING 'UTF8'")
         cursor.execute(_APPLIED, (_NAMED.findall(sql),))
         if cursor.fetchone() == (version, True):
             return False

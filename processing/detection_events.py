@@ -63,7 +63,7 @@ class Header(Struct):
 
 
 def read_usual(array: bytes) -> tuple[int, list[Record]] | None:
-    """The number and records of events, from their text; None unless each is exactly as documented."""
+    """The number and records of events, from their text; None unless each is as documented."""
     try:
         events = _USUAL.decode(array)
     except (DecodeError, UnicodeDecodeError):
@@ -73,10 +73,13 @@ def read_usual(array: bytes) -> tuple[int, list[Record]] | None:
         for event in events
         for counted in event.detections
     ]
-    # An event has 3 keys and 2 texts, a detection 2 keys and a text.
-    plain = is_plain(array, 5 * len(events) + 3 * len(records))
     common = all(map(is_common_year, [event.detection_time for event in events]))
-    return (len(events), records) if plain and common else None
+    return (len(events), records) if is_plain(array) and common else None
+
+
+def usual_strings(events: int, detections: int) -> int:
+    """An event has 3 keys and 2 texts, a detection 2 keys and a text."""
+    return 5 * events + 3 * detections
 
 
 _USUAL = Decoder(list[UsualEvent])
@@ -212,4 +215,14 @@ def origin(parsed: Parsed, offset: int) -> tuple[str, Any]:
     return path, alone(element, element["detections"][offset])
 
 
-KIND = Kind("objects_detection", "objects_detection_", KEY, Event, Detection, parse, read_usual, origin)
+KIND = Kind(
+    "objects_detection",
+    "objects_detection_",
+    KEY,
+    Event,
+    Detection,
+    parse,
+    read_usual,
+    usual_strings,
+    origin,
+)

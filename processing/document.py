@@ -16,14 +16,26 @@ from processing.fields import UniqueKeys
 from processing.kinds import KINDS, kind_of_key, kind_of_name
 from processing.reader import CHUNK_BYTES
 from processing.records import Kind, Parsed
-from processing.structure import Structure
+from processing.structure import MAX_ELEMENT_BYTES, Structure
+from processing.tally import Tally
 from processing.text import Readable
-from processing.windows import HEAD, Windows
+from processing.windows import HEAD, UNFINISHED_HEAD, Windows
 
 #: Opens the text from its beginning; called again to find where a syntax error stands.
 OpenText = Callable[[], Readable]
 
 _LONG_NUMBER = re.compile(rb"[0-9]{1000}")
+_DIGITS = b"0123456789"
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+
+
+#: A number where the array should be, which the parser may not have told: it stands at the text's end, or is
+#: beyond 64 bits.
+_SOLE_NUMBER = re.compile(
+    rb'[ \t\n\r]*+(?:\{[ \t\n\r]*+"(?:[^"\\]++|\\.)*+"[ \t\n\r]*+:[ \t\n\r]*+)?+'
+    rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+(?![0-9.eE+-])",
+    re.DOTALL,
+)
 
 
 class RepeatedKey(Exception):
@@ -32,6 +44,19 @@ class RepeatedKey(Exception):
 
 class Overflow(Exception):
     """A number is beyond 64 bits: the document must be read carefully."""
+
+
+class Miscounted(BadFile):
+    """What was handed on of the document is not what it holds.
+
+    A careful pass may do better; if it does not, the file is set aside, whole, until we are mended.
+    """
+
+    def __init__(self, elements: int, records: int) -> None:
+        super().__init__(
+            "expected to read all elements of the document, "
+            f"got {elements} of them with {records} records: a fault of this program"
+        )
 
 
 class Document:
@@ -43,24 +68,41 @@ class Document:
     """
 
     def __init__(self, name: str, open_text: OpenText, *, careful: bool) -> None:
+        self.has_repeats = False
         self._open_text = open_text
         self._careful = careful
-        self._text = open_text()
-        self._head = self._text.read(CHUNK_BYTES)
+        self._text = Tally(open_text())
+        self._head = self._read_head()
         self._key = self._read_key()
         self.kind = _kind(name, self._key)
+        self._windows = Windows(self._head, self._text, self.kind)
 
     def parsed(self) -> Iterator[Parsed]:
         """The elements of the array, in order.
 
         Raises BadFile, Incomplete or NotReady at the place that is wrong, after the elements before
-        them; RepeatedKey or Overflow if only a careful pass can read it.
+        them; RepeatedKey, Overflow or Miscounted if only a careful pass can read it.
         """
-        windows = Windows(self._head, self._text, self.kind)
         if not self._careful:
-            yield from windows.parsed()
-        if not windows.is_whole:
-            yield from islice(self._parsed_one_by_one(), windows.elements, None)
+            yield from self._windows.parsed()
+        if self._windows.is_whole:
+            # Here, too, since it tells a key that comes twice.
+            self.check(self._windows.elements, self._windows.records)
+        else:
+            yield from islice(self._parsed_one_by_one(), self._windows.elements, None)
+
+    def check(self, elements: int, records: int) -> None:
+        """Holds what was handed on against a count that has nothing in common with how it was made.
+
+        Raises Miscounted: no fault of ours may lose a row unseen.
+        """
+        if self._windows.is_whole:
+            quotes = 2 * (1 + self.kind.usual_strings(elements, records))
+            agrees = self._text.is_closed and self._text.quotes == quotes
+        else:
+            agrees = self._checked.structure.elements == elements
+        if not agrees:
+            raise Miscounted(elements, records)
 
     def _parsed_one_by_one(self) -> Iterator[Parsed]:
         self._checked = _Checked(self._open_text(), self._careful)
@@ -69,7 +111,8 @@ class Document:
             keys += parsed.keys
             yield parsed
         self._checked.structure.finish()
-        if keys != self._checked.structure.keys and not self._careful:
+        self.has_repeats = keys != self._checked.structure.keys
+        if self.has_repeats and not self._careful:
             raise RepeatedKey
 
     def _elements(self) -> Iterator[Any]:
@@ -85,6 +128,16 @@ class Document:
         except InvalidOperation:
             raise BadFile(f"expected exponents of at most 18 digits, got more in element {count}") from None
 
+    def _read_head(self) -> bytes:
+        """The first bytes, and more while only blanks keep the array from beginning."""
+        head = self._text.read(CHUNK_BYTES)
+        while len(head) < MAX_ELEMENT_BYTES and UNFINISHED_HEAD.fullmatch(head):
+            more = self._text.read(CHUNK_BYTES)
+            if not more:
+                break
+            head += more
+        return head
+
     def _read_key(self) -> str:
         match = HEAD.match(self._head)
         return match[1].decode() if match else self._read_unusual_key(self._head)
@@ -99,7 +152,7 @@ class Document:
             raise BadFile(f"expected one array under one of the keys {_known_keys()}, got {found}")
         self._checked = _Checked(self._open_text(), self._careful)
         self._parse_for_error()
-        raise BadFile(f"expected one of the keys {_known_keys()} in the first {CHUNK_BYTES} bytes")
+        raise BadFile(f"expected one of the keys {_known_keys()} in the first {len(head)} bytes")
 
     def _parse_for_error(self) -> None:
         try:
@@ -116,6 +169,9 @@ class Document:
         if self._checked.has_ended:
             raise Incomplete(f"it ends in the middle, after {count} whole elements") from None
         offset = find_offset(self._open_text, self._checked.chunk_start)
+        # In a string a zero is a bad character, unless all that is left is zeros.
+        if _holds_zeros(self._open_text(), offset, to_end=complaint.endswith("inside string")):
+            raise Incomplete(f"it holds zeros in place of text at byte {offset}") from None
         place = f"at byte {offset}, in element {count}"
         raise BadFile(f"expected valid JSON, got a {complaint} {place}") from None
 
@@ -137,9 +193,10 @@ class _Checked:
         chunk = self._text.read(size)
         self.has_ended = not chunk
         self.chunk_start, self._next_start = self._next_start, self._next_start + len(chunk)
+        begun = self.structure.begun
         self.structure.feed(chunk)
         if self._numbers:
-            self._numbers.feed(chunk)
+            self._numbers.feed(chunk, begun)
         return chunk
 
 
@@ -149,11 +206,12 @@ class _ShortNumbers:
     def __init__(self) -> None:
         self._rest = b""
 
-    def feed(self, chunk: bytes) -> None:
-        text = self._rest + chunk
-        if _LONG_NUMBER.search(text):
+    def feed(self, chunk: bytes, begun: bytes) -> None:
+        """begun is the beginning of a string that goes on in the chunk: digits in strings are no numbers."""
+        text = (begun or self._rest) + chunk
+        if _LONG_NUMBER.search(text) and _LONG_NUMBER.search(_STRING.sub(b'""', text)):
             raise BadFile("expected numbers of at most 1000 digits, got a longer one")
-        self._rest = text[-1000:]
+        self._rest = text[len(text.rstrip(_DIGITS)) :]
 
 
 def find_offset(open_text: OpenText, chunk_start: int) -> int:
@@ -181,6 +239,18 @@ def _last_good(text: Readable, start: int, step: int) -> int:
     return offset
 
 
+def _holds_zeros(text: Readable, offset: int, *, to_end: bool) -> bool:
+    """Whether a byte of the text is zero, and, if asked, all behind it."""
+    while offset >= len(chunk := text.read(CHUNK_BYTES)) and chunk:
+        offset -= len(chunk)
+    chunk = chunk[offset:]
+    if to_end:
+        while chunk and not chunk.strip(b"\0"):
+            chunk = text.read(CHUNK_BYTES)
+        return not chunk
+    return chunk.startswith(b"\0")
+
+
 class _Nowhere:
     """Takes the parser's events and drops them."""
 
@@ -193,7 +263,8 @@ def _first_events(head: bytes) -> list[tuple[str, Any]]:
     parser = yajl2_c.basic_parse_coro(events, use_float=True)
     with suppress(JSONError, UnicodeDecodeError):
         parser.send(head)
-    return list(events[:3])
+    found = list(events[:3])
+    return [*found, ("number", None)] if len(found) in (0, 2) and _SOLE_NUMBER.match(head) else found
 
 
 _FOUND = {

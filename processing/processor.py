@@ -1,7 +1,7 @@
 """Takes one batch of files through: open, read, write, commit, settle."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -9,17 +9,20 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from processing.batch import Ended, Outcome, State, Work
-from processing.document import Document, Overflow, RepeatedKey
+from processing.document import Document, Miscounted, Overflow, RepeatedKey
 from processing.errors import BadFile, Gone, Incomplete, NotReady, Spoils, TooLarge, TryAgain
 from processing.names import printable
 from processing.reader import MAX_SHARED_BYTES, Source, open_source
 from processing.records import Kind, Parsed
 from processing.settle import LeaveAlone, Settler
 from processing.sink import Counts, Delivery, Sink, Transaction
-from processing.text import open_text
+from processing.text import filled, open_text
 
 #: How often a transaction is repeated that lost a race, before its files go back to wait.
 _TRIES = 5
+
+#: What a pass raises of a document that has to be read carefully.
+_MUST_BE_CAREFUL = (RepeatedKey, Overflow, Miscounted)
 
 FileError = BadFile | NotReady | Gone | TooLarge | Spoils
 
@@ -113,6 +116,7 @@ class Processor:
                     written.append(file)
             for file, counts in zip(written, transaction.finish(), strict=True):
                 with file.judged():
+                    file.check_count(counts)
                     self._check_rejects(counts, is_shared=len(files) > 1)
                     file.counts = counts
             if any(file.error for file in written):
@@ -139,7 +143,8 @@ class Processor:
         with file.judged():
             try:
                 _repeated(lambda: self._stream(file, careful=False))
-            except (RepeatedKey, Overflow):
+            except _MUST_BE_CAREFUL as why:
+                file.why_careful = why
                 _repeated(lambda: self._stream(file, careful=True))
             except TooLarge:
                 raise BadFile(f"expected at most {self._max_bytes} bytes of text (MAX_FILE_BYTES)") from None
@@ -151,12 +156,17 @@ class Processor:
                 transaction.redelivered(file.delivery)
                 transaction.commit()
                 return
-            document = _document(file, self._max_bytes, careful=careful)
-            file.kind = document.kind
-            _write_elements(transaction, file, document.parsed())
+            with filled(file.opened):
+                document = _document(file, self._max_bytes, careful=careful)
+                file.kind = document.kind
+                _write_elements(transaction, file, document.parsed())
             file.opened.check_unchanged()
+            document.check(file.elements, file.records)
             (counts,) = transaction.finish()
+            file.check_count(counts)
             self._check_rejects(counts)
+            if careful:
+                file.note_fault(document)
             transaction.commit()
             file.counts = counts
 
@@ -187,7 +197,7 @@ class Processor:
             self._settler.loaded(file.opened)
         except NotReady as error:
             return file.still_there(state, str(error))
-        return file.outcome(state)
+        return file.outcome(state, file.fault)
 
     def _settle_failed(self, file: "_File", reason: str) -> Outcome:
         try:
@@ -210,6 +220,9 @@ class _File:
         self.kind: Kind | None = None
         self.counts = Counts()
         self.is_duplicate = False
+        self.elements = self.records = 0
+        self.why_careful: Exception | None = None
+        self.fault = ""
         self._started_at = datetime.now(UTC)
 
     @property
@@ -236,6 +249,16 @@ class _File:
         source = self.source
         digest, size = (source.sha256 or None, source.stamp.size) if source else (None, 0)
         return Delivery(digest, printable(self.work.name), size, self._started_at)
+
+    def check_count(self, counts: Counts) -> None:
+        """Raises Miscounted unless the sink has read what was handed on to it."""
+        if counts.read != self.records:
+            raise Miscounted(self.elements, counts.read)
+
+    def note_fault(self, document: Document) -> None:
+        """That it was read carefully, and rightly, without a reason that lies in the document."""
+        is_ours = isinstance(self.why_careful, Miscounted) and not document.has_repeats
+        self.fault = f"read twice: {self.why_careful}" if is_ours else ""
 
     @contextmanager
     def judged(self) -> Iterator[None]:
@@ -280,23 +303,39 @@ def _document(file: _File, max_bytes: int, *, careful: bool) -> Document:
 
 def _read_whole(file: _File) -> list[Parsed]:
     """All elements of a small file; raises TooLarge if its text is not small."""
-    for careful in (False, True):
-        try:
-            document = _document(file, MAX_SHARED_BYTES, careful=careful)
-            file.kind = document.kind
-            elements = list(document.parsed())
-            break
-        except (RepeatedKey, Overflow):
-            continue
+    try:
+        elements = _read_once(file, careful=False)
+    except _MUST_BE_CAREFUL as why:
+        file.why_careful = why
+        elements = _read_once(file, careful=True)
     file.opened.check_unchanged()
     return elements
 
 
-def _write_elements(transaction: Transaction, file: _File, elements: Iterator[Parsed] | list[Parsed]) -> None:
+def _read_once(file: _File, *, careful: bool) -> list[Parsed]:
+    with filled(file.opened):
+        document = _document(file, MAX_SHARED_BYTES, careful=careful)
+        file.kind = document.kind
+        elements = list(document.parsed())
+    document.check(sum(parsed.count for parsed in elements), _count_records(elements))
+    if careful:
+        file.note_fault(document)
+    return elements
+
+
+def _count_records(elements: Iterable[Parsed]) -> int:
+    return sum(len(parsed.records) + len(parsed.rejected) for parsed in elements)
+
+
+def _write_elements(transaction: Transaction, file: _File, elements: Iterable[Parsed]) -> None:
     assert file.kind is not None
     transaction.begin_file(file.delivery, file.kind)
+    file.elements = file.records = 0
     for parsed in elements:
         transaction.write(parsed)
+        # Behind it: what is counted has been handed on.
+        file.elements += parsed.count
+        file.records += len(parsed.records) + len(parsed.rejected)
 
 
 def _repeated(step: Callable[[], T]) -> T:

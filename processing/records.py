@@ -57,7 +57,7 @@ class Parsed(Struct, frozen=True, gc=False):
 
     index and position are those of the first element and the first record; source is the only element,
     or the JSON text of all; keys counts the keys in the only element, loose_bytes is the size of what has no
-    bound of its own: unknown fields and rejected originals.
+    bound of its own: unknown fields and rejected originals; count is the number of the elements.
     """
 
     index: int
@@ -67,6 +67,7 @@ class Parsed(Struct, frozen=True, gc=False):
     rejected: list[Rejected]
     keys: int = 0
     loose_bytes: int = 0
+    count: int = 1
 
     def elements(self) -> list[Any]:
         """The elements as they stand in the file."""
@@ -79,8 +80,9 @@ class Kind:
 
     element has the fields of an array element. parse takes elements of any form; read_usual takes the
     text of some and gives back their number and records, or None unless each is exactly as
-    documented. origin gives back the JSON path and the original of one record, for a reject found only
-    when it is written.
+    documented, but for a key that comes twice: usual_strings says how many strings, keys included, so many
+    elements and records have otherwise. origin gives back the JSON path and the original of one record, for a
+    reject found only when it is written.
     """
 
     name: str
@@ -90,4 +92,5 @@ class Kind:
     record: type[Record]
     parse: Callable[[Iterable[Any]], Iterator[Parsed]]
     read_usual: Callable[[bytes], tuple[int, list[Record]] | None]
+    usual_strings: Callable[[int, int], int]
     origin: Callable[[Parsed, int], tuple[str, Any]]

@@ -1,8 +1,8 @@
 """Holds a document to its shape, one array under one key, and to bounds, before its bytes reach the parser.
 
 The parser alone would not: 20,000 nested brackets take it a gigabyte, a string of 200 MB several times
-its size, and rows under a repeated or a dotted key pass for rows of the one expected. Brackets and
-colons outside of strings are enough to see all that, at a tenth of the cost of parsing.
+its size, and rows under a repeated or a dotted key pass for rows of the one expected. Brackets, colons
+and commas outside of strings are enough to see all that, at a tenth of the cost of parsing.
 """
 
 import re
@@ -15,7 +15,7 @@ MAX_DEPTH = 64
 #: How many bytes one element of the array may take.
 MAX_ELEMENT_BYTES = 4 * 1024 * 1024
 
-_ALL_BUT_MARKS = bytes(set(range(256)) - set(b'[]{}:"'))
+_ALL_BUT_MARKS = bytes(set(range(256)) - set(b'[]{}:,"'))
 _ARRAY_DEPTH = 2
 _HEAD, _TAIL = b"{:[", b"}"
 _STRING = re.compile(rb'"[^"]*"')
@@ -23,16 +23,31 @@ _STRING = re.compile(rb'"[^"]*"')
 _COMMON_STRINGS = (b'":::"', b'"::"')
 _EMPTY_STRING = b'""'
 _AS_SQUARE = bytes.maketrans(b"{}", b"[]")
+_LIST = re.compile(rb"\[,+\]")
+
+#: What the parser takes for white space, and JSON does not.
+_NO_BLANKS = {b"\v": "vertical tab", b"\f": "form feed"}
+
+#: A document up to the first thing that stands in its array, or to the array's end.
+_OPENING = re.compile(
+    rb'(?:[^"\[]++|"(?:[^"\\]++|\\.)*+")*+\[[ \t\n\r]*+([^ \t\n\r])',
+    re.DOTALL,
+)
 
 
 class Structure:
     """Fed with the chunks of one document, in order.
 
-    keys counts the keys of all objects, so that a parser which made fewer knows that one was repeated.
+    keys counts the keys of all objects, so that a parser which made fewer knows that one was repeated;
+    elements, once it is finished, those of the array, so that a reader which gave back fewer is found out.
     """
 
     def __init__(self) -> None:
         self.keys = 0
+        self._commas = 0
+        self._is_empty = False
+        self._opening: bytes | None = b""
+        self._size = 0
         self._depth = 0
         self._in_string = False
         self._escape = b""
@@ -42,15 +57,26 @@ class Structure:
         self._element_bytes = 0
         self._surrogates = Surrogates()
 
+    @property
+    def elements(self) -> int:
+        """Between two elements of the array stands a comma."""
+        return 0 if self._is_empty else self._commas + 1
+
+    @property
+    def begun(self) -> bytes:
+        """The beginning of a string, if the next chunk begins within one, such that both make a whole one."""
+        return b'"' + self._escape if self._in_string else b""
+
     def feed(self, chunk: bytes) -> None:
         """Raises BadFile as soon as the document breaks a bound or its shape."""
         self._surrogates.feed(chunk)
+        self._look_for_no_blanks(chunk)
         marks = self._outside_strings(chunk)
         self.keys += marks.count(b":")
         if len(self._head) < len(_HEAD):
             self._head = (self._head + marks[: len(_HEAD)])[: len(_HEAD)]
-        if self._closed:
-            self._tail = (self._tail + marks)[: len(_TAIL) + 1]
+        if self._opening is not None:
+            self._look_for_first(chunk)
         self._descend(marks, len(chunk))
 
     def finish(self) -> None:
@@ -64,8 +90,22 @@ class Structure:
         if self._head != _HEAD or self._tail != _TAIL:
             raise BadFile("expected one top-level key with an array under it, got something else")
 
+    def _look_for_no_blanks(self, chunk: bytes) -> None:
+        for byte, name in _NO_BLANKS.items():
+            if byte in chunk:
+                raise BadFile(f"expected valid JSON, got a {name} at byte {self._size + chunk.index(byte)}")
+        self._size += len(chunk)
+
+    def _look_for_first(self, chunk: bytes) -> None:
+        """Whether anything stands in the array; no mark tells of a sole number."""
+        self._opening = (self._opening or b"") + chunk
+        first = _OPENING.match(self._opening)
+        if first or not _HEAD.startswith(self._head):
+            self._is_empty = first is not None and first[1] == b"]"
+            self._opening = None
+
     def _outside_strings(self, chunk: bytes) -> bytes:
-        """The brackets and colons of a chunk that stand outside of strings."""
+        """The brackets, colons and commas of a chunk that stand outside of strings."""
         if b"\\" in chunk or self._escape:
             chunk = self._without_escapes(chunk)
         marks = chunk.translate(None, _ALL_BUT_MARKS)
@@ -90,13 +130,18 @@ class Structure:
         return text
 
     def _descend(self, marks: bytes, size: int) -> None:
-        brackets = marks.translate(_AS_SQUARE, b":")
+        # Commas before keys would only be in the way.
+        brackets = marks.replace(b",:", b"").translate(_AS_SQUARE, b":")
         unpaired, height = _without_pairs(brackets)
-        closing = unpaired.count(b"]")
+        closing, opening = unpaired.count(b"]"), unpaired.count(b"[")
         lowest = self._depth - closing
-        if not self._closed and min(self._depth, lowest) < _ARRAY_DEPTH:
+        if self._closed:
+            self._tail = (self._tail + marks)[: len(_TAIL) + 1]
+        elif min(self._depth, lowest) < _ARRAY_DEPTH:
             self._look_for_end(marks)
-        depth = lowest + len(unpaired) - closing
+        elif lowest == _ARRAY_DEPTH:
+            self._commas += unpaired[unpaired.rfind(b"]") + 1 :].partition(b"[")[0].count(b",")
+        depth = lowest + opening
         if max(self._depth, depth) + height > MAX_DEPTH:
             self._check_depth(brackets)
         self._depth = depth
@@ -107,16 +152,18 @@ class Structure:
     def _check_depth(self, brackets: bytes) -> None:
         """Follows each step down and up; pairs alone only tell how deep the chunk may lead."""
         depth = self._depth
-        for bracket in brackets:
-            depth += 1 if bracket in b"[" else -1
+        for mark in brackets:
+            depth += (mark in b"[") - (mark in b"]")
             if depth > MAX_DEPTH:
                 raise BadFile(f"expected at most {MAX_DEPTH} levels of nesting, got more")
 
     def _look_for_end(self, marks: bytes) -> None:
-        """Keeps what stands behind the array's closing bracket."""
+        """Counts up to the array's closing bracket, and keeps what stands behind it."""
         depth = self._depth
         for index, mark in enumerate(marks):
             depth += (mark in b"[{") - (mark in b"]}")
+            if depth == _ARRAY_DEPTH and mark in b",":
+                self._commas += 1
             if depth == _ARRAY_DEPTH - 1 and mark in b"]}":
                 self._closed = True
                 self._tail = marks[index + 1 :][: len(_TAIL) + 1]
@@ -162,9 +209,13 @@ class Surrogates:
 
 
 def _without_pairs(brackets: bytes) -> tuple[bytes, int]:
-    """Takes out matching brackets, the innermost first, and counts the rounds: one for each level."""
+    """Takes out matching brackets, the innermost first, and counts the rounds: one for each level.
+
+    The commas between them go with those around them.
+    """
     for height in range(MAX_DEPTH + 1):
-        shorter = brackets.replace(b"[]", b"")
+        shorter = _LIST.sub(b"[]", brackets) if b"[," in brackets else brackets
+        shorter = shorter.replace(b"[]", b"")
         if len(shorter) == len(brackets):
             return brackets, height
         brackets = shorter

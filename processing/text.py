@@ -3,19 +3,35 @@
 import gzip
 import io
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import zstandard
 
 from processing.errors import BadFile, Incomplete, TooLarge
-from processing.reader import Beat, Source
+from processing.reader import CHUNK_BYTES, Beat, Source
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+#: zstd frames that hold no data, which every decoder passes over.
+_SKIPPABLE = tuple(bytes([0x50 + number]) + b"\x2a\x4d\x18" for number in range(16))
+_EMPTY_FRAME = _SKIPPABLE[0] + bytes(4)
 _BOM = b"\xef\xbb\xbf"
-#: A skippable frame of nothing, which every zstd decoder passes over.
-_EMPTY_FRAME = b"\x50\x2a\x4d\x18" + bytes(4)
-_UTF_16_OR_32 = (b"\xff\xfe", b"\xfe\xff", b"\0")
+_MARKS = (_GZIP, _ZSTD, *_SKIPPABLE, _BOM)
+_UTF_16_OR_32 = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
 _MAX_WINDOW = 128 * 1024 * 1024
+
+#: Sound zstd data that can't be read, by the library's words.
+_UNREADABLE = {
+    "Dictionary mismatch": "expected zstd data without a dictionary, got some that needs one",
+    "requires too much memory": (
+        f"expected zstd data with a window of at most {_MAX_WINDOW} bytes, got a larger one"
+    ),
+}
+
+#: Zeros in a row that are no data: the smallest block of a disk; and at the end, where neither UTF-32 has as
+#: many nor the size of its text in gzip.
+_BLOCK, _ZERO_TAIL = bytes(512), bytes(4)
 
 
 class Readable(Protocol):
@@ -33,14 +49,39 @@ def open_text(source: Source, max_bytes: int) -> Readable:
     return _Text(_decompressed(source.open_bytes()), max_bytes, source.beat)
 
 
+@contextmanager
+def filled(source: Source) -> Iterator[None]:
+    """What makes a file bad may be that not all of it is written yet: then it is Incomplete."""
+    try:
+        yield
+    except BadFile:
+        if _is_unfilled(source):
+            raise Incomplete("it holds zeros in place of data: not all of it was written") from None
+        raise
+
+
+def _is_unfilled(source: Source) -> bool:
+    """Whether zeros stand where data should, at the end or a block of them in a row.
+
+    Copies to a network share, downloads that can be resumed: many allocate the whole file first.
+    """
+    raw, rest = source.open_bytes(), b""
+    while chunk := raw.read(CHUNK_BYTES):
+        rest += chunk
+        if _BLOCK in rest:
+            return True
+        rest = rest[-len(_BLOCK) :]
+    return rest.endswith(_ZERO_TAIL)
+
+
 def _decompressed(raw: "io.BufferedReader[Any]") -> Readable:
     """Told by the first bytes, not by the name."""
     head = raw.peek(4)[:4]
     if head.startswith(_GZIP):
         return gzip.GzipFile(fileobj=raw, mode="rb")
-    if head.startswith(_ZSTD):
+    if head.startswith((_ZSTD, *_SKIPPABLE)):
         return _Zstd(raw)
-    if head and any(len(head) < len(mark) and mark.startswith(head) for mark in (_GZIP, _ZSTD, _BOM)):
+    if head and any(len(head) < len(mark) and mark.startswith(head) for mark in _MARKS):
         raise Incomplete("its first bytes are not complete")
     return raw
 
@@ -59,7 +100,10 @@ class _Zstd:
     def read(self, size: int = -1, /) -> bytes:
         try:
             return self._text.read(size)
-        except zstandard.ZstdError:
+        except zstandard.ZstdError as error:
+            for words, reason in _UNREADABLE.items():
+                if words in str(error):
+                    raise BadFile(reason) from None
             if self._frames.ended:
                 raise EOFError from None
             raise
@@ -105,7 +149,9 @@ class _Text:
             return self._inner.read(size)
         except EOFError:
             raise Incomplete("its compressed data ends too early") from None
-        except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError):
+        except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
+            if str(error).endswith(f"({_GZIP[:1]!r})"):  # behind one member half of another's mark
+                raise Incomplete("its compressed data ends too early") from None
             raise BadFile("expected sound gzip or zstd data, got damaged data") from None
 
 

@@ -37,7 +37,7 @@ class UsualReport(Report, forbid_unknown_fields=True):
 
 
 def read_usual(array: bytes) -> tuple[int, list[Record]] | None:
-    """The number and records of reports, from their text; None unless each is exactly as documented."""
+    """The number and records of reports, from their text; None unless each is as documented."""
     try:
         reports = _USUAL.decode(array)
     except (DecodeError, UnicodeDecodeError):
@@ -45,9 +45,13 @@ def read_usual(array: bytes) -> tuple[int, list[Record]] | None:
     records: list[Record] = [
         StatusReport(report.vehicle_id, report.report_time, report.status, None) for report in reports
     ]
-    plain = is_plain(array, 6 * len(reports))  # 3 keys and 3 texts
     common = all(map(is_common_year, [report.report_time for report in reports]))
-    return (len(reports), records) if plain and common else None
+    return (len(reports), records) if is_plain(array) and common else None
+
+
+def usual_strings(reports: int, _: int) -> int:
+    """A report has 3 keys and 3 texts."""
+    return 6 * reports
 
 
 _USUAL = Decoder(list[UsualReport])
@@ -88,4 +92,6 @@ def origin(parsed: Parsed, offset: int) -> tuple[str, Any]:
     return f"$.{KEY}[{parsed.index + offset}]", parsed.elements()[offset]
 
 
-KIND = Kind("vehicles_status", "vehicles_status_", KEY, Report, StatusReport, parse, read_usual, origin)
+KIND = Kind(
+    "vehicles_status", "vehicles_status_", KEY, Report, StatusReport, parse, read_usual, usual_strings, origin
+)

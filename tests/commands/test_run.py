@@ -43,6 +43,23 @@ def test_folders_on_different_file_systems_are_told(tmp_path: Path) -> None:
     assert done.stderr == f"error: /dev/shm has to be on the same file system as {tmp_path}/incoming\n"
 
 
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "WIN1252"])
+@pytest.mark.parametrize("arguments", [(), ("--once",), ("status",)])
+def test_a_database_that_is_not_utf_8_is_refused(
+    tmp_path: Path, server: Server, encoding: str, arguments: tuple[str, ...]
+) -> None:
+    name = f"in_{encoding.lower()}"
+    locale = "LC_COLLATE 'C' LC_CTYPE 'C'"
+    server.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' {locale}")
+    daemon = Daemon(tmp_path, server.url(name))
+    daemon.drop("vehicles_status_1.json", GOOD)
+    done = daemon.command(*arguments)
+    server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    told = f"error: the database {name} is {encoding}: make one with ENCODING 'UTF8'"
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (2, told)
+    assert daemon.left() == ["vehicles_status_1.json"]
+
+
 # --once -------------------------------------------------------------------------------------------
 
 

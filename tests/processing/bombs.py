@@ -58,6 +58,13 @@ BOMBS: dict[str, Callable[[], Iterable[bytes]]] = {
     "200 MB of text after the list": lambda: within(AFTER_LIST + b',"x":"', b"x", 200 * MEGABYTES, b'"}'),
     "a key of 200 MB": lambda: within(b'{"', b"x", 200 * MEGABYTES, b'":[]}'),
     "200 MB of blanks": lambda: within(b"", b" ", 200 * MEGABYTES, b"{}"),
+    "200 MB of blanks before the key": lambda: within(b"{", b" ", 200 * MEGABYTES, IN_LIST[1:] + b"]}"),
+    "200 MB of blanks in the list": lambda: within(IN_LIST, b" ", 200 * MEGABYTES, b"]}"),
+    "200 MB of blanks in an element": lambda: within(
+        IN_LIST + REPORT + b"},{", b" ", 200 * MEGABYTES, REPORT[1:] + b"}]}"
+    ),
+    "200 MB of commas in an element": lambda: within(IN_LIST + b"[", b",", 200 * MEGABYTES, b"]]}"),
+    "200 MB of numbers in an element": lambda: within(IN_LIST + b"[1", b",1", 200 * MEGABYTES, b"]]}"),
     "10 M keys in the document": lambda: many_keys(b'{"vehicle_status":1,', b'"":1}'),
     "10 M keys in an element": lambda: many_keys(IN_LIST + b"{", b'"":1}]}'),
     "10 M keys after the list": lambda: many_keys(AFTER_LIST + b",", b'"":1}'),

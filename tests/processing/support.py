@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from processing.document import Document, OpenText, Overflow, RepeatedKey
+from processing.document import Document, Miscounted, OpenText, Overflow, RepeatedKey
 from processing.reader import Source
 from processing.records import Record, Rejected
 from processing.text import open_text
@@ -36,13 +36,14 @@ def read(content: bytes, name: str = "dropped.json") -> Reading:
 
 def read_opened(opened: OpenText, name: str = "dropped.json") -> Reading:
     for careful in (False, True):
-        with suppress(RepeatedKey, Overflow):
+        with suppress(RepeatedKey, Overflow, Miscounted):
             document = Document(name, opened, careful=careful)
             elements = list(document.parsed())
             records = [record for parsed in elements for record in parsed.records]
             rejected = [reject for parsed in elements for reject in parsed.rejected]
+            document.check(sum(parsed.count for parsed in elements), len(records) + len(rejected))
             return Reading(document.kind.name, records, rejected)
-    raise AssertionError("a careful pass asked for another")
+    raise AssertionError("a careful pass asked for another, or lost something")
 
 
 def read_source(source: Source, max_bytes: int = MAX_BYTES) -> Reading:

@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import processing.document
+import processing.windows
 from processing.errors import BadFile, NotReady
 from processing.fields import to_json
 from tests.processing.support import read
@@ -222,14 +225,11 @@ def rendered(value: Any, escaped: bool, blank: str) -> str:
 @st.composite
 def contents(draw: st.DrawFn) -> bytes:
     """Text of a document, of which sometimes a byte is lost, changed or put in."""
-    text = rendered(draw(SHAPES), draw(st.booleans()), draw(st.sampled_from(["", " ", "\n"]))).encode()
+    blank = draw(st.sampled_from(["", " ", "\n", "\r\n\t", " " * 150]))
+    text = rendered(draw(SHAPES), draw(st.booleans()), blank).encode()
     if not draw(st.integers(0, 4)):
         at = draw(st.integers(0, len(text)))
-        byte = draw(
-            st.sampled_from(
-                [b"", b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"\xff", b"\0", b"1", b" "]
-            )
-        )
+        byte = draw(st.sampled_from([b"", b"\xff", *(bytes([byte]) for byte in b'"\\{}[],:1 \0\f\v')]))
         text = text[:at] + byte + text[at + draw(st.integers(0, 1)) :]
     return text
 
@@ -255,9 +255,15 @@ def _as_pairs_text(extra: str | None) -> Any:
 
 
 @settings(max_examples=600, deadline=None)
-@given(contents())
-def test_a_document_is_read_as_the_rules_say(content: bytes) -> None:
-    reference, ours = expected(content), found(content)
+@given(contents(), st.integers(1, 400), st.integers(1, 1000))
+def test_a_document_is_read_as_the_rules_say(content: bytes, size: int, longest: int) -> None:
+    reference = expected(content)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(processing.windows, "WINDOW_BYTES", size)
+        patched.setattr(processing.windows, "_NEAR_END", size // 2)
+        patched.setattr(processing.windows, "_MAX_ELEMENT_BYTES", longest)
+        patched.setattr(processing.document, "CHUNK_BYTES", max(size, 40))
+        ours = found(content)
     if reference is None or ours is None:
         assert reference is ours
         return

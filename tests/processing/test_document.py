@@ -43,6 +43,12 @@ def refusal(content: bytes, name: str = "dropped.json") -> str:
         (b"null", "null"),
         (b"true ", "a boolean"),
         (b"5 ", "a number"),
+        (b"5", "a number"),
+        (b" -0.5E+7", "a number"),
+        (b"1e400", "a number"),
+        (b"1" * 70_000, "a number"),
+        (b'{"vehicle_status":18446744073709551616}', "a number under the key 'vehicle_status'"),
+        (b'{"a":1e-99999}', "a number under the key 'a'"),
         (b'"vehicle_status"', "text"),
         (b"{}", "an empty object"),
         (b' { } [{"vehicle_status":[]}]', "an empty object"),
@@ -93,6 +99,12 @@ def test_a_file_of_another_name_is_known_by_its_key(name: str) -> None:
         rb'{"vehicle_\u0073tatus" : [ %b ] }' % REPORT,
         b' \t\r\n{\n"vehicle_status"\t:\r[\n%b\n]\n}\n ' % REPORT,
         b" " * 60_000 + START + REPORT + b"]}",
+        b" " * 70_000 + START + REPORT + b"]}",
+        b"{" + b"\n" * 70_000 + START[1:] + REPORT + b"]}",
+        START[:-2] + b"\t" * 70_000 + START[-2:] + REPORT + b"]}",
+        START[:-1] + b"\r" * 70_000 + START[-1:] + REPORT + b"]}",
+        START + b" " * 70_000 + REPORT + b"]}",
+        b" " * 4_000_000 + b"{" + b" " * 70_000 + rb'"vehicle\u005fstatus":[%b]}' % REPORT,
     ],
 )
 def test_a_key_may_be_written_in_every_way_that_json_allows(content: bytes) -> None:
@@ -101,7 +113,24 @@ def test_a_key_may_be_written_in_every_way_that_json_allows(content: bytes) -> N
 
 def test_a_key_must_stand_in_the_first_chunk() -> None:
     told = f"expected one of the keys {KEYS} in the first 65536 bytes"
-    assert refusal(b" " * 70_000 + START + b"]}") == told
+    assert refusal(rb'{"\"%b":[]}' % (b"x" * 70_000)) == told
+
+
+def test_blanks_before_the_array_have_a_bound() -> None:
+    told = "expected records of at most 4194304 bytes, got a longer one"
+    assert refusal(b" " * 5_000_000 + START + b"]}") == told
+
+
+@pytest.mark.parametrize(("byte", "name"), [(b"\f", "form feed"), (b"\v", "vertical tab")])
+@pytest.mark.parametrize("place", [0, 1, len(START) - 2, len(START) - 1, len(START), -2, -1, None])
+@pytest.mark.parametrize("extra", [b"", b',"x":1'])
+def test_what_is_no_white_space_of_json_spoils_the_document(
+    byte: bytes, name: str, place: int | None, extra: bytes
+) -> None:
+    content = START + REPORT[:-1] + extra + b"}]}"
+    where = len(content) if place is None else place % len(content)
+    content = content[:where] + byte + content[where:]
+    assert refusal(content) == f"expected valid JSON, got a {name} at byte {where}"
 
 
 @pytest.mark.parametrize("content", [b'{"vehicle_status":[]}', b'{"objects_detection_events": [ ] }'])
@@ -137,14 +166,38 @@ def test_what_begins_behind_the_document_is_incomplete(tail: bytes) -> None:
         read(statuses(report()) + tail)
 
 
+@pytest.mark.parametrize("careful", [False, True])
+@pytest.mark.parametrize("zeros", [1, 3, 16, 100_000])
+def test_zeros_outside_of_strings_are_what_is_not_written_yet(zeros: int, careful: bool) -> None:
+    content = statuses(report(), report(1, x=1))
+    marks = [match.start() for match in re.finditer(rb'[\[\]{},:](?=["\[\]{},:]|$)', content)]
+    for place in [0, *marks, len(content)]:
+        text = content[:place] + bytes(zeros) + content[place:]
+        with pytest.raises(Incomplete, match=f"it holds zeros in place of text at byte {place}"):
+            list(Document("x.json", lambda text=text: io.BytesIO(text), careful=careful).parsed())  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("zeros", [1, 3, 16, 100_000])
+def test_zeros_to_the_end_are_what_is_not_written_yet_wherever_they_begin(zeros: int) -> None:
+    content = statuses(report(), report(1, x="\u00e9\\", y=[1.5, True]))
+    for place in range(len(content) + 1):
+        with pytest.raises(Incomplete, match=r"zeros|in the middle"):
+            read(content[:place] + bytes(zeros))
+
+
+def test_a_zero_in_a_string_is_a_bad_character() -> None:
+    content = statuses(report(status="driving"))
+    for zeros in (1, 100):
+        told = refusal(content.replace(b"driv", b"driv" + bytes(zeros)))
+        assert "invalid character inside string" in told
+
+
 def test_whole_elements_of_an_incomplete_document_are_counted() -> None:
     with pytest.raises(Incomplete, match="it ends in the middle, after 2 whole elements"):
         read(statuses(report(), report(1))[:-2])
 
 
-@pytest.mark.parametrize(
-    "tail", [b"x", b"\0" * 16, b"\0" * 100_000, b"]", b"}", b"{}", b"[]", statuses(report())]
-)
+@pytest.mark.parametrize("tail", [b"x", b"]", b"}", b"{}", b"[]", statuses(report()), b"x" + bytes(16)])
 def test_what_follows_the_document_spoils_it(tail: bytes) -> None:
     content = statuses(report())
     assert f"trailing garbage at byte {len(content)}, in element 1" in refusal(content + tail)
@@ -300,6 +353,16 @@ def test_a_number_of_a_thousand_digits_spoils_the_document(digits: int) -> None:
     told = "expected numbers of at most 1000 digits, got a longer one"
     assert refusal(statuses_with(b"1" * digits)) == told
     assert refusal(statuses_with(b"-" + b"9" * digits)) == told
+
+
+@pytest.mark.parametrize("digits", [1_000, 5_000, 100_000, 200_000])
+def test_digits_in_a_text_are_no_number(digits: int) -> None:
+    """Read carefully, since a key comes twice."""
+    for text in (b"1" * digits, b'\\\\\\"' + b"9" * digits, b"x" * 65_000 + b"1" * digits):
+        reading = read(statuses_with(b'"%b","y":1,"y":2' % text))
+        assert (len(reading.records), len(reading.rejected)) == (2, 1)
+        told = refusal(statuses_with(b'"%b","y":%b,"y":2' % (text, b"1" * 1000)))
+        assert told == "expected numbers of at most 1000 digits, got a longer one"
 
 
 @pytest.mark.parametrize("number", [b"1e9999999999999999999", b"-1E+9999999999999999999", b"1e" + b"9" * 900])

@@ -9,8 +9,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from io import BufferedWriter
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg2
 import pytest
@@ -30,16 +31,20 @@ from db.connection import Database
 from db.ledger import Entry
 from db.sink import PostgresSink, PostgresTransaction
 from processing.batch import Outcome, Work
+from processing.document import Document
 from processing.errors import DatabaseUnavailable, Misconfigured, TryAgain
 from processing.processor import Processor
 from processing.reader import Source
+from processing.records import Parsed
 from processing.settle import OnLoaded, Settler
+from processing.windows import Windows
 from tests.support import VEHICLE, Server, detections, drop, event, query, report, statuses
 
 D, S = "objects_detection_", "vehicles_status_"
 EVENTS, HISTORY = "objects_detection_events", "vehicle_status_history"
 TABLES = (EVENTS, HISTORY, "vehicle_status", "ingested_files", "rejected_records")
 GIGABYTE = 1024**3
+T = TypeVar("T")
 
 #: Hypothesis calls a test many times with one fixture; each such test empties the tables itself.
 fuzz = settings(
@@ -698,7 +703,8 @@ BAD_FILES = {
     "no JSON": b"hello",
     "trailing garbage": statuses(report()) + b"x",
     "a second document": statuses(report()) * 2,
-    "NULs behind": statuses(report()) + bytes(16),
+    "a NUL in a text": statuses(report(status="X")).replace(b"X", b"a\0b"),
+    "a form feed": statuses(report()) + b"\f",
     "a trailing comma": statuses(report())[:-2] + b",]}",
     "NaN": statuses(report(km=0)).replace(b":0}", b":NaN}"),
     "invalid UTF-8": statuses(report(status="driv\x01ng")).replace(b"\\u0001", b"\xff"),
@@ -740,6 +746,12 @@ TRUNCATED = {
     "all but the last byte": statuses(report())[:-1],
     "half of a gzip": gzip.compress(statuses(*many_reports(500)))[:1000],
     "half of a zstd": zstandard.compress(statuses(*many_reports(500)))[:200],
+    "NULs": bytes(5000),
+    "NULs behind": statuses(report()) + bytes(16),
+    "NULs between": statuses(report(1), report(2)).replace(b"},{", b"}," + bytes(16) + b"{"),
+    "NULs in place of a half": statuses(report(1), report(2))[:150] + bytes(150),
+    "NULs in place of half of a gzip": gzip.compress(statuses(*many_reports(500)))[:1000] + bytes(3000),
+    "NULs in place of half of a zstd": zstandard.compress(statuses(*many_reports(500)))[:1000] + bytes(3000),
 }
 
 
@@ -756,6 +768,32 @@ def test_a_file_that_does_not_end_waits_until_it_has_settled(
     (failed,) = loader.processor.load([Work("vehicles_status_1.json", settled=waiting.stamp)])
     assert (failed.state, failed.reason) == ("failed", waiting.reason)
     assert (loader.failed / "vehicles_status_1.json").read_bytes() == content
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, zstandard.compress], ids=["plain", "gz", "zst"])
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("shared", [1, 10_000_000], ids=["large", "small"])
+def test_a_file_that_is_allocated_first_and_filled_later_is_loaded_once_it_is_full(
+    loader: Loader,
+    monkeypatch: pytest.MonkeyPatch,
+    compress: Callable[[bytes], bytes],
+    backwards: bool,
+    shared: int,
+) -> None:
+    """The writer closes it after each piece, so that nothing but the zeros tells of it."""
+    monkeypatch.setattr(processing.processor, "MAX_SHARED_BYTES", shared)
+    name = f"{S}1.json"
+    content = compress(statuses(*[report(i, vehicle=os.urandom(16).hex()) for i in range(1000)]))
+    with open(loader.incoming / name, "wb") as file:
+        file.truncate(len(content))
+    starts = list(range(0, len(content), 4096))
+    for start in reversed(starts) if backwards else starts:
+        assert states(loader.processor.load([Work(name)])) == ["waiting"]
+        with open(loader.incoming / name, "r+b") as file:
+            file.seek(start)
+            file.write(content[start : start + 4096])
+    assert states(loader.processor.load([Work(name)])) == ["loaded"]
+    assert loader.count(HISTORY) == 1000
 
 
 def test_a_file_that_grew_since_it_settled_waits_again_and_is_loaded_when_it_ends(loader: Loader) -> None:
@@ -1240,7 +1278,7 @@ def strict(tmp_path: Path, shared_database: Database) -> Iterator[Loader]:
 
 
 def failures(loader: Loader) -> list[tuple[Any, ...]]:
-    return loader.rows("SELECT name, kind, error FROM ingested_files WHERE state = 'failed'")
+    return loader.rows("SELECT name, kind, error FROM ingested_files WHERE state = 'failed' ORDER BY file_id")
 
 
 def too_many(figures: str) -> str:
@@ -1302,3 +1340,90 @@ def test_a_file_with_too_many_rejects_is_loaded_once_it_has_fewer_conflicts(stri
     strict.rows(f"DELETE FROM {HISTORY}")
     assert strict.load_one("vehicles_status_2.json", content).state == "loaded"
     assert failures(strict) == []
+
+
+# Rows that a fault of ours would lose ----------------------------------------------------------------
+
+
+@pytest.fixture(params=[1, 10_000_000], ids=["large", "small"])
+def sized(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows that hold a few records each, of files that count as large or as small."""
+    monkeypatch.setattr(processing.windows, "WINDOW_BYTES", 1000)
+    monkeypatch.setattr(processing.document, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(processing.processor, "MAX_SHARED_BYTES", request.param)
+
+
+def lossy(method: Callable[..., Iterator[T]], lost: int) -> Callable[..., Iterator[T]]:
+    """The same without the item of that index."""
+
+    def parsed(*arguments: Any) -> Iterator[T]:
+        return (item for index, item in enumerate(method(*arguments)) if index != lost)
+
+    return parsed
+
+
+BOTH_KINDS = {
+    S: statuses(*[report(i, vehicle=f"v{i}") for i in range(100)]),
+    D: detections(*[event(i, ("cars", i), ("signs", i), vehicle=f"v{i}") for i in range(100)]),
+}
+
+
+@pytest.mark.parametrize("prefix", BOTH_KINDS)
+@pytest.mark.parametrize("method", ["_usual", "parsed"])
+@pytest.mark.parametrize("lost", [0, 3])
+def test_a_window_that_gets_lost_is_missed_and_the_file_read_carefully(
+    loader: Loader, monkeypatch: pytest.MonkeyPatch, sized: None, prefix: str, method: str, lost: int
+) -> None:
+    monkeypatch.setattr(Windows, method, lossy(getattr(Windows, method), lost))
+    outcome = loader.load_one(f"{prefix}1.json", BOTH_KINDS[prefix])
+    assert outcome.state == "loaded"
+    assert outcome.reason.startswith("read twice: expected to read all elements of the document, got ")
+    assert outcome.reason.endswith(": a fault of this program")
+    rows = 100 if prefix == S else 200
+    assert loader.values("SELECT rows_read FROM ingested_files") == [rows]
+    assert loader.count(HISTORY if prefix == S else EVENTS) == rows
+
+
+@pytest.mark.parametrize("prefix", BOTH_KINDS)
+@pytest.mark.parametrize("lost", [1, 50, 99])
+def test_what_a_careful_pass_loses_too_is_not_loaded_and_the_file_is_kept(
+    loader: Loader, monkeypatch: pytest.MonkeyPatch, sized: None, prefix: str, lost: int
+) -> None:
+    monkeypatch.setattr(Windows, "parsed", lossy(Windows.parsed, 0))
+    monkeypatch.setattr(Document, "_elements", lossy(Document._elements, lost))
+    good = {f"{S}2.json": statuses(report(vehicle="good"))}
+    outcomes = loader.load_until_done({f"{prefix}1.json": BOTH_KINDS[prefix]} | good)
+    monkeypatch.undo()
+    bad = next(outcome for outcome in outcomes if outcome.name == f"{prefix}1.json")
+    records = 99 if prefix == S else 198
+    assert (bad.state, bad.reason) == (
+        "failed",
+        f"expected to read all elements of the document, got 99 of them with {records} records: "
+        "a fault of this program",
+    )
+    assert (loader.failed / bad.name).read_bytes() == BOTH_KINDS[prefix]
+    assert loader.values(f"SELECT vehicle_id FROM {HISTORY}") == ["good"]
+    assert loader.count(EVENTS) == loader.count("rejected_records") == 0
+
+
+@pytest.mark.parametrize("prefix", BOTH_KINDS)
+def test_what_is_lost_on_its_way_to_the_sink_is_not_loaded(
+    loader: Loader, monkeypatch: pytest.MonkeyPatch, sized: None, prefix: str
+) -> None:
+    write, calls = PostgresTransaction.write, count()
+
+    def lose(transaction: PostgresTransaction, parsed: Parsed) -> None:
+        if next(calls) % 3:
+            write(transaction, parsed)
+
+    monkeypatch.setattr(PostgresTransaction, "write", lose)
+    outcome = loader.load_one(f"{prefix}1.json", BOTH_KINDS[prefix])
+    assert outcome.state == "failed" and outcome.reason.endswith("a fault of this program")
+    assert (loader.failed / outcome.name).read_bytes() == BOTH_KINDS[prefix]
+    assert loader.count(HISTORY) + loader.count(EVENTS) == 0
+
+
+def test_a_key_that_comes_twice_is_no_fault(loader: Loader, sized: None) -> None:
+    content = BOTH_KINDS[S].replace(b'"v50"', b'"v50","vehicle_id":"v50"')
+    outcome = loader.load_one(f"{S}1.json", content)
+    assert (outcome.state, outcome.reason, counts(outcome)) == ("loaded", "", (100, 99, 0, 1))

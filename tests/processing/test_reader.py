@@ -1,5 +1,6 @@
 """Files opened safely: of every type, busy, compressed, damaged, failing, changing."""
 
+import codecs
 import errno
 import fcntl
 import gzip
@@ -7,10 +8,13 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import socket
 import stat
+import struct
 import sys
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +25,7 @@ import zstandard
 from processing import reader
 from processing.errors import BadFile, Gone, Incomplete, NotReady, TooLarge
 from processing.reader import CHUNK_BYTES, MAX_SHARED_BYTES, Stamp, open_source
-from processing.text import open_text
+from processing.text import filled, open_text
 from tests.processing.support import MAX_BYTES, WRITER, as_other_user, beside, peak, read_source
 from tests.support import report, statuses
 
@@ -359,18 +363,102 @@ def test_compressed_data_within_compressed_data_is_no_json(tmp_path: Path) -> No
         count(tmp_path)
 
 
+def gzip_member(content: bytes) -> bytes:
+    """With everything that a header may have."""
+    packer = zlib.compressobj(wbits=-15)
+    header = b"\x1f\x8b\x08\x1f" + bytes(6) + struct.pack("<H5s", 5, b"extra") + b"name\0comment\0"
+    header += struct.pack("<H", zlib.crc32(header) & 0xFFFF)
+    packed = packer.compress(content) + packer.flush()
+    return header + packed + struct.pack("<II", zlib.crc32(content), len(content))
+
+
+SKIPPED = [bytes([0x50 + i]) + b"\x2a\x4d\x18" + struct.pack("<I", 5) + b"hello" for i in range(16)]
+IN_TWO: dict[str, bytes] = {
+    "gzip": gzip_member(CONTENT[:2000]) + gzip_member(CONTENT[2000:]),
+    "zstd": zstd(CONTENT[:2000]) + zstd(CONTENT[2000:]),
+    "zstd behind a skippable frame": SKIPPED[0] + zstd(CONTENT[:2000]) + SKIPPED[9] + zstd(CONTENT[2000:]),
+}
+
+
+@pytest.mark.parametrize("packed", IN_TWO.values(), ids=IN_TWO)
+def test_every_beginning_of_two_compressed_parts_is_incomplete(tmp_path: Path, packed: bytes) -> None:
+    put(tmp_path, packed)
+    assert count(tmp_path) == 50
+    for end in range(len(packed)):
+        put(tmp_path, packed[:end])
+        with pytest.raises(Incomplete):
+            count(tmp_path)
+
+
+@pytest.mark.parametrize("frame", SKIPPED)
+def test_a_skippable_frame_of_zstd_is_passed_over(tmp_path: Path, frame: bytes) -> None:
+    put(tmp_path, frame + zstd(CONTENT))
+    assert count(tmp_path) == 50
+
+
+def test_zstd_data_that_needs_a_dictionary_is_named(tmp_path: Path) -> None:
+    dictionary = zstandard.train_dictionary(1024, [statuses(report(i)) for i in range(500)])
+    for before in (b"", SKIPPED[3], zstd(CONTENT)):
+        put(tmp_path, before + zstd(CONTENT, dict_data=dictionary))
+        with pytest.raises(BadFile, match="expected zstd data without a dictionary, got some that needs one"):
+            count(tmp_path)
+
+
+@pytest.mark.parametrize(("log", "is_read"), [(27, True), (28, False), (31, False)])
+def test_a_zstd_window_above_128_mb_is_named(tmp_path: Path, log: int, is_read: bool) -> None:
+    """Its header alone tells the size."""
+    window = bytes([(log - 10) << 3])
+    frame = zstd_streamed(CONTENT)
+    assert frame[4] & 0x20 == 0  # not a single segment: the window stands behind the descriptor
+    put(tmp_path, frame[:5] + window + frame[6:])
+    if is_read:
+        assert count(tmp_path) == 50
+    else:
+        with pytest.raises(BadFile, match="expected zstd data with a window of at most 134217728 bytes"):
+            count(tmp_path)
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32", "utf-32-be"])
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 def test_other_encodings_are_refused(tmp_path: Path, encoding: str, pack: Callable[[bytes], bytes]) -> None:
-    put(tmp_path, pack(CONTENT.decode().encode(encoding)))
+    mark = {"utf-16-be": codecs.BOM_UTF16_BE, "utf-32-be": codecs.BOM_UTF32_BE}.get(encoding, b"")
+    put(tmp_path, pack(mark + CONTENT.decode().encode(encoding)))
     with pytest.raises(BadFile, match="expected UTF-8, got UTF-16, UTF-32 or binary data"):
         count(tmp_path)
 
 
-def test_a_text_of_zeros_is_refused(tmp_path: Path) -> None:
-    put(tmp_path, bytes(5000))
-    with pytest.raises(BadFile, match="expected UTF-8, got"):
+@pytest.mark.parametrize(
+    "content", [bytes(5000), CONTENT.decode().encode("utf-16-be"), bytes(5000) + CONTENT]
+)
+def test_a_text_that_begins_with_zeros_is_incomplete(tmp_path: Path, content: bytes) -> None:
+    put(tmp_path, content)
+    with pytest.raises(Incomplete, match="it holds zeros in place of text at byte 0"):
         count(tmp_path)
+
+
+def damaged(content: bytes, start: int, zeros: int) -> bytes:
+    return content[:start] + bytes(zeros) + content[start + zeros :]
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_what_is_allocated_and_not_written_yet_is_incomplete(tmp_path: Path, name: str) -> None:
+    """However it is filled: from the front, from the back, by pieces."""
+    content = PACKED[name](statuses(*[report(i, vehicle=secrets.token_hex(16)) for i in range(500)]))
+    holes = [(size, len(content) - size) for size in range(0, len(content) - 16, 997)]
+    holes += [(0, size) for size in range(512, len(content), 997)]
+    holes += [(start, 1024) for start in range(0, len(content) - 1024, 997)]
+    for start, zeros in holes:
+        put(tmp_path, damaged(content, start, zeros))
+        with open_source(str(tmp_path), NAME) as source, pytest.raises(Incomplete), filled(source):
+            read_source(source)
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_a_few_zeros_within_are_damage(tmp_path: Path, name: str) -> None:
+    content = PACKED[name](statuses(*[report(i, vehicle=secrets.token_hex(16)) for i in range(500)]))
+    put(tmp_path, damaged(content, len(content) // 2, 64))
+    with open_source(str(tmp_path), NAME) as source, pytest.raises(BadFile), filled(source):
+        read_source(source)
 
 
 @pytest.mark.parametrize("pack", PACKED.values(), ids=PACKED)

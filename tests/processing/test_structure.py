@@ -30,6 +30,7 @@ class Scanned:
     marks: bytes
     keys: int
     deepest: int
+    is_one_array: bool
 
 
 def scan(document: bytes) -> Scanned:
@@ -47,7 +48,7 @@ def scan(document: bytes) -> Scanned:
             marks.append(byte)
             depth += (byte in b"[{") - (byte in b"]}")
             deepest = max(deepest, depth)
-    return Scanned(bytes(marks), marks.count(b":"), deepest)
+    return Scanned(bytes(marks), marks.count(b":"), deepest, is_one_array_under_one_key(bytes(marks)))
 
 
 def is_one_array_under_one_key(marks: bytes) -> bool:
@@ -111,7 +112,10 @@ def test_a_document_is_seen_as_a_plain_scanner_sees_it(document: bytes, cuts: li
     scanned = scan(document)
     structure = fed(pieces(document, cuts))
     assert structure.keys == scanned.keys
-    assert accepts(pieces(document, cuts)) == is_one_array_under_one_key(scanned.marks)
+    assert accepts(pieces(document, cuts)) == scanned.is_one_array
+    if scanned.is_one_array:
+        (elements,) = json.loads(document).values()
+        assert structure.elements == len(elements)
 
 
 def test_keys_are_counted_right_wherever_chunks_end() -> None:
@@ -120,6 +124,39 @@ def test_keys_are_counted_right_wherever_chunks_end() -> None:
         structure = fed(iter(chunks))
         structure.finish()
         assert structure.keys == scan(NASTY).keys
+        assert structure.elements == len(json.loads(NASTY)["vehicle_status"])
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, CHUNK])
+@pytest.mark.parametrize(
+    ("array", "elements"),
+    [
+        (b"", 0),
+        (b" \n ", 0),
+        (b"5", 1),
+        (b" null ", 1),
+        (b'"]"', 1),
+        (b'","', 1),
+        (b"[]", 1),
+        (b"{}", 1),
+        (b"1,2,3", 3),
+        (b'"",",",""', 3),
+        (b'[1,2,3],{"a":[1,[2,3]],"b":{},"c":","},[]', 3),
+        (b'{"a":1,"b":2},' * 9 + b"[[[]],[]]", 10),
+    ],
+)
+def test_elements_of_the_array_are_counted(array: bytes, elements: int, size: int) -> None:
+    for key in (b"vehicle_status", rb"a[\"[", b"]"):
+        structure = fed(sized(b' { "%b" : [%b] } ' % (key, array), size))
+        structure.finish()
+        assert structure.elements == elements
+
+
+@pytest.mark.parametrize("size", [1, 7, CHUNK])
+@pytest.mark.parametrize(("byte", "name"), [(b"\v", "vertical tab"), (b"\f", "form feed")])
+def test_what_is_no_white_space_of_json_is_refused(byte: bytes, name: str, size: int) -> None:
+    with pytest.raises(BadFile, match=f"got a {name} at byte 7"):
+        fed(sized(b'{"a":[ ' + byte + b"]}", size))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, CHUNK])

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 import processing.document
 import processing.windows
-from processing.document import Document
+from processing.document import Document, Miscounted
 from processing.kinds import KINDS
 from processing.records import Kind, Parsed
 from processing.windows import Windows
@@ -63,9 +64,6 @@ def test_what_is_as_documented_is_read_whole(content: bytes, kind: Kind) -> None
 @pytest.mark.parametrize(
     "content",
     [
-        TEXT.replace(b'"object_value": 2', b'"object_value": 1, "object_value": 2'),
-        TEXT.replace(b'"object_value": 2', b'"object_value" : 1, "object_value": 2'),
-        TEXT.replace(b'"vehicle_id"', b'"vehicle_id": "x", "vehicle_id"'),
         TEXT.replace(b"vehicle_id", b"vehicle\\u005fid"),
         TEXT.replace(b"cars", b"c\\u0000rs"),
         TEXT.replace(b"cars", b"c\\ud83drs"),
@@ -84,6 +82,10 @@ def test_what_is_as_documented_is_read_whole(content: bytes, kind: Kind) -> None
         TEXT.replace(b"}]}]}", b"}]}],}"),
         TEXT.replace(b"}]}]}", b'}]}], "x": 1}'),
         TEXT.replace(b"}]}]}", b"}]}]]}"),
+        TEXT.replace(b"[", b"[\f", 1),
+        TEXT.replace(b"}]}]}", b"}]}]\v}"),
+        TEXT.replace(b"cars", b"c\0rs"),
+        TEXT + bytes(3),
         TEXT + b"{}",
         TEXT[:-1],
         TEXT[:-2],
@@ -99,6 +101,33 @@ def test_anything_else_is_left_to_the_parser(content: bytes) -> None:
     assert (found.is_whole, found.elements, parsed) == (False, 0, [])
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        TEXT.replace(b'"object_value": 2', b'"object_value": 1, "object_value": 2'),
+        TEXT.replace(b'"object_value": 2', b'"object_value" : 1, "object_value": 2'),
+        TEXT.replace(b'"vehicle_id"', b'"vehicle_id": "x", "vehicle_id"'),
+        TEXT.replace(b'"detections"', b'"detections": [], "detections"'),
+    ],
+)
+def test_a_key_that_comes_twice_is_told_by_the_quotes_of_all_the_document(content: bytes) -> None:
+    assert windows(content, EVENTS)[0].is_whole
+    with pytest.raises(Miscounted):
+        list(Document("x.json", lambda: io.BytesIO(content), careful=False).parsed())
+    assert read(content).rejected
+
+
+def test_what_was_handed_on_is_counted_by_handing_it_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processing.windows, "WINDOW_BYTES", 1000)
+    text = io.BytesIO(detections(*[event(i, ("a", i), ("b", i)) for i in range(100)]))
+    found = Windows(text.read(1000), text, EVENTS)
+    elements = records = 0
+    for parsed in found.parsed():
+        assert (found.elements, found.records) == (elements, records) == (parsed.index, parsed.position)
+        elements, records = elements + parsed.count, records + len(parsed.records)
+    assert (found.elements, found.records) == (elements, records) == (100, 200)
+
+
 FIELDS = st.text("ab]}[{,: ü", min_size=1, max_size=5)
 REPORTS = st.lists(st.builds(report, st.integers(0, 3599), FIELDS, FIELDS), max_size=8)
 COUNTED = st.lists(st.tuples(FIELDS, st.integers(-(2**31), 2**31 - 1)), min_size=1, max_size=4)
@@ -111,29 +140,55 @@ DETECTED = st.lists(
     ),
     max_size=8,
 )
-ODD: list[Any] = [None, {}, report(1, km=2), event(1, lane=3), {**event(1), "detections": [{}]}]
+ODD: list[Any] = [None, 5, "x", [], {}, report(1, km=2), event(1, lane=3), {**event(1), "detections": [{}]}]
+TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[-+.\w]+|[^"]')
+#: Blanks, shorter and longer than any window or element may be, and the token before which they stand.
+BLANKS = st.lists(
+    st.tuples(st.integers(0, 400), st.sampled_from([" ", "\r\n\t", " " * 70, "\n" * 500, "\t" * 2000])),
+    max_size=5,
+)
+
+
+def spaced(content: str, blanks: list[tuple[int, str]]) -> bytes:
+    tokens = TOKEN.findall(content)
+    for place, blank in blanks:
+        place %= len(tokens)
+        tokens[place] = blank + tokens[place]
+    return "".join(tokens).encode()
 
 
 @given(
     st.one_of(st.tuples(st.just(STATUS), REPORTS), st.tuples(st.just(EVENTS), DETECTED)),
     st.integers(0, 8),
-    st.sampled_from([None, *ODD]),
+    st.sampled_from([None, None, *ODD]),
     st.sampled_from([None, 0, 1]),
+    BLANKS,
     st.integers(1, 300),
+    st.integers(1, 2000),
 )
 def test_windows_of_any_size_read_what_the_parser_reads(
-    document: tuple[Kind, list[Any]], place: int, odd: Any, indent: int | None, size: int
+    document: tuple[Kind, list[Any]],
+    place: int,
+    odd: Any,
+    indent: int | None,
+    blanks: list[tuple[int, str]],
+    size: int,
+    longest: int,
 ) -> None:
     kind, elements = document
     if odd is not None:
         elements.insert(place, odd)
-    content = json.dumps({kind.key: elements}, indent=indent, ensure_ascii=False).encode()
+    content = spaced(json.dumps({kind.key: elements}, indent=indent, ensure_ascii=False), blanks)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(processing.windows, "WINDOW_BYTES", size)
         patched.setattr(processing.windows, "_NEAR_END", size // 2)
-        patched.setattr(processing.document, "CHUNK_BYTES", max(size, 40))  # in which the head must be
-        assert read(content) == one_by_one(content, kind)
-        if odd is None and size > 40:
+        patched.setattr(processing.windows, "_MAX_ELEMENT_BYTES", longest)
+        patched.setattr(processing.document, "CHUNK_BYTES", max(size, 40))
+        reading = read(content)
+        assert reading == one_by_one(content, kind)
+        if kind is STATUS:
+            assert len(reading.records) + len(reading.rejected) == len(elements)
+        if odd is None and not blanks and size > 40 and longest > size + 600:
             assert windows(content, kind)[0].is_whole
 
 
@@ -145,7 +200,7 @@ def test_the_parser_goes_on_where_the_windows_end(monkeypatch: pytest.MonkeyPatc
     content = detections(*elements)
     found, parsed = windows(content, EVENTS)
     assert 40 < found.elements < 60
-    assert parsed[1].index == len(parsed[0].elements())
+    assert parsed[1].index == parsed[0].count == len(parsed[0].elements())
     assert parsed[1].position == len(parsed[0].records)
     reading = read(content)
     assert len(reading.records) == 199
@@ -154,6 +209,24 @@ def test_the_parser_goes_on_where_the_windows_end(monkeypatch: pytest.MonkeyPatc
         121,
         "$.objects_detection_events[60].detections[1].object_value",
     )
+
+
+A, B = json.dumps(report(1)).encode(), json.dumps(report(2)).encode()
+MANY = json.dumps(event(1, *[(f"t{i}", i) for i in range(1_500)]), separators=(",", ":")).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "records"),
+    [
+        (b'{"vehicle_status":[%b,{%b%b]}' % (A, b" " * 1_050_000, B[1:]), 2),
+        (b'{"vehicle_status":[%b%b,%b]}' % (A, b" " * 1_050_000, B), 2),
+        (b'{"vehicle_status":[%b,%b%b]}' % (A, b" " * 1_050_000, B), 2),
+        (b'{"vehicle_status":[%b,%b%b}]}' % (A, B[:-1], b" " * 1_050_000), 2),
+        (b'{"objects_detection_events":[%b,{%b%b]}' % (MANY, b" " * 1_050_000, MANY[1:]), 3_000),
+    ],
+)
+def test_blanks_as_long_as_an_element_may_be_hide_none(content: bytes, records: int) -> None:
+    assert len(read(content).records) == records
 
 
 def test_an_element_without_an_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
