@@ -1,5 +1,6 @@
 """Loads again what has been mended: files of the failed folder, rejected records."""
 
+import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from enum import StrEnum
@@ -15,7 +16,7 @@ from commands.single import load_one, told
 from config import Settings
 from db import reject_pages, replay
 from db.connection import Database, translated
-from db.reject_pages import Key, Reject, Sized
+from db.reject_pages import PAGE_BYTES, Key, Reject, Sized
 from db.rejects import Stored
 from db.replay import ReplaySink
 from db.sink import PostgresSink
@@ -165,7 +166,7 @@ def _replay(
     pages: Iterable[Sequence[Reject]],
     tell: Tell,
 ) -> int:
-    asked = refused = 0
+    asked = refused = garbage = 0
     for page in pages:
         outcome = load_records(settings, database, {record.name: record for record in page})
         for name, why in outcome.reasons.items():
@@ -173,6 +174,12 @@ def _replay(
         for line in _duplicates(connection, outcome.duplicates):
             tell(printable(line))
         asked, refused = asked + len(page), refused + len(outcome.reasons)
+        # What failed refers to its error, and that to all that was held: the collector, which counts objects
+        # and not bytes, would come after hundreds of megabytes.
+        garbage += sum(len(record.text) for record in page)
+        if garbage >= PAGE_BYTES:
+            gc.collect()
+            garbage = 0
     tell(f"{asked:,} records: {asked - refused:,} loaded, {refused:,} still rejected")
     return 1 if refused else 0
 

@@ -2,11 +2,13 @@
 
 import json as stdlib_json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -356,6 +358,31 @@ def test_edited_records_are_loaded_in_place_of_their_originals(
     assert daemon.rows(f"{stored} WHERE position = 0") == [
         ("2022-05-05T22:00:02.546", "2022-05-05T22:00:02.546Z")
     ]
+
+
+def test_originals_survive_the_way_through_a_file(daemon: Daemon, tmp_path: Path) -> None:
+    """To the letter: repeated keys, numbers of any size, as they were dropped."""
+    time = '"report_time":"2022-05-05T22:02:34.546Z"'
+    twice = f'{{"vehicle_id":"a","status":"x","status":"y",{time}}}'
+    numbers = f'"n":[1e309,12345678901234567890123,0.12345678901234567890123,1.50],{time}'
+    wrong = f'{{"vehicle_id":"b","status":5,{numbers}}}'
+    daemon.drop("vehicles_status_1.json", f'{{"vehicle_status":[{twice},{wrong}]}}'.encode())
+    assert daemon.start("--once", wait=False).wait() == 0
+    originals = daemon.rows("SELECT original::text FROM mobileye_data.rejected_records ORDER BY position")
+    exported = daemon.command("sql", "select * from open_rejects order by position", "--json").stdout
+    for (original,) in originals:
+        assert re.sub(r"\s", "", original) in re.sub(r"\s", "", exported)
+    (tmp_path / "rejects.json").write_text(exported.replace('"status": 5', '"status": "driving"'))
+    done = daemon.command("replay", "rejected", "--edited", "rejects.json")
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[0].endswith("invalid: Expected each key once, got it twice")
+    assert done.stdout.splitlines()[1:] == ["2 records: 1 loaded, 1 still rejected"]
+    assert daemon.rows(
+        "SELECT vehicle_id, (extra->'n'->>0)::numeric FROM mobileye_data.vehicle_status_history"
+    ) == [("b", Decimal("1e309"))]
+    edited = daemon.rows("SELECT edited::text FROM mobileye_data.rejected_records ORDER BY position")
+    expected = [original.replace('"status":5', '"status":"driving"') for (original,) in originals]
+    assert [re.sub(r"\s", "", text) for (text,) in edited] == expected
 
 
 def test_an_event_may_become_several_rows(daemon: Daemon, database: Database, tmp_path: Path) -> None:
