@@ -46,7 +46,7 @@ def _flaws(settings: Settings, connection: Connection) -> Iterator[str]:
         yield from audit.wrong_rows(cursor)
         yield from audit.wrong_rejects(cursor)
         yield from audit.wrong_latest(cursor)
-        yield from _resolved_wrongly(connection)
+        yield from resolved_wrongly(connection)
         digests = [file.sha256 for file in (*waiting, *failed) if file.sha256]
         states, failures = audit.states(cursor, digests), audit.failures(cursor)
     yield from _still_there(settings.folder, waiting, states)
@@ -54,7 +54,7 @@ def _flaws(settings: Settings, connection: Connection) -> Iterator[str]:
     yield from _failed_gone(settings.failed, [*waiting, *failed], failures)
 
 
-def _resolved_wrongly(connection: Connection) -> Iterator[str]:
+def resolved_wrongly(connection: Connection) -> Iterator[str]:
     """Rejected records that count as loaded, but have not each of their rows."""
     after = (-1, -1)
     with translated(), connection.cursor() as cursor:
