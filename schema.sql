@@ -11,7 +11,7 @@ CREATE SEQUENCE IF NOT EXISTS mobileye_data.file_ids;
 
 CREATE TABLE IF NOT EXISTS mobileye_data.ingested_files (
     file_id         bigint PRIMARY KEY,     -- from file_ids, drawn before the rows are written
-    sha256          bytea UNIQUE,           -- of the bytes as dropped; null if they could not be read
+    sha256          bytea UNIQUE,           -- of the bytes as dropped; null if they were not read, or none were
     name            text NOT NULL,
     size            bigint,                 -- bytes as dropped
     kind            text,                   -- objects_detection, vehicles_status; null if not recognised
@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS mobileye_data.ingested_files (
 COMMENT ON TABLE mobileye_data.ingested_files IS
     'The ledger: one entry for each distinct content that was dropped';
 COMMENT ON COLUMN mobileye_data.ingested_files.sha256 IS
-    'Digest of the bytes as dropped: the same bytes under another name are the same file';
+    'Digest of the bytes as dropped: the same bytes under another name are the same file; null for a record that was loaded again';
 COMMENT ON COLUMN mobileye_data.ingested_files.deliveries IS
     'How often these bytes arrived; a crash between COMMIT and delete counts again';
 COMMENT ON COLUMN mobileye_data.ingested_files.last_name IS
@@ -68,6 +68,11 @@ COMMENT ON COLUMN mobileye_data.rejected_records.reason IS
 ALTER TABLE mobileye_data.rejected_records
     ADD COLUMN IF NOT EXISTS edited json;   -- what a replay was given to load in place of the original
 
+ALTER TABLE mobileye_data.rejected_records
+    ADD COLUMN IF NOT EXISTS resolved_by bigint;    -- null, too, where it was resolved before there was this column
+
+COMMENT ON COLUMN mobileye_data.rejected_records.resolved_by IS
+    'The file_id of the replay that loaded it: its rows are inserted under that, or were there already (rows_duplicate)';
 COMMENT ON COLUMN mobileye_data.rejected_records.path IS
     'JSON path in the file; after a replay, in a file of this record alone';
 

@@ -1,5 +1,6 @@
 """Loads again what has been mended: files of the failed folder, rejected records."""
 
+import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from enum import StrEnum
@@ -10,24 +11,23 @@ from msgspec import DecodeError, Meta, Raw, Struct, json
 from psycopg2.extensions import connection as Connection
 
 import watcher.scan
+from commands.rejects import document, rows_of
 from commands.single import load_one, told
 from config import Settings
-from db import replay
+from db import reject_pages, replay
 from db.connection import Database, translated
+from db.reject_pages import PAGE_BYTES, Key, Reject, Sized
 from db.rejects import Stored
-from db.replay import PAGE, Key, Open, ReplaySink
+from db.replay import ReplaySink
 from db.sink import PostgresSink
 from processing.batch import Outcome, Work
 from processing.errors import Misconfigured
 from processing.held import Held
-from processing.kinds import KINDS
 from processing.names import printable
 from processing.processor import Processor
 from processing.settle import LeaveAlone, Settler, recover_claims
 
 Tell = Callable[[str], None]
-
-_KEYS = {kind.name: kind.key for kind in KINDS}
 
 _Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
@@ -66,31 +66,30 @@ def records(
 ) -> int:
     """Rejected records that are open; the exit code: 0 if all of them were loaded."""
     with closing(database.connect(autocommit=True)) as connection:
-        return _replay(settings, database, _pages(connection, file, reason), tell)
+        return _replay(settings, database, connection, _open_pages(connection, file, reason), tell)
 
 
 def edited_records(settings: Settings, database: Database, path: Path, tell: Tell) -> int:
     """Rejected records as the user has edited them; the exit code: 0 if all of them were loaded."""
     edits = read_edits(path)
-    with closing(database.connect(autocommit=True)) as connection, translated():
-        found = replay.edit(connection.cursor(), edits)
-    missing = edits.keys() - {record.key for record in found}
-    for file_id, position in sorted(missing):
-        tell(f"record {position} of file {file_id}: not open, it is loaded or was never rejected")
-    pages = (found[start : start + PAGE] for start in range(0, len(found), PAGE))
-    code = _replay(settings, database, pages, tell)
+    with closing(database.connect(autocommit=True)) as connection:
+        found = _edit(connection, edits)
+        missing = edits.keys() - {record.key for record in found}
+        for file_id, position in sorted(missing):
+            tell(f"record {position} of file {file_id}: not open, it is loaded or was never rejected")
+        code = _replay(settings, database, connection, _read(connection, found), tell)
     return 1 if missing else code
 
 
-def read_edits(path: Path) -> dict[Key, str]:
-    """JSON texts by record; raises Misconfigured, saying what is wrong."""
+def read_edits(path: Path) -> dict[Key, bytes]:
+    """JSON texts by record, to the letter; raises Misconfigured, saying what is wrong."""
     try:
         edits = json.decode(path.read_text("utf-8"), type=list[Edit])
     except OSError as error:
         raise Misconfigured(f"can't read {path}: {error.strerror}") from None
     except (DecodeError, UnicodeDecodeError) as error:
         raise Misconfigured(f"{path} is no array of file_id, position and original: {error}") from None
-    texts = {(edit.file_id, edit.position): bytes(edit.original).decode() for edit in edits}
+    texts = {(edit.file_id, edit.position): bytes(edit.original) for edit in edits}
     if len(texts) < len(edits):
         raise Misconfigured(f"{path} has one record twice")
     return texts
@@ -131,31 +130,78 @@ def _file_told(outcome: Outcome) -> str:
             return f"not loaded now: {outcome.reason}"
 
 
-def _pages(connection: Connection, file: str | None, reason: str | None) -> Iterator[list[Open]]:
+def _edit(connection: Connection, edits: Mapping[Key, bytes]) -> list[Sized]:
+    """Gives records their new texts, page by page; gives back those that are open."""
+    sized = [Sized(*key, len(text)) for key, text in edits.items()]
+    found: list[Sized] = []
+    with translated(), connection.cursor() as cursor:
+        for keys in reject_pages.pages(sized):
+            found += replay.edit(cursor, {key: edits[key].decode() for key in keys})
+    return found
+
+
+def _open_pages(connection: Connection, file: str | None, reason: str | None) -> Iterator[list[Reject]]:
     """Each is read when the one before has been replayed: those still open are not met again."""
     after = (-1, -1)
     while True:
         with translated(), connection.cursor() as cursor:
-            page = replay.find_open(cursor, after, file=file, reason=reason)
-        if not page:
+            found = reject_pages.find(cursor, after, is_open=True, file=file, reason=reason)
+        if not found:
             return
+        yield from _read(connection, found)
+        after = found[-1].key
+
+
+def _read(connection: Connection, found: Iterable[Sized]) -> Iterator[list[Reject]]:
+    for keys in reject_pages.pages(found):
+        with translated(), connection.cursor() as cursor:
+            page = reject_pages.read(cursor, keys)
         yield page
-        after = page[-1].key
 
 
-def _replay(settings: Settings, database: Database, pages: Iterable[Sequence[Open]], tell: Tell) -> int:
-    asked = refused = 0
+def _replay(
+    settings: Settings,
+    database: Database,
+    connection: Connection,
+    pages: Iterable[Sequence[Reject]],
+    tell: Tell,
+) -> int:
+    asked = refused = garbage = 0
     for page in pages:
-        reasons = load_records(settings, database, {record.name: record for record in page})
-        for name, why in reasons.items():
+        outcome = load_records(settings, database, {record.name: record for record in page})
+        for name, why in outcome.reasons.items():
             tell(printable(f"{name}: {why.path}  {why.reason}: {why.detail}"))
-        asked, refused = asked + len(page), refused + len(reasons)
+        for line in _duplicates(connection, outcome.duplicates):
+            tell(printable(line))
+        asked, refused = asked + len(page), refused + len(outcome.reasons)
+        # What failed refers to its error, and that to all that was held: the collector, which counts objects
+        # and not bytes, would come after hundreds of megabytes.
+        garbage += sum(len(record.text) for record in page)
+        if garbage >= PAGE_BYTES:
+            gc.collect()
+            garbage = 0
     tell(f"{asked:,} records: {asked - refused:,} loaded, {refused:,} still rejected")
     return 1 if refused else 0
 
 
-def load_records(settings: Settings, database: Database, named: Mapping[str, Open]) -> dict[str, Stored]:
-    """Loads each as a file that must not have a reject; why some of them stay open."""
+def _duplicates(connection: Connection, rejects: Sequence[Reject]) -> Iterator[str]:
+    """Names the rows that were there already."""
+    with translated(), connection.cursor() as cursor:
+        for reject, rows in rows_of(cursor, rejects):
+            others = {row.file_id: row.file for row in rows if row and row.file != reject.name}
+            for file_id, file in sorted(others.items()):
+                yield f"{reject.name}: a duplicate of what file {file_id} ({file}) brought"
+
+
+class Replayed(Struct, frozen=True):
+    """What became of some records: why those stay open that do, and of which rows were there already."""
+
+    reasons: dict[str, Stored]
+    duplicates: list[Reject]
+
+
+def load_records(settings: Settings, database: Database, named: Mapping[str, Reject]) -> Replayed:
+    """Loads each as a file that must not have a reject."""
     with closing(ReplaySink(database, named)) as sink:
         processor = Processor(
             "",
@@ -163,13 +209,11 @@ def load_records(settings: Settings, database: Database, named: Mapping[str, Ope
             LeaveAlone(),
             settings.max_file_bytes,
             max_reject_ratio=0,
-            open_file=lambda _, name: nullcontext(Held(name, _document(named[name]))),
+            open_file=lambda _, name: nullcontext(Held(name, document(named[name]))),
         )
         outcomes = processor.load([Work(name) for name in named])
         alone = [outcome.name for outcome in outcomes if outcome.state == "alone"]
         outcomes += [outcome for name in alone for outcome in processor.load([Work(name)])]
-        return {outcome.name: sink.found[outcome.name] for outcome in outcomes if outcome.state == "failed"}
-
-
-def _document(record: Open) -> bytes:
-    return f'{{"{_KEYS[record.kind]}":[{record.text}]}}'.encode()
+    failed = [outcome.name for outcome in outcomes if outcome.state == "failed"]
+    duplicates = [named[outcome.name] for outcome in outcomes if outcome.counts.duplicate]
+    return Replayed({name: sink.found[name] for name in failed}, duplicates)

@@ -4,13 +4,16 @@ import csv
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from enum import StrEnum
+from math import isfinite
 from typing import Any
 
 import psycopg2
-from msgspec import json
+from msgspec import DecodeError, Raw, json
 from psycopg2.extensions import connection as Connection
-from psycopg2.extensions import set_wait_callback
+from psycopg2.extensions import cursor as Cursor
+from psycopg2.extensions import new_array_type, new_type, register_type, set_wait_callback
 from psycopg2.extras import wait_select
 from rich.console import Console
 from rich.markup import escape
@@ -27,6 +30,16 @@ class Form(StrEnum):
     JSON = "json"
 
 
+def _raw(value: str | bytes | None, _: Cursor) -> Raw | None:
+    return None if value is None else Raw(value)
+
+
+#: The types json and jsonb, and arrays of them: text as it is stored. Read and written again, a key that is
+#: there twice, 1e309 and long numbers would be lost.
+_JSON = new_type((114, 3802), "JSON", _raw)
+_JSON_ARRAY = new_array_type((199, 3807), "JSONARRAY", _JSON)
+
+
 class QueryFailed(Exception):
     """The database does not take the user's statement."""
 
@@ -35,6 +48,8 @@ def run(connection: Connection, statement: str, form: Form) -> None:
     """Raises QueryFailed with the database's own words."""
     connection.autocommit = True
     with connection.cursor() as cursor:
+        register_type(_JSON, cursor)
+        register_type(_JSON_ARRAY, cursor)
         with _explained(), _cancelled_by_ctrl_c():
             cursor.execute(statement)
             rows = cursor.fetchall() if cursor.description else []
@@ -71,10 +86,9 @@ def show(columns: list[str], rows: list[tuple[Any, ...]], form: Form) -> None:
     if form is Form.CSV:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows([["" if value is None else _plain(value) for value in row] for row in rows])
+        writer.writerows([[_plain(value) for value in row] for row in rows])
     elif form is Form.JSON:
-        records = [dict(zip(columns, row, strict=True)) for row in rows]
-        sys.stdout.write(json.format(json.encode(records, enc_hook=str), indent=2).decode() + "\n")
+        sys.stdout.write(_laid_out(_json_of(columns, rows)).decode() + "\n")
     else:
         _show_table(columns, rows)
 
@@ -92,11 +106,49 @@ def _show_table(columns: list[str], rows: list[tuple[Any, ...]]) -> None:
     print(f"({len(rows)} row{'' if len(rows) == 1 else 's'})")  # noqa: T201
 
 
+def _json_of(columns: list[str], rows: list[tuple[Any, ...]]) -> bytes:
+    """An array of objects; a name that two columns have is there twice."""
+    names = [json.encode(column) + b":" for column in columns]
+    objects = [
+        b"{" + b",".join(name + _json(value) for name, value in zip(names, row, strict=True)) + b"}"
+        for row in rows
+    ]
+    return b"[" + b",".join(objects) + b"]"
+
+
+def _json(value: Any) -> bytes:
+    """Numbers with all their digits; those that JSON has not as text, as PostgreSQL's own to_json()."""
+    if isinstance(value, list):
+        return b"[" + b",".join(map(_json, value)) + b"]"
+    if (isinstance(value, float) and not isfinite(value)) or (
+        isinstance(value, Decimal) and not value.is_finite()
+    ):
+        return json.encode(str(Decimal(value)))
+    return _ENCODER.encode(value)
+
+
+_ENCODER = json.Encoder(enc_hook=str, decimal_format="number")
+
+
+def _laid_out(text: bytes) -> bytes:
+    """Indented, without a change of any value."""
+    try:
+        return json.format(text, indent=2)
+    except (DecodeError, RecursionError):  # half of a surrogate pair, a thousand levels: json takes both
+        return text
+
+
 def _plain(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bytes | memoryview):
-        return bytes(value).hex()
-    if isinstance(value, dict | list):
-        return json.encode(value).decode()
-    return str(value)
+    match value:
+        case None:
+            return ""
+        case bytes() | memoryview():
+            return bytes(value).hex()
+        case Raw():
+            return bytes(value).decode()
+        case Decimal():
+            return f"{value:f}"
+        case list():
+            return _json(value).decode()
+        case _:
+            return str(value)

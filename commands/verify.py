@@ -1,16 +1,19 @@
 """Compares ledger, tables and folders, and tells each thing that does not add up."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from msgspec import Struct
 from psycopg2.extensions import connection as Connection
 
 import watcher.scan
+from commands.rejects import rows_of
 from config import Settings
-from db import audit
-from db.connection import translated
+from db import audit, reject_pages
+from db.connection import RowRefused, savepoint, translated
+from db.reject_pages import Reject
+from db.stored import StoredRow
 from processing.errors import BadFile, Gone, NotReady
 from processing.names import printable
 from processing.unlocked import open_unlocked
@@ -43,11 +46,52 @@ def _flaws(settings: Settings, connection: Connection) -> Iterator[str]:
         yield from audit.wrong_rows(cursor)
         yield from audit.wrong_rejects(cursor)
         yield from audit.wrong_latest(cursor)
+        yield from resolved_wrongly(connection)
         digests = [file.sha256 for file in (*waiting, *failed) if file.sha256]
         states, failures = audit.states(cursor, digests), audit.failures(cursor)
     yield from _still_there(settings.folder, waiting, states)
     yield from _failed_unknown(failed, states, failures)
     yield from _failed_gone(settings.failed, [*waiting, *failed], failures)
+
+
+def resolved_wrongly(connection: Connection) -> Iterator[str]:
+    """Rejected records that count as loaded, but have not each of their rows."""
+    after = (-1, -1)
+    with translated(), connection.cursor() as cursor:
+        while found := reject_pages.find(cursor, after, is_open=False):
+            for keys in reject_pages.pages(found):
+                for reject, rows in _rows_of(connection, reject_pages.read(cursor, keys)):
+                    if flaw := _flaw(rows):
+                        yield f"{reject.name}: resolved, but {flaw}"
+            after = found[-1].key
+
+
+def _rows_of(
+    connection: Connection, rejects: Sequence[Reject]
+) -> Iterator[tuple[Reject, list[StoredRow | None]]]:
+    """As the database can be asked: not for a value that no column holds, which is looked for by halving."""
+    try:
+        with savepoint(connection) as cursor:
+            answers = list(rows_of(cursor, rejects))
+    except RowRefused:
+        if len(rejects) == 1:
+            yield rejects[0], []
+            return
+        middle = len(rejects) // 2
+        yield from _rows_of(connection, rejects[:middle])
+        yield from _rows_of(connection, rejects[middle:])
+        return
+    yield from answers
+
+
+def _flaw(rows: list[StoredRow | None]) -> str:
+    if not rows:
+        return "it is none that can be loaded"
+    if None in rows:
+        return "its row is not there: was it deleted, or a partition dropped?"
+    if not all(row.is_equal for row in rows if row):
+        return "another value is stored under its key"
+    return ""
 
 
 def _still_there(folder: Path, waiting: list[Found], states: dict[bytes, str]) -> Iterator[str]:

@@ -55,7 +55,8 @@ def draw_file_ids(cursor: Cursor, count: int) -> list[int]:
 def add(cursor: Cursor, entries: Sequence[Entry]) -> None:
     """Enters loaded files; raises TryAgain if another process has loaded one of them meanwhile.
 
-    The unique digest makes this wait for a transaction that is loading the same bytes, be it one of
+    One without a digest is no dropped file, but a record that is loaded again: of these nothing is known
+    before. The unique digest makes this wait for a transaction that is loading the same bytes, be it one of
     a process that died without its server knowing.
     """
     cursor.execute(
@@ -133,7 +134,7 @@ def _fields(entry: Entry) -> dict[str, object]:
     delivery, counts = entry.delivery, entry.counts
     return {
         "file_id": entry.file_id,
-        "sha256": (delivery.sha256 or b"").hex(),
+        "sha256": delivery.sha256.hex() if delivery.sha256 else None,
         "name": delivery.name,
         "size": delivery.size,
         "kind": entry.kind,

@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 
-from msgspec import Struct
+from msgspec.structs import replace
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import execute_values
 
+from db import ledger
 from db.connection import Database, translated
+from db.ledger import Entry
+from db.reject_pages import PAGE, Key, Reject, Sized
 from db.rejects import Stored
 from db.sink import PostgresSink, PostgresTransaction, Waiting
 from db.writer import Writer
@@ -15,83 +18,47 @@ from processing.errors import DatabaseUnavailable
 from processing.records import Kind
 from processing.sink import Counts, Delivery
 
-#: Records held in memory, and loaded in one transaction.
-PAGE = 200
 
-Key = tuple[int, int]
-
-
-class Open(Struct, frozen=True):
-    """A rejected record that no replay has loaded; text is its JSON, as edited last."""
-
-    file_id: int
-    position: int
-    file: str
-    kind: str
-    text: str
-
-    @property
-    def key(self) -> Key:
-        return self.file_id, self.position
-
-    @property
-    def name(self) -> str:
-        """What the ledger calls it."""
-        return f"{self.file}, record {self.position} of file {self.file_id}"
-
-
-def find_open(cursor: Cursor, after: Key, *, file: str | None, reason: str | None) -> list[Open]:
-    """The next open records, all or of one file or reason."""
-    cursor.execute(
-        """
-        SELECT r.file_id, r.position, f.name, f.kind, coalesce(r.edited, r.original)::text
-        FROM mobileye_data.rejected_records r
-        JOIN mobileye_data.ingested_files f USING (file_id)
-        WHERE r.resolved_at IS NULL
-          AND (r.file_id, r.position) > %(after)s
-          AND (%(file)s IS NULL OR f.name = %(file)s)
-          AND (%(reason)s IS NULL OR r.reason = %(reason)s)
-        ORDER BY r.file_id, r.position
-        LIMIT %(page)s
-        """,
-        {"after": after, "file": file, "reason": reason, "page": PAGE},
-    )
-    return [Open(*row) for row in cursor.fetchall()]
-
-
-def edit(cursor: Cursor, edits: Mapping[Key, str]) -> list[Open]:
-    """Gives records another text; gives back those that are open."""
+def edit(cursor: Cursor, edits: Mapping[Key, str]) -> list[Sized]:
+    """Gives records of one page another text; gives back those that are open."""
     rows = execute_values(
         cursor,
         """
         UPDATE mobileye_data.rejected_records r
         SET edited = given.text::json
-        FROM (VALUES %s) AS given (file_id, position, text), mobileye_data.ingested_files f
+        FROM (VALUES %s) AS given (file_id, position, text)
         WHERE r.file_id = given.file_id AND r.position = given.position AND r.resolved_at IS NULL
-          AND f.file_id = r.file_id
-        RETURNING r.file_id, r.position, f.name, f.kind, r.edited::text
+        RETURNING r.file_id, r.position, octet_length(given.text)
         """,
         [(*key, text) for key, text in edits.items()],
         template="(%s::bigint, %s::bigint, %s)",
         page_size=PAGE,
         fetch=True,
     )
-    return [Open(*row) for row in rows]
+    return [Sized(*row) for row in rows]
 
 
-def resolve(cursor: Cursor, keys: Sequence[Key]) -> None:
-    """In the transaction of their rows; of two replays of a record one must give up."""
+def resolve(cursor: Cursor, loaded: Sequence[tuple[Reject, int]]) -> None:
+    """Notes the ledger entry of each record's rows, in their transaction; of two replays of a record, or a
+    replay and an edit, one must give up."""
     cursor.execute(
         """
-        UPDATE mobileye_data.rejected_records
-        SET resolved_at = now()
-        WHERE resolved_at IS NULL
-          AND (file_id, position) IN (SELECT * FROM unnest(%s::bigint[], %s::bigint[]))
+        UPDATE mobileye_data.rejected_records r
+        SET resolved_at = now(), resolved_by = loaded.entry
+        FROM unnest(%s::bigint[], %s::bigint[], %s::bytea[], %s::bigint[])
+            AS loaded (file_id, position, digest, entry)
+        WHERE r.file_id = loaded.file_id AND r.position = loaded.position AND r.resolved_at IS NULL
+          AND sha256(convert_to(coalesce(r.edited, r.original)::text, 'UTF8')) = loaded.digest
         """,
-        ([file_id for file_id, _ in keys], [position for _, position in keys]),
+        (
+            [record.file_id for record, _ in loaded],
+            [record.position for record, _ in loaded],
+            [record.digest for record, _ in loaded],
+            [entry for _, entry in loaded],
+        ),
     )
-    if cursor.rowcount != len(keys):
-        raise DatabaseUnavailable("another replay has loaded one of these records: start this one again")
+    if cursor.rowcount != len(loaded):
+        raise DatabaseUnavailable("one of these records was loaded or edited meanwhile: start this one again")
 
 
 def keep_open(cursor: Cursor, key: Key, why: Stored) -> None:
@@ -107,29 +74,32 @@ def keep_open(cursor: Cursor, key: Key, why: Stored) -> None:
 
 
 class ReplayTransaction(PostgresTransaction):
-    """Resolves the records whose rows it commits."""
+    """Resolves the records whose rows it commits.
+
+    A replay is no delivery: the ledger is not asked for it, and its entry has no digest. A dropped file may
+    have the very bytes of a record's document, before or after.
+    """
 
     def __init__(
         self,
         connection: Connection,
         writer: Writer,
         waiting: Waiting,
-        records: Mapping[str, Open],
+        records: Mapping[str, Reject],
         found: dict[str, Stored],
     ) -> None:
         super().__init__(connection, writer, waiting)
         self._records = records
         self._found = found
-        self._resolved: list[Key] = []
+
+    def loaded(self, digests: Sequence[bytes]) -> set[bytes]:
+        """None: that a record is loaded already is for resolve() to say."""
+        with self._waiting(), translated():
+            self._file_ids = ledger.draw_file_ids(self._cursor, len(digests))
+        return set()
 
     def begin_file(self, delivery: Delivery, kind: Kind) -> None:
-        super().begin_file(delivery, kind)
-        self._resolved.append(self._records[delivery.name].key)
-
-    def redelivered(self, delivery: Delivery) -> None:
-        """The same record has been loaded already: its rows are there."""
-        super().redelivered(delivery)
-        self._resolved.append(self._records[delivery.name].key)
+        super().begin_file(replace(delivery, sha256=None), kind)
 
     def fail(self, delivery: Delivery, kind: str | None, reason: str) -> None:
         """The record stays open, with the reason for which it was rejected now."""
@@ -138,20 +108,30 @@ class ReplayTransaction(PostgresTransaction):
             keep_open(self._cursor, self._records[delivery.name].key, why)
 
     def finish(self) -> list[Counts]:
-        counts = super().finish()
+        super().finish()
         names = {entry.file_id: entry.delivery.name for entry in self._entries}
         self._found.update({names[reject.file_id]: reject for reject in reversed(self.find_rejects(PAGE))})
-        return counts
+        return [self._judge(entry) for entry in self._entries]
+
+    def _judge(self, entry: Entry) -> Counts:
+        """A record without a row is none that could be resolved."""
+        if entry.read:
+            return entry.counts
+        detail = "Expected at least one detection, got none"
+        self._found[entry.delivery.name] = Stored(entry.file_id, "$", "invalid", detail)
+        return Counts(read=1, rejected=1)
 
     def _enter(self) -> None:
         super()._enter()
-        resolve(self._cursor, self._resolved)
+        resolve(
+            self._cursor, [(self._records[entry.delivery.name], entry.file_id) for entry in self._entries]
+        )
 
 
 class ReplaySink(PostgresSink):
     """Takes open records, each as the file of its name; found says why some of them stay open."""
 
-    def __init__(self, database: Database, records: Mapping[str, Open]) -> None:
+    def __init__(self, database: Database, records: Mapping[str, Reject]) -> None:
         super().__init__(database)
         self.found: dict[str, Stored] = {}
         self._records = records

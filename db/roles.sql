@@ -45,7 +45,8 @@ GRANT UPDATE (file_id, last_name, kind, state, rows_read, rows_inserted, rows_du
 GRANT UPDATE (report_time, status, extra, file_id) ON mobileye_data.vehicle_status TO mobileye_loader;
 
 -- A replay resolves a record, or says anew why it can't; the original it can't touch.
-GRANT UPDATE (path, reason, detail, edited, resolved_at) ON mobileye_data.rejected_records TO mobileye_loader;
+GRANT UPDATE (path, reason, detail, edited, resolved_at, resolved_by)
+    ON mobileye_data.rejected_records TO mobileye_loader;
 
 REVOKE EXECUTE ON FUNCTION mobileye_data.add_partition(text, date) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION mobileye_data.add_partition(text, date) TO mobileye_loader;

@@ -13,7 +13,8 @@ class Held(Source):
         self._bytes = content
 
     def digest(self) -> None:
+        """Of its name, too: of two texts that are the same each is loaded."""
         self.content = self._bytes
-        self.sha256 = hashlib.sha256(self._bytes).digest()
+        self.sha256 = hashlib.sha256(self.name.encode() + b"\0" + self._bytes).digest()
 
     def check_unchanged(self) -> None: ...

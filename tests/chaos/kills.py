@@ -61,6 +61,7 @@ class KillRig:
         self.expected = self.rows()
         self.quarantined = self.failed()
         assert self.left() == [], "the run without faults loads everything"
+        assert self.torn() == 0, "the run without faults leaves no part of anything"
 
     def __enter__(self) -> Self:
         return self

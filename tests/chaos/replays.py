@@ -24,6 +24,11 @@ class ReplayRig(KillRig):
         yield "objects_detection_0.json", _GOOD
         yield "objects_detection_1.json", detections({"no": "event"}, event(0, ("cars", 7)), event(20))
         yield "vehicles_status_1.json", statuses(report(1), report(1, "parking"), report(2))
+        # Files of one record, each in conflict with another: the replay's document has their very bytes.
+        yield "vehicles_status_0.json", statuses(report(7))
+        yield "vehicles_status_3.json", statuses(report(7, "parking"))
+        yield "objects_detection_2.json", detections(event(30, ("cars", 2)))
+        yield "objects_detection_3.json", detections(event(30, ("cars", 7)))
         # More rejected records than fit a page of the replay.
         yield "vehicles_status_2.json", statuses(*(report(i, status=1) for i in range(100, 305)))  # type: ignore[arg-type]
         for i, name in enumerate(_fixed_files()):
@@ -53,16 +58,24 @@ class ReplayRig(KillRig):
         return super()._held().run() if ended.code == 0 else ended
 
     def torn(self) -> int:
-        """Counts torn rows, records resolved without their rows, and open ones whose rows are there."""
+        """Counts torn rows, and records that are resolved without all their rows or their ledger entry."""
         ((count,),) = self.query(
             """
             SELECT count(*)
-            FROM mobileye_data.rejected_records r
-            JOIN mobileye_data.ingested_files f USING (file_id)
-            LEFT JOIN mobileye_data.ingested_files e
-              ON e.name = format('%s, record %s of file %s', f.name, r.position, r.file_id)
-             AND e.state = 'loaded'
+            FROM (SELECT *, coalesce(edited, original)::jsonb AS text FROM mobileye_data.rejected_records) r
+            LEFT JOIN mobileye_data.ingested_files e ON e.file_id = r.resolved_by AND e.state = 'loaded'
             WHERE (r.resolved_at IS NULL) <> (e.file_id IS NULL)
+               OR r.resolved_at IS NOT NULL AND text ? 'report_time' AND NOT EXISTS (
+                  SELECT FROM mobileye_data.vehicle_status_history
+                  WHERE vehicle_id = text->>'vehicle_id' AND status = text->>'status'
+                    AND report_time = (text->>'report_time')::timestamptz)
+               OR r.resolved_at IS NOT NULL AND text ? 'detection_time' AND EXISTS (
+                  SELECT FROM jsonb_array_elements(text->'detections') AS one
+                  WHERE NOT EXISTS (
+                      SELECT FROM mobileye_data.objects_detection_events
+                      WHERE vehicle_id = text->>'vehicle_id' AND object_type = one->>'object_type'
+                        AND object_value = (one->>'object_value')::integer
+                        AND detection_time = (text->>'detection_time')::timestamptz))
             """
         )
         return int(count) + super().torn()
@@ -72,7 +85,15 @@ class ReplayRig(KillRig):
         return self.nursery.hold("replay", "failed", "rejected", thread=thread, environment=environment)
 
     def _fix_records(self) -> None:
-        self.query("DELETE FROM mobileye_data.vehicle_status_history WHERE report_time = %s", [_time(1)])
+        times = [_time(1), _time(7)]
+        self.query(
+            "DELETE FROM mobileye_data.vehicle_status_history WHERE report_time = ANY (%s::timestamptz[])",
+            [times],
+        )
+        self.query(
+            "DELETE FROM mobileye_data.objects_detection_events WHERE detection_time = %s",
+            [event(30)["detection_time"]],
+        )
         self.query(
             """
             UPDATE mobileye_data.rejected_records

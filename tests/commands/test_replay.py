@@ -2,11 +2,13 @@
 
 import json as stdlib_json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,13 @@ from msgspec import json
 from commands import replay
 from config import load_settings
 from db.connection import Database
+from db.reject_pages import Reject
 from db.rejects import Stored
-from db.replay import Open, ReplaySink
+from db.replay import ReplaySink
 from processing.errors import DatabaseUnavailable, Misconfigured
 from processing.sink import Delivery
 from tests.db.loading import delivery, load, sink_to
-from tests.support import ROOT, Daemon, detections, event, report, statuses, until
+from tests.support import ROOT, VEHICLE, Daemon, detections, event, query, report, statuses, until
 
 NO_ZONE = {"vehicle_id": "v2", "report_time": "2022-05-05T22:00:02.546", "status": "driving"}
 HISTORY = "SELECT vehicle_id, status FROM mobileye_data.vehicle_status_history ORDER BY 1, report_time"
@@ -275,6 +278,68 @@ def test_a_key_that_came_twice_is_not_guessed_at(daemon: Daemon, database: Datab
     assert "invalid: Expected each key once, got it twice" in done.stdout
 
 
+def test_a_file_of_one_record_is_resolved_with_its_row(daemon: Daemon) -> None:
+    """The replay's document has the very bytes of the dropped file, which the ledger has as loaded."""
+    daemon.drop("vehicles_status_1.json", statuses(report(1)))
+    assert daemon.start("--once", wait=False).wait() == 0
+    daemon.drop("vehicles_status_2.json", statuses(report(1, "parking")))
+    assert daemon.start("--once", wait=False).wait() == 0
+    still = daemon.command("replay", "rejected")
+    assert (still.returncode, still.stdout.splitlines()[-1]) == (1, "1 records: 0 loaded, 1 still rejected")
+    daemon.rows("DELETE FROM mobileye_data.vehicle_status_history")
+    done = daemon.command("replay", "rejected")
+    assert (done.returncode, done.stdout) == (0, "1 records: 1 loaded, 0 still rejected\n")
+    assert daemon.rows(HISTORY) == [(VEHICLE, "parking")]
+    resolved = (
+        "SELECT h.file_id FROM mobileye_data.rejected_records r JOIN mobileye_data.vehicle_status_history h"
+    )
+    assert len(daemon.rows(f"{resolved} ON h.file_id = r.resolved_by")) == 1
+    deliveries = "SELECT deliveries, last_name FROM mobileye_data.ingested_files ORDER BY file_id"
+    assert daemon.rows(deliveries)[:2] == [(1, "vehicles_status_1.json"), (1, "vehicles_status_2.json")]
+
+
+def test_of_two_equal_records_one_is_loaded_and_one_is_a_duplicate_that_is_named(
+    daemon: Daemon, database: Database
+) -> None:
+    file_id = reject(database, statuses(report(1), report(1, "parking"), report(1, "parking")))
+    daemon.rows("DELETE FROM mobileye_data.vehicle_status_history")
+    done = daemon.command("replay", "rejected")
+    (entry,) = daemon.rows("SELECT file_id FROM mobileye_data.vehicle_status_history")[0]
+    assert (done.returncode, done.stdout.splitlines()) == (
+        0,
+        [
+            f"x.json, record 2 of file {file_id}: a duplicate of what file {entry} "
+            f"(x.json, record 1 of file {file_id}) brought",
+            "2 records: 2 loaded, 0 still rejected",
+        ],
+    )
+    counted = (
+        "SELECT sum(rows_inserted), sum(rows_duplicate), count(sha256) FROM mobileye_data.ingested_files"
+    )
+    assert daemon.rows(f"{counted} WHERE name <> 'x.json'") == [(1, 1, 0)]
+    assert daemon.rows(HISTORY) == [(VEHICLE, "parking")]
+
+
+def test_a_file_of_the_bytes_of_a_replay_is_a_delivery_of_its_own(daemon: Daemon, database: Database) -> None:
+    """Even if the rows of the replay are there no more."""
+    reject(database, statuses(report(1), report(1, "parking")))
+    daemon.rows("DELETE FROM mobileye_data.vehicle_status_history")
+    assert daemon.command("replay", "rejected").returncode == 0
+    daemon.rows("DELETE FROM mobileye_data.vehicle_status_history")
+    daemon.drop("vehicles_status_1.json", statuses(report(1, "parking")))
+    assert daemon.start("--once", wait=False).wait() == 0
+    assert daemon.rows(HISTORY) == [(VEHICLE, "parking")]
+
+
+def test_a_record_that_is_opened_again_is_loaded_again(daemon: Daemon, database: Database) -> None:
+    reject(database, statuses(report(1), report(1, "parking")))
+    for _ in range(2):
+        daemon.rows("DELETE FROM mobileye_data.vehicle_status_history")
+        daemon.rows("UPDATE mobileye_data.rejected_records SET resolved_at = NULL")
+        assert daemon.command("replay", "rejected").returncode == 0
+        assert daemon.rows(HISTORY) == [(VEHICLE, "parking")]
+
+
 # Edited records ---------------------------------------------------------------------------------------
 
 
@@ -293,6 +358,31 @@ def test_edited_records_are_loaded_in_place_of_their_originals(
     assert daemon.rows(f"{stored} WHERE position = 0") == [
         ("2022-05-05T22:00:02.546", "2022-05-05T22:00:02.546Z")
     ]
+
+
+def test_originals_survive_the_way_through_a_file(daemon: Daemon, tmp_path: Path) -> None:
+    """To the letter: repeated keys, numbers of any size, as they were dropped."""
+    time = '"report_time":"2022-05-05T22:02:34.546Z"'
+    twice = f'{{"vehicle_id":"a","status":"x","status":"y",{time}}}'
+    numbers = f'"n":[1e309,12345678901234567890123,0.12345678901234567890123,1.50],{time}'
+    wrong = f'{{"vehicle_id":"b","status":5,{numbers}}}'
+    daemon.drop("vehicles_status_1.json", f'{{"vehicle_status":[{twice},{wrong}]}}'.encode())
+    assert daemon.start("--once", wait=False).wait() == 0
+    originals = daemon.rows("SELECT original::text FROM mobileye_data.rejected_records ORDER BY position")
+    exported = daemon.command("sql", "select * from open_rejects order by position", "--json").stdout
+    for (original,) in originals:
+        assert re.sub(r"\s", "", original) in re.sub(r"\s", "", exported)
+    (tmp_path / "rejects.json").write_text(exported.replace('"status": 5', '"status": "driving"'))
+    done = daemon.command("replay", "rejected", "--edited", "rejects.json")
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[0].endswith("invalid: Expected each key once, got it twice")
+    assert done.stdout.splitlines()[1:] == ["2 records: 1 loaded, 1 still rejected"]
+    assert daemon.rows(
+        "SELECT vehicle_id, (extra->'n'->>0)::numeric FROM mobileye_data.vehicle_status_history"
+    ) == [("b", Decimal("1e309"))]
+    edited = daemon.rows("SELECT edited::text FROM mobileye_data.rejected_records ORDER BY position")
+    expected = [original.replace('"status":5', '"status":"driving"') for (original,) in originals]
+    assert [re.sub(r"\s", "", text) for (text,) in edited] == expected
 
 
 def test_an_event_may_become_several_rows(daemon: Daemon, database: Database, tmp_path: Path) -> None:
@@ -316,6 +406,38 @@ def test_an_event_may_become_several_rows(daemon: Daemon, database: Database, tm
     )
     assert daemon.rows("SELECT count(*) FROM mobileye_data.objects_detection_events") == [(2,)]
     assert daemon.rows(OPEN) == [(1, "invalid")]
+
+
+def test_an_edit_without_rows_stays_open(daemon: Daemon, database: Database, tmp_path: Path) -> None:
+    file_id = reject(database, detections(mended(event(1), detection_time="noon")))
+    write(tmp_path, [edit(file_id, 0, mended(event(1), detections=[]))])
+    done = daemon.command("replay", "rejected", "--edited", "edits.json")
+    assert (done.returncode, done.stdout.splitlines()) == (
+        1,
+        [
+            f"x.json, record 0 of file {file_id}: $  invalid: Expected at least one detection, got none",
+            "1 records: 0 loaded, 1 still rejected",
+        ],
+    )
+    assert daemon.rows(OPEN) == [(0, "invalid")]
+
+
+def test_what_an_event_brings_beside_rows_that_are_there_is_loaded(
+    daemon: Daemon, database: Database, tmp_path: Path
+) -> None:
+    file_id = reject(database, detections(mended(event(1), detection_time="noon")))
+    other = reject(database, detections(event(1, ("cars", 2), ("signs", 1))))
+    write(tmp_path, [edit(file_id, 0, event(1))])
+    done = daemon.command("replay", "rejected", "--edited", "edits.json")
+    assert (done.returncode, done.stdout.splitlines()) == (
+        0,
+        [
+            f"x.json, record 0 of file {file_id}: a duplicate of what file {other} (x.json) brought",
+            "1 records: 1 loaded, 0 still rejected",
+        ],
+    )
+    values = "SELECT object_type, object_value FROM mobileye_data.objects_detection_events ORDER BY 1"
+    assert daemon.rows(values) == [("cars", 2), ("pedestrians", 3), ("signs", 1)]
 
 
 @pytest.mark.parametrize("wrong", [{"deep": [[[[{}]]]] * 20}, 10**1001, "x" * 5_000_000])
@@ -446,20 +568,30 @@ def test_of_two_replays_at_once_one_loads_it(daemon: Daemon, database: Database)
 
 def test_a_record_that_is_resolved_meanwhile_is_not_loaded(database: Database) -> None:
     file_id = reject(database, statuses(NO_ZONE))
-    record = Open(file_id, 0, "x.json", "vehicles_status", json.encode(report(1)).decode())
+    record = Reject(file_id, 0, "x.json", "vehicles_status", json.encode(report(1)).decode())
     settings = load_settings()
     with closing(psycopg2.connect(database.url)) as connection, connection, connection.cursor() as cursor:
         cursor.execute("UPDATE mobileye_data.rejected_records SET resolved_at = now()")
-    with pytest.raises(DatabaseUnavailable, match="another replay has loaded one of these records"):
+    with pytest.raises(DatabaseUnavailable, match="one of these records was loaded or edited meanwhile"):
         replay.load_records(settings, database, {record.name: record})
     with closing(psycopg2.connect(database.url)) as connection, connection.cursor() as cursor:
         cursor.execute(HISTORY)
         assert cursor.fetchall() == []
 
 
+def test_a_record_that_is_edited_meanwhile_is_not_loaded(database: Database) -> None:
+    """What is stored as edited is then not what was loaded."""
+    file_id = reject(database, statuses(NO_ZONE))
+    record = Reject(file_id, 0, "x.json", "vehicles_status", json.encode(report(1)).decode())
+    with pytest.raises(DatabaseUnavailable, match="one of these records was loaded or edited meanwhile"):
+        replay.load_records(load_settings(), database, {record.name: record})
+    assert query(database.url, OPEN) == [(0, "invalid")]
+    assert query(database.url, HISTORY) == []
+
+
 def test_a_record_that_fails_before_it_is_written_stays_open(database: Database) -> None:
     file_id = reject(database, statuses(NO_ZONE))
-    record = Open(file_id, 0, "x.json", "vehicles_status", "{}")
+    record = Reject(file_id, 0, "x.json", "vehicles_status", "{}")
     with closing(ReplaySink(database, {record.name: record})) as sink:
         failed: Delivery = delivery(b"x", record.name)
         sink.record_failure(failed, None, "too large")

@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -46,7 +47,7 @@ def test_csv_can_be_read_back(connection: Connection, capsys: pytest.CaptureFixt
         "nothing": "",
         "truth": "True",
         "time": "2022-06-05 21:02:34.546000+00:00",
-        "object": '{"a":[1]}',
+        "object": '{"a": [1]}',
         "list": "[1,2]",
         "bytes": "00ff",
     }
@@ -56,6 +57,84 @@ def test_json_can_be_read_back(connection: Connection, capsys: pytest.CaptureFix
     (row,) = msgspec.json.decode(printed(connection, capsys, VALUES, Form.JSON))
     assert (row["number"], row["text"], row["nothing"], row["truth"]) == (1, 'x, "y"', None, True)
     assert (row["time"], row["object"], row["list"]) == ("2022-06-05T21:02:34.546000Z", {"a": [1]}, [1, 2])
+
+
+#: What is lost where JSON is read and written again: a key that is there twice, numbers, spelling.
+WRITTEN = (
+    '{"a": 1e309, "a":12345678901234567890123,"b":0.12345678901234567890123 , "c":"\\u0000\\/", "d":-0.0e-99}'
+)
+OF_JSON = f"""
+    SELECT '{WRITTEN}'::json AS written, ARRAY['{WRITTEN}'::json, NULL, '[1]'] AS listed,
+           '{{"n": 1e30, "t": 0.10}}'::jsonb AS stored, ARRAY[ARRAY['7.10'::jsonb]] AS nested,
+           NULL::json AS nothing
+"""
+
+
+@pytest.mark.parametrize("form", [Form.CSV, Form.TABLE])
+def test_json_is_printed_as_it_is_stored(
+    connection: Connection, capsys: pytest.CaptureFixture[str], form: Form
+) -> None:
+    out = printed(connection, capsys, OF_JSON, form)
+    parts = [
+        WRITTEN,
+        f"[{WRITTEN},null,[1]]",
+        '{"n": 1000000000000000000000000000000, "t": 0.10}',
+        "[[7.10]]",
+    ]
+    for part in parts:
+        # As CSV quotes, and as a table shows what could command the terminal.
+        assert part.replace('"', '""') in out if form is Form.CSV else part in out
+
+
+def test_json_within_json_keeps_every_key_and_digit(
+    connection: Connection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = printed(connection, capsys, OF_JSON, Form.JSON)
+    written = re.sub(r"\s", "", WRITTEN)
+    assert re.sub(r"\s", "", out) == (
+        f'[{{"written":{written},"listed":[{written},null,[1]],'
+        '"stored":{"n":1000000000000000000000000000000,"t":0.10},"nested":[[7.10]],"nothing":null}]'
+    )
+    assert '\n      "a": 1e309,\n' in out  # laid out, to be edited
+
+
+@pytest.mark.parametrize("stored", ['"\\ud83d"', "[" * 3000 + "]" * 3000])
+def test_json_that_can_not_be_laid_out_is_printed_as_it_stands(
+    connection: Connection, capsys: pytest.CaptureFixture[str], stored: str
+) -> None:
+    out = printed(connection, capsys, f"SELECT '{stored}'::json AS a", Form.JSON)
+    assert out == f'[{{"a":{stored}}}]\n'
+
+
+@pytest.mark.parametrize(
+    ("value", "plain", "as_json"),
+    [
+        ("1.50::numeric", "1.50", "1.50"),
+        ("1e-10::numeric", "0.0000000001", "1E-10"),
+        ("1e400::numeric", "1" + "0" * 400, "1" + "0" * 400),
+        ("12345678901234567890.12345678901234567890", *["12345678901234567890.12345678901234567890"] * 2),
+        ("'NaN'::numeric", "NaN", '"NaN"'),
+        ("ARRAY[1.50, NULL]", "[1.50,null]", "[1.50,null]"),
+        ("0.1::float8", "0.1", "0.1"),
+        ("'-Infinity'::float8", "-inf", '"-Infinity"'),
+        ("ARRAY['NaN'::float8]", '["NaN"]', '["NaN"]'),
+    ],
+)
+def test_numbers_are_printed_with_all_their_digits(
+    connection: Connection, capsys: pytest.CaptureFixture[str], value: str, plain: str, as_json: str
+) -> None:
+    ((_,), (told,)) = csv.reader(io.StringIO(printed(connection, capsys, f"SELECT {value} AS a", Form.CSV)))
+    assert told == plain
+    out = printed(connection, capsys, f"SELECT {value} AS a", Form.JSON)
+    assert re.sub(r"\s", "", out) == f'[{{"a":{as_json}}}]'
+
+
+def test_two_columns_of_one_name_are_both_there(
+    connection: Connection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert printed(connection, capsys, "SELECT 1 AS a, 2 AS a", Form.JSON).split() == [
+        "[", "{", '"a":', "1,", '"a":', "2", "}", "]",
+    ]  # fmt: skip
 
 
 def test_a_table_has_a_heading_a_line_for_each_row_and_a_count(

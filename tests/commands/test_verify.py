@@ -113,6 +113,75 @@ def test_what_does_not_add_up_in_the_tables_is_told(used: Daemon, change: str, f
     assert told[-1] == f"{len(flaws)} things do not add up"
 
 
+@pytest.fixture
+def resolved(daemon: Daemon) -> Daemon:
+    """One with a report and an event that were rejected, mended and loaded; of the event a row was there."""
+    daemon.drop("vehicles_status_1.json", statuses(report(1), report(2, status=5)))  # type: ignore[arg-type]
+    daemon.drop("objects_detection_1.json", detections(event(1, ("cars", 2)), event(2, ("cars", -(2**40)))))
+    assert daemon.start("--once", wait=False).wait() == 0
+    edits = {"vehicle_status": report(2, note=0.1), "objects_detection_events": event(1)}
+    for kind, edited in edits.items():
+        daemon.rows(
+            f"{SCHEMA}; UPDATE rejected_records SET edited = %s WHERE path LIKE %s",
+            [json.encode(edited).decode(), f"$.{kind}%"],
+        )
+    assert daemon.command("replay", "rejected").returncode == 0
+    return daemon
+
+
+def test_what_is_resolved_has_its_rows(resolved: Daemon) -> None:
+    assert verify(resolved) == (0, [GOOD.strip()])
+    resolved.rows(f"{SCHEMA}; UPDATE rejected_records SET resolved_by = NULL")  # as before there was it
+    assert verify(resolved) == (0, [GOOD.strip()])
+
+
+@pytest.mark.parametrize(
+    ("change", "flaws"),
+    [
+        (
+            "DELETE FROM vehicle_status_history WHERE extra IS NOT NULL",
+            ["{report}: resolved, but its row is not there: was it deleted, or a partition dropped?"],
+        ),
+        (
+            "DELETE FROM objects_detection_events WHERE object_type = 'pedestrians'",
+            ["{event}: resolved, but its row is not there: was it deleted, or a partition dropped?"],
+        ),
+        (
+            "UPDATE vehicle_status_history SET status = 'parking' WHERE extra IS NOT NULL",
+            ["{report}: resolved, but another value is stored under its key"],
+        ),
+        (
+            "UPDATE objects_detection_events SET extra = '{}' WHERE object_type = 'cars'",
+            ["{event}: resolved, but another value is stored under its key"],
+        ),
+        (
+            "UPDATE rejected_records SET edited = NULL",
+            [f"{{{what}}}: resolved, but it is none that can be loaded" for what in ("event", "report")],
+        ),
+        (
+            "UPDATE rejected_records SET edited = '\"\\ud83d\"' WHERE path LIKE '$.v%'",
+            ["{report}: resolved, but it is none that can be loaded"],
+        ),
+        (
+            # A number beyond jsonb, which no row can have.
+            """
+            UPDATE rejected_records SET edited = replace(edited::text, '0.1', '1e200000')::json
+            WHERE path LIKE '$.v%'
+            """,
+            ["{report}: resolved, but it is none that can be loaded"],
+        ),
+    ],
+)
+def test_what_is_resolved_without_its_row_is_told(resolved: Daemon, change: str, flaws: list[str]) -> None:
+    resolved.rows(f"{SCHEMA}; {change}")
+    code, told = verify(resolved)
+    files = {"report": "vehicles_status_1.json", "event": "objects_detection_1.json"}
+    named = {key: f"{name}, record 1 of file {file_id(resolved, name)}" for key, name in files.items()}
+    expected = [flaw.format(**named) for flaw in flaws]
+    assert code == 1
+    assert [line for line in told if "resolved" in line] == expected
+
+
 def put_loaded_bytes_into(folder: str) -> Callable[[Daemon], object]:
     content = statuses(report(3), {})
     return lambda daemon: (daemon.folder / folder / "again.json").write_bytes(content)
