@@ -37,8 +37,15 @@ REMOTE = {
     0xBACBACBC: "vmhgfs",
 }
 
-#: Larger than struct statfs anywhere.
-_STATFS_BYTES = 512
+
+class _Statfs(ctypes.Structure):
+    """Its first field is longer on most machines; there these are its lower half. The rest is not read."""
+
+    _fields_ = (("f_type", ctypes.c_uint32), ("rest", ctypes.c_byte * 508))
+
+
+_fstatfs = ctypes.CDLL(None).fstatfs
+_fstatfs.argtypes = (ctypes.c_int, ctypes.POINTER(_Statfs))
 
 
 def writers(fd: int) -> Writers:
@@ -61,10 +68,5 @@ def is_remote(fd: int) -> bool:
     """Whether the file is where a lease says nothing of writers; the system's Python has no f_type."""
     if sys.platform != "linux":
         return False
-    status = ctypes.create_string_buffer(_STATFS_BYTES)
-    if _LIBC.fstatfs(fd, status) != 0:
-        return True
-    return int.from_bytes(status.raw[:4], sys.byteorder) in REMOTE  # its first field
-
-
-_LIBC = ctypes.CDLL(None)
+    status = _Statfs()
+    return _fstatfs(fd, status) != 0 or status.f_type in REMOTE
