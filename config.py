@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from processing.errors import Misconfigured
-from processing.settle import OnLoaded
+from processing.settle import QUIET_SECONDS, OnLoaded
 from watcher.observer import ObserverKind
 
 
@@ -57,6 +57,7 @@ class Settings(BaseSettings):
     workers: Annotated[int, Field(ge=1, le=64)] = min(os.cpu_count() or 1, 64)
     rescan_seconds: _Seconds = 5.0
     settle_seconds: _Seconds = 30.0
+    quiet_seconds: _Seconds = QUIET_SECONDS
     observer: ObserverKind = ObserverKind.NATIVE
     on_loaded: OnLoaded = OnLoaded.DELETE
     max_file_bytes: Annotated[int, Field(ge=1)] = 10 * 1024**3

@@ -2,12 +2,14 @@
 
 import heapq
 import math
+import operator
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from processing.batch import Ended, Outcome, Work
 from processing.reader import Stamp
+from processing.settle import QUIET_SECONDS
 
 #: A batch shares a transaction: so many files, or so many bytes, at most.
 BATCH_FILES = 500
@@ -50,8 +52,11 @@ class _Deaths:
 class Backlog:
     """Every name is in one place: fresh (just heard of), ready, flying, or waiting until it is due."""
 
-    def __init__(self, settle_seconds: float, longest_delay: float) -> None:
+    def __init__(
+        self, settle_seconds: float, longest_delay: float, quiet_seconds: float = QUIET_SECONDS
+    ) -> None:
         self._settle_seconds = settle_seconds
+        self._quiet_seconds = quiet_seconds
         self._longest_delay = longest_delay
         self._fresh: dict[str, None] = {}
         self._ready: dict[str, None] = {}
@@ -99,7 +104,8 @@ class Backlog:
         """A file has come back with its outcome."""
         name, again = outcome.name, self._flying.pop(outcome.name, False)
         if outcome.state == "waiting" or outcome.ended is not None:
-            self._postpone(name, outcome.stamp)
+            unread = outcome.hides_writers and outcome.ended is None
+            self._postpone(name, outcome.stamp, must_be_quiet=unread)
             self._waiting[name].ended = outcome.ended
         else:
             self._forget(name)
@@ -178,6 +184,7 @@ class Backlog:
             settled=waiting.stamp if settled else None,
             condemned=self._condemned(name),
             ended=waiting.ended,
+            quiet=waiting.stamp if time.monotonic() >= waiting.since + self._quiet_seconds else None,
         )
 
     def _condemned(self, name: str) -> str | None:
@@ -186,10 +193,12 @@ class Backlog:
             return f"{deaths.reason}; {deaths.own + deaths.kills} times, with this file alone"
         return None
 
-    def _postpone(self, name: str, stamp: Stamp | None) -> None:
+    def _postpone(self, name: str, stamp: Stamp | None, *, must_be_quiet: bool = False) -> None:
+        """must_be_quiet: it is not read before it has been so."""
         now = time.monotonic()
         known = self._waiting.get(name)
-        if known is None or not _is_same(known.stamp, stamp):
+        is_same = operator.eq if must_be_quiet else _is_same
+        if known is None or not is_same(known.stamp, stamp):
             known = self._waiting[name] = _Waiting(stamp, now)
         known.stamp = stamp
         crowd = len(self._waiting) / _RETRIES_A_SECOND
@@ -198,6 +207,9 @@ class Backlog:
         settled_at = known.since + self._settle_seconds
         if now < settled_at < known.due:
             known.due = settled_at
+        quiet_at = known.since + self._quiet_seconds
+        if must_be_quiet and now < quiet_at:  # however many wait: none is read before
+            known.due = quiet_at
         known.delay = min(known.delay * 2, self._longest_delay)
         known.tries += 1
         heapq.heappush(self._due, (known.due, name))

@@ -8,19 +8,20 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 
+import watcher.scan
 from commands.backlog import Backlog
 from commands.logs import Log
 from commands.lookout import Lookout
 from commands.outage import GaveUp, Outage
-from commands.report import log_outcome, log_waiting
+from commands.report import log_outcome, log_waiting, warn_of_hidden_writers
 from commands.stop import StopSignal
 from commands.workers import start_pool
 from config import Settings
 from db.connection import Database
 from processing.batch import Outcome, Work
+from processing.claims import recover_claims
 from processing.errors import BatchLost, DatabaseUnavailable, Misconfigured, WorkerDied, WorkerKilled
 from processing.pulse import CHECK_SECONDS
-from processing.settle import recover_claims
 from processing.worker import Results
 
 #: How long a stop waits for what is in hand; what is not done by then rolls back.
@@ -45,11 +46,13 @@ class Daemon:
         self._once = once
         self._inbox: queue.SimpleQueue[str | Results | None] = queue.SimpleQueue()
         self._lookout = Lookout(self._folder, settings.observer, self._inbox.put, log)
-        self._backlog = Backlog(settings.settle_seconds, settings.rescan_seconds)
+        self._backlog = Backlog(settings.settle_seconds, settings.rescan_seconds, settings.quiet_seconds)
         self._pool = start_pool(settings, self._database)
         self._flights: dict[Results, list[Work]] = {}
         self._outage: Outage | None = None
         self._next_scan = 0.0
+        self._listed: list[str] | None = []  # by --once
+        self._hides_writers = False
         self._totals: Counter[str] = Counter()
 
     def run(self) -> Counter[str]:
@@ -85,6 +88,8 @@ class Daemon:
         if names is not None:
             self._backlog.keep_only(names)
             self._backlog.see(names)
+        if self._once:
+            self._listed = names
 
     def _dispatch(self) -> None:
         """A batch for each free worker; in an outage one at a time, to see whether it is over."""
@@ -191,6 +196,9 @@ class Daemon:
             self._outage = None
 
     def _settle(self, outcome: Outcome) -> None:
+        if outcome.hides_writers and not self._hides_writers:
+            self._hides_writers = True
+            warn_of_hidden_writers(self._log, outcome)
         self._backlog.settle(outcome)
         tries = self._backlog.tries(outcome.name)
         if outcome.state in ("loaded", "failed") or (outcome.state == "duplicate" and tries <= 1):
@@ -202,7 +210,8 @@ class Daemon:
             log_waiting(self._log, outcome)
 
     def _is_done(self) -> bool:
-        return not self._backlog or self._backlog.only_stuck(self._settings.settle_seconds + 1)
+        longest = max(self._settings.settle_seconds, self._settings.quiet_seconds)
+        return not self._backlog or self._backlog.only_stuck(longest + 1)
 
     def _finish(self) -> None:
         """Lets the workers end what they have in hand, and notes what became of it."""
@@ -211,6 +220,12 @@ class Daemon:
         for flight in [flight for flight in self._flights if flight.done()]:
             with suppress(Misconfigured, GaveUp):
                 self._collect(flight)
-        self._totals["waiting"] = len(self._backlog)
+        recover_claims(self._folder)
+        self._totals["waiting"] = self._left() if self._once else len(self._backlog)
+
+    def _left(self) -> int:
+        """Of what was to be loaded now, whatever put it back; at least one if nobody knows."""
         with suppress(OSError):
-            recover_claims(self._folder)
+            if self._listed is not None:
+                return len(set(self._listed) & set(watcher.scan.waiting(self._folder)))
+        return max(1, len(self._backlog))

@@ -2,13 +2,13 @@
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 import watcher.scan
 from commands.logs import Log
+from processing.claims import recover_claims
 from processing.names import printable
-from processing.settle import recover_claims
 from watcher.observer import FolderObserver, ObserverKind
 
 
@@ -20,6 +20,7 @@ class Lookout:
         self._observer = FolderObserver(folder, kind, wake, alarm=lambda: wake(None))
         self._log = log
         self._troubles: dict[str, str] = {}
+        self._passed_over: Collection[str] = ()
 
     def observe(self) -> None:
         """Arms the observer if it is not, or no longer; before a scan, so that nothing is missed."""
@@ -34,14 +35,24 @@ class Lookout:
     def scan(self) -> list[str] | None:
         """The names of the files to load; None if the folder can't be read now."""
         with self._told_once("cannot read the watch folder", "reading the watch folder again"):
-            for path in recover_claims(self._folder):
+            passed_over: dict[str, OSError] = {}
+            for path in recover_claims(self._folder, passed_over.__setitem__):
                 name = printable(os.path.basename(path))
                 self._log.warning("recovered", file=name, reason="a worker died with it in hand")
+            self._tell_passed_over(passed_over)
             return watcher.scan.waiting(self._folder)
         return None
 
     def stop(self) -> None:
         self._observer.stop()
+
+    def _tell_passed_over(self, found: dict[str, OSError]) -> None:
+        """Each when it is first found, not at every scan."""
+        for path, error in found.items():
+            if path not in self._passed_over:
+                reason = os.strerror(error.errno or errno.EIO)
+                self._log.warning("passed over", path=printable(path), reason=reason)
+        self._passed_over = found.keys()
 
     @contextmanager
     def _told_once(self, trouble: str, relief: str) -> Iterator[None]:

@@ -21,11 +21,12 @@ from db.rejects import Stored
 from db.replay import ReplaySink
 from db.sink import PostgresSink
 from processing.batch import Outcome, Work
+from processing.claims import recover_claims
 from processing.errors import Misconfigured
 from processing.held import Held
 from processing.names import printable
 from processing.processor import Processor
-from processing.settle import LeaveAlone, Settler, recover_claims
+from processing.settle import LeaveAlone, Settler
 
 Tell = Callable[[str], None]
 
@@ -52,7 +53,8 @@ def files(settings: Settings, database: Database, paths: Sequence[Path], tell: T
     """Files of the failed folder, all if none is named; the exit code: 0 if all of them were loaded."""
     folder = settings.failed
     names = [_name_in(folder, path) for path in paths] or _all_names(folder)
-    settler = Settler(str(folder), str(folder), str(settings.archive or ""), settings.on_loaded)
+    archive = str(settings.archive or "")
+    settler = Settler(str(folder), str(folder), archive, settings.on_loaded, settings.quiet_seconds)
     with closing(PostgresSink(database)) as sink, closing(settler):
         limits = settings.max_file_bytes, settings.max_reject_ratio
         processor = Processor(str(folder), sink, settler, *limits)

@@ -10,6 +10,9 @@ from config import Settings
 from processing.batch import Outcome
 from processing.names import printable
 
+#: The event of a file of which nobody can tell whether it is being written.
+HIDDEN_WRITERS = "writers can't be seen"
+
 #: What of a connection string may be shown.
 _SHOWN = ("host", "port", "dbname", "user", "service")
 
@@ -31,6 +34,13 @@ def warn_of_fsync(log: Log) -> None:
     """We delete a file since its rows are committed; then they must be kept."""
     reason = "fsync=off: if its machine crashes it may lose rows whose files are deleted"
     log.warning("the database is not safe", reason=reason)
+
+
+def warn_of_hidden_writers(log: Log, outcome: Outcome) -> None:
+    """Then time alone tells whether it is whole; to be told once, with the first file of the kind."""
+    reason = "another user's file, or a network file system: it must be unchanged for QUIET_SECONDS instead"
+    advice = "write under a temporary name and rename, or give the daemon the writer's user or CAP_LEASE"
+    log.warning(HIDDEN_WRITERS, file=printable(outcome.name), reason=reason, advice=advice)
 
 
 def log_outcome(log: Log, outcome: Outcome) -> None:

@@ -1,10 +1,12 @@
 """The main job: prepares folders and database, then has the daemon load files until it is told to stop."""
 
 import os
+import pwd
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 from commands.daemon import Daemon
 from commands.database import connected, open_database
@@ -16,6 +18,7 @@ from config import Settings
 from db.connection import Database
 from db.embedded import Unwanted
 from db.queries import keeps_commits
+from processing.claims import CLAIMS
 from processing.errors import DatabaseUnavailable, Misconfigured
 
 
@@ -42,10 +45,27 @@ def prepare_folders(settings: Settings) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise Misconfigured(f"can't make the folder {folder}: {error.strerror}") from None
-        if not os.access(folder, os.W_OK | os.X_OK | os.R_OK):
-            raise Misconfigured(f"can't read and write the folder {folder}")
-        if folder.stat().st_dev != settings.folder.stat().st_dev:
-            raise Misconfigured(f"{folder} has to be on the same file system as {settings.folder}")
+        _check_folder(folder, settings.folder)
+    claims = settings.folder / CLAIMS
+    if os.path.lexists(claims):
+        _check_folder(claims, settings.folder)
+
+
+def _check_folder(folder: Path, watched: Path) -> None:
+    if not folder.is_dir():
+        raise Misconfigured(f"{folder} has to be a folder")
+    status = folder.stat()
+    if not os.access(folder, os.W_OK | os.X_OK | os.R_OK):
+        raise Misconfigured(f"can't read and write the folder {folder}: it is of the user {_user(status)}")
+    if status.st_dev != watched.stat().st_dev:
+        raise Misconfigured(f"{folder} has to be on the same file system as {watched}")
+
+
+def _user(status: os.stat_result) -> str:
+    try:
+        return pwd.getpwuid(status.st_uid).pw_name
+    except KeyError:
+        return str(status.st_uid)
 
 
 def prepare_database(running: Callable[[], Database], log: Log, stop: StopSignal, *, once: bool) -> bool:

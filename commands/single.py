@@ -10,8 +10,9 @@ from processing.sink import Counts
 
 
 def load_one(processor: Processor, folder: str, name: str) -> Outcome:
-    """A file that ends in the middle has had the time to end."""
-    (outcome,) = processor.load([Work(name, settled=_stamp(os.path.join(folder, name)))])
+    """A file that ends in the middle, or changes, has had the time for it."""
+    stamp = _stamp(os.path.join(folder, name))
+    (outcome,) = processor.load([Work(name, settled=stamp, quiet=stamp)])
     return outcome
 
 

@@ -10,7 +10,7 @@ from processing.pool import Pool
 from processing.processor import Processor
 from processing.pulse import Pulse
 from processing.reader import open_source
-from processing.settle import OnLoaded, Settler
+from processing.settle import QUIET_SECONDS, OnLoaded, Settler
 
 if TYPE_CHECKING:  # a worker imports this module, and has no need of what reads settings
     from config import Settings
@@ -27,10 +27,11 @@ class StartWorker:
     max_bytes: int
     database: Database
     max_reject_ratio: float = 1.0
+    quiet_seconds: float = QUIET_SECONDS
 
     def __call__(self, pulse: Pulse | None = None) -> Processor:
         pulse = pulse or Pulse()
-        settler = Settler(self.folder, self.failed, self.archive, self.on_loaded)
+        settler = Settler(self.folder, self.failed, self.archive, self.on_loaded, self.quiet_seconds)
         sink = PostgresSink(self.database, pulse.waiting)
         limits = self.max_bytes, self.max_reject_ratio
         return Processor(self.folder, sink, settler, *limits, partial(open_source, beat=pulse.beat))
@@ -46,5 +47,6 @@ def start_pool(settings: "Settings", database: Database) -> Pool:
         settings.max_file_bytes,
         database,
         settings.max_reject_ratio,
+        settings.quiet_seconds,
     )
-    return Pool(settings.workers, start)
+    return Pool(settings.workers, start, settings.quiet_seconds)

@@ -21,21 +21,24 @@ class Ended(Struct, frozen=True):
 class Work(Struct, frozen=True):
     """A file to load.
 
-    settled is the stamp with which it has waited for long enough to be failed if it still ends in the
-    middle; condemned says why it must not be read again; ended is how it did when it was tried before.
+    quiet is the stamp with which it has waited for long enough to be read though nobody can tell whether it
+    is being written, settled the one with which it is failed if it still ends in the middle; condemned says
+    why it must not be read again; ended is how it did when it was tried before.
     """
 
     name: str
     settled: Stamp | None = None
     condemned: str | None = None
     ended: Ended | None = None
+    quiet: Stamp | None = None
 
 
 class Outcome(Struct, frozen=True):
     """What became of a file.
 
     loaded, duplicate and failed are final; waiting and alone: it has to be tried again, or again without
-    others; gone: it was not there. Whatever the state, ended is how it did if the file is still there.
+    others; gone: it was not there. Whatever the state, ended is how it did if the file is still there, and
+    hides_writers says that nobody can tell whether it is being written.
     """
 
     name: str
@@ -48,3 +51,4 @@ class Outcome(Struct, frozen=True):
     stamp: Stamp | None = None
     ended: Ended | None = None
     target: str = ""
+    hides_writers: bool = False

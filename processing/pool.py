@@ -28,8 +28,10 @@ class _Flight:
 class Pool:
     """Loads batches in a fixed number of processes, as many at once as there are of them."""
 
-    def __init__(self, workers: int, start: Start) -> None:
+    def __init__(self, workers: int, start: Start, closing_seconds: float = 0.0) -> None:
+        """closing_seconds: how long a worker without work may take to end what it has kept."""
         self.size = workers
+        self._end_seconds = _END_SECONDS + closing_seconds
         self._start = start
         self._workers: list[Worker] = []
         self._flights: dict[Results, _Flight] = {}
@@ -85,7 +87,7 @@ class Pool:
         return next(worker for worker in self._workers if worker not in busy)
 
     def _end_workers(self) -> None:
-        deadline = time.monotonic() + _END_SECONDS
+        deadline = time.monotonic() + self._end_seconds
         for worker in self._workers:
             worker.dismiss()
         for worker in self._workers:

@@ -68,6 +68,14 @@ class Processor:
         seconds = (time.monotonic() - started) / len(batch)
         return [replace(outcome, seconds=seconds) for outcome in outcomes]
 
+    def rest(self) -> float | None:
+        """Between batches: removes what is loaded and has been quiet; seconds until there is more of that."""
+        return self._settler.sweep()
+
+    def close(self) -> None:
+        """Waits, once, until that is done."""
+        self._settler.close()
+
     def _open(self, file: "_File", stack: ExitStack) -> None:
         source = file.source = stack.enter_context(self._open_file(self._folder, file.work.name))
         if file.ended is not None:
@@ -75,6 +83,8 @@ class Processor:
                 raise BadFile(file.ended.failure)
             file.is_duplicate = True
             return
+        if source.hides_writers and file.work.quiet != source.stamp:
+            raise NotReady("it has not been unchanged for long enough (QUIET_SECONDS)")
         if source.stamp.size > self._max_bytes:
             size = source.stamp.size
             raise BadFile(f"expected at most {self._max_bytes} bytes (MAX_FILE_BYTES), got {size}")
@@ -266,18 +276,24 @@ class _File:
         try:
             yield
         except Incomplete as error:
-            settled = self.source is not None and self.work.settled == self.source.stamp
-            self.error = self._unless_changed(BadFile(str(error))) if settled else error
+            self.error = self._unless_changed(BadFile(str(error))) if self._has_settled else error
         except BadFile as error:
             self.error = self._unless_changed(error)
         except (NotReady, Gone, TooLarge, Spoils) as error:
             self.error = error
 
+    @property
+    def _has_settled(self) -> bool:
+        return self.source is not None and self.work.settled == self.source.stamp
+
     def outcome(self, state: State, reason: str = "") -> Outcome:
         kind = self.kind.name if self.kind else None
         stamp = self.source.stamp if self.source else None
         size = stamp.size if stamp else 0
-        return Outcome(self.work.name, state, reason, kind, size, self.counts, stamp=stamp)
+        hidden = self.source is not None and self.source.hides_writers
+        return Outcome(
+            self.work.name, state, reason, kind, size, self.counts, stamp=stamp, hides_writers=hidden
+        )
 
     def still_there(self, state: State, reason: str, failure: str = "") -> Outcome:
         """Of a file that the ledger has, but that could not be removed or moved."""
@@ -294,7 +310,8 @@ class _File:
                 self.source.check_unchanged()
         except NotReady as not_ready:
             return not_ready
-        return error
+        is_hidden = self.source is not None and self.source.hides_writers and self.ended is None
+        return NotReady(str(error)) if is_hidden and not self._has_settled else error
 
 
 def _document(file: _File, max_bytes: int, *, careful: bool) -> Document:

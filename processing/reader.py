@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from msgspec import Struct
 
 from processing.errors import BadFile, Gone, NotReady
+from processing.lease import Writers, is_remote, writers
 
 #: Bytes read at a time; larger chunks parse no faster.
 CHUNK_BYTES = 64 * 1024
@@ -61,6 +62,8 @@ class Source:
         self.stamp = stamp
         self.sha256 = b""
         self.content: bytes | None = None
+        #: Whether nobody can tell if it is being written: then only time tells.
+        self.hides_writers = False
 
     def open_bytes(self) -> "io.BufferedReader[io.BytesIO | _Raw]":
         """The bytes as dropped, from the beginning, as often as asked; its read() raises NotReady."""
@@ -95,20 +98,12 @@ class Source:
         return self.stamp
 
     def has_writer(self) -> bool:
-        """Whether a process holds the file open for writing, as far as the system tells.
-
-        A read lease is refused while there is one (fcntl(2), F_SETLEASE); it needs Linux, a local
-        file system, and the file's owner or root.
-        """
-        if not hasattr(fcntl, "F_SETLEASE"):
+        """Whether a process is known to hold the file open for writing."""
+        if self.hides_writers:
             return False
-        try:
-            fcntl.fcntl(self.fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        except OSError as error:
-            return error.errno in (errno.EAGAIN, errno.EBUSY)
-        with suppress(OSError):  # then it is given up when the file is closed
-            fcntl.fcntl(self.fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-        return False
+        seen = writers(self.fd)
+        self.hides_writers = seen is Writers.UNKNOWN
+        return seen is Writers.SOME
 
     def close(self) -> None:
         _close(self.fd)
@@ -139,6 +134,7 @@ def _open(folder: str, name: str, beat: Beat) -> Source:
                 raise BadFile("expected a regular file, got something else")
             _lock(fd)
             source = Source(folder, name, fd, _stamp_of_named(path, fd), beat)
+            source.hides_writers = is_remote(fd)
         if source.has_writer():
             raise NotReady("a program has it open for writing")
         return source

@@ -1,25 +1,23 @@
 """Ends the life of a file: deletes, archives or sets it aside, and never another file in its place."""
 
 import errno
-import fcntl
 import os
-import secrets
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from enum import StrEnum
 
+from msgspec import Struct
+from msgspec.structs import replace
+
+from processing.claims import MAX_NAME, NOTE_ENDING, move, names_like, private_folder, recover_claims
 from processing.errors import NotReady
 from processing.reader import Source, Stamp
-from processing.rename import rename_new
 
-#: Folder in the watch folder with one private folder for each process that settles files.
-CLAIMS = ".claimed"
-
-_NOTE_ENDING = ".reason.txt"
-
-#: Longest name that leaves room for the ending of the note beside it.
-_MAX_NAME = 255 - len(_NOTE_ENDING)
+#: How long a file must be unchanged, before it is read and again before it is removed, where nobody can tell
+#: whether it is being written.
+QUIET_SECONDS = 1.0
 
 
 class OnLoaded(StrEnum):
@@ -29,32 +27,63 @@ class OnLoaded(StrEnum):
     ARCHIVE = "archive"
 
 
+class _Kept(Struct, frozen=True):
+    """A claimed file whose rows are committed, until nobody can be writing it any more."""
+
+    path: str
+    name: str
+    stamp: Stamp
+    due: float
+
+
 class Settler:
     """Settles the files of one folder.
 
     A file is first claimed, that is renamed into a private folder: no one can then replace it under
-    its name, and what was claimed can be compared with what was read.
+    its name, and what was claimed can be compared with what was read. Where nobody can tell whether a
+    program still has it open, it is kept there for the quiet time: what is written to it meanwhile makes
+    it new work.
     """
 
-    def __init__(self, folder: str, failed: str, archive: str, on_loaded: OnLoaded) -> None:
+    def __init__(
+        self,
+        folder: str,
+        failed: str,
+        archive: str,
+        on_loaded: OnLoaded,
+        quiet_seconds: float = QUIET_SECONDS,
+    ) -> None:
         self._folder = folder
         self._failed = failed
         self._archive = archive
         self._on_loaded = on_loaded
+        self._quiet_seconds = quiet_seconds
         self._private: tuple[str, int] | None = None
+        self._kept: dict[str, _Kept] = {}  # by name, the first due first
 
     def loaded(self, source: Source) -> None:
-        """Deletes or archives a file whose rows are committed.
+        """Deletes or archives a file whose rows are committed, or keeps it for sweep().
 
         Raises NotReady if it has changed since it was read, or can't be moved: then it stays.
         """
         with self._claim(source) as claimed:
-            if self._folder == self._failed:
-                _remove_note(source.path)
-            if self._on_loaded is OnLoaded.ARCHIVE:
-                _move(claimed, self._archive, source.name)
+            if source.hides_writers:
+                self._keep(claimed, source)
             else:
-                os.unlink(claimed)
+                self._remove(claimed, source.name)
+
+    def sweep(self) -> float | None:
+        """Removes what was kept and has been quiet, puts back what has not; seconds until there is more."""
+        now = time.monotonic()
+        for kept in [kept for kept in self._kept.values() if kept.due <= now]:
+            del self._kept[kept.name]
+            try:
+                self._end(kept)
+            except FileNotFoundError:
+                continue  # its folder is away: what was claimed there is put back when it returns
+            except OSError:
+                self._kept[kept.name] = replace(kept, due=now + self._quiet_seconds)
+        return next((max(0.0, kept.due - now) for kept in self._kept.values()), None)
 
     def failed(self, source: Source, reason: str) -> str:
         """Sets a bad file aside with a note of the reason beside it; gives back its path."""
@@ -70,15 +99,40 @@ class Settler:
             return self._set_aside(taken, name, reason)
 
     def close(self) -> None:
-        """Leaves no private folder behind."""
+        """Waits for what is kept to have been quiet, once, and leaves no private folder behind."""
+        if self._kept:
+            last = max(kept.due for kept in self._kept.values())
+            time.sleep(max(0.0, last - time.monotonic()))
+            self.sweep()
         if self._private is not None:
             self._unlock()
             recover_claims(self._folder)
 
+    def _keep(self, claimed: str, source: Source) -> None:
+        stamp = _look_anew(claimed)
+        if not stamp.is_same_but_moved(source.stamp):
+            raise NotReady("it changed while it was claimed")
+        due = time.monotonic() + self._quiet_seconds
+        self._kept[source.name] = _Kept(claimed, source.name, stamp, due)
+
+    def _end(self, kept: _Kept) -> None:
+        if _look_anew(kept.path) == kept.stamp:
+            self._remove(kept.path, kept.name)
+        else:
+            move(kept.path, self._folder, kept.name)
+
+    def _remove(self, claimed: str, name: str) -> None:
+        if self._folder == self._failed:
+            _remove_note(os.path.join(self._folder, name))
+        if self._on_loaded is OnLoaded.ARCHIVE:
+            move(claimed, self._archive, name)
+        else:
+            os.unlink(claimed)
+
     def _set_aside(self, path: str, name: str, reason: str) -> str:
         os.makedirs(self._failed, exist_ok=True)
-        fits = len(os.fsencode(name)) <= _MAX_NAME
-        target = _move(path, self._failed, name if fits else next(_names_like(name)))
+        fits = len(os.fsencode(name)) <= MAX_NAME
+        target = move(path, self._failed, name if fits else next(names_like(name)))
         try:
             _write_note(target, reason)
             _sync_folder(self._failed)
@@ -99,6 +153,8 @@ class Settler:
     @contextmanager
     def _take(self, name: str) -> Iterator[str]:
         """Renames what has the name into the private folder, and back if something goes wrong."""
+        if name in self._kept:  # it would be replaced
+            raise NotReady("one of its name is not removed yet")
         with _not_ready():
             taken = os.path.join(self._claims(), name)
             os.rename(os.path.join(self._folder, name), taken)
@@ -106,7 +162,7 @@ class Settler:
                 yield taken
             except BaseException:
                 with suppress(FileNotFoundError):  # what went wrong is the reason, not what came of it
-                    put_back(taken, self._folder, name)
+                    move(taken, self._folder, name)
                 raise
 
     def _claims(self) -> str:
@@ -114,7 +170,7 @@ class Settler:
         if self._private is not None and not os.path.isdir(self._private[0]):
             self._unlock()  # else what was unmounted would be in use for ever
         if self._private is None:
-            self._private = _private_folder(self._folder)
+            self._private = private_folder(self._folder)
         return self._private[0]
 
     def _unlock(self) -> None:
@@ -134,55 +190,9 @@ class LeaveAlone:
     def failed_unread(self, name: str, reason: str) -> str:
         return name
 
+    def sweep(self) -> None: ...
 
-def recover_claims(folder: str) -> list[str]:
-    """Puts back what a killed process had claimed; gives back the names."""
-    claims = os.path.join(folder, CLAIMS)
-    names: list[str] = []
-    for entry in os.listdir(claims) if os.path.isdir(claims) else ():
-        with suppress(FileNotFoundError):  # another process was faster
-            names += _recover(os.path.join(claims, entry), folder)
-    return names
-
-
-def put_back(claimed: str, folder: str, name: str) -> str:
-    """Gives a claimed file its name back, or one like it if that is taken by now."""
-    return _move(claimed, folder, name)
-
-
-def _recover(claims: str, folder: str) -> list[str]:
-    lock = os.open(claims, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        names = [put_back(os.path.join(claims, name), folder, name) for name in os.listdir(claims)]
-        os.rmdir(claims)
-        return names
-    except BlockingIOError:
-        return []  # its process is alive
-    finally:
-        os.close(lock)
-
-
-def _private_folder(folder: str) -> tuple[str, int]:
-    """A new private folder, locked for as long as this process lives."""
-    while True:
-        claims = os.path.join(folder, CLAIMS, secrets.token_hex(8))
-        os.makedirs(claims, mode=0o700)
-        # A recovering process may remove the folder before it is locked: then it takes another one.
-        with suppress(FileNotFoundError):
-            return claims, _locked(claims)
-
-
-def _locked(claims: str) -> int:
-    """Its descriptor; raises FileNotFoundError if it is gone."""
-    lock = os.open(claims, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        os.stat(claims)
-        return lock
-    except BaseException:
-        os.close(lock)
-        raise
+    def close(self) -> None: ...
 
 
 def _check_same(claimed: str, source: Source) -> None:
@@ -193,34 +203,18 @@ def _check_same(claimed: str, source: Source) -> None:
         raise NotReady("a program has it open for writing")
 
 
-def _move(path: str, folder: str, name: str) -> str:
-    """Renames into a folder without ever replacing what is there; gives back the new path."""
-    for candidate in _candidates(name):
-        target = os.path.join(folder, candidate)
-        with suppress(FileExistsError):
-            rename_new(path, target)
-            return target
-    raise AssertionError("names never run out")
-
-
-def _candidates(name: str) -> Iterator[str]:
-    """The name itself, then names like it."""
-    yield name
-    yield from _names_like(name)
-
-
-def _names_like(name: str) -> Iterator[str]:
-    """Never the same twice, and no longer than a file system takes with the ending of a note."""
-    stem, dot, ending = name.rpartition(".json")
-    while True:
-        suffix = f"-{secrets.token_hex(4)}{dot}{ending}"
-        room = _MAX_NAME - len(os.fsencode(suffix))
-        yield os.fsdecode(os.fsencode(stem)[:room]) + suffix if room > 0 else secrets.token_hex(8) + ".json"
+def _look_anew(path: str) -> Stamp:
+    """Opened for it: that is when a network file system asks its server again."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return Stamp.of(os.fstat(fd))
+    finally:
+        os.close(fd)
 
 
 def _write_note(target: str, reason: str) -> None:
     """The reason, beside the file: what the ledger says, for who has only the folder."""
-    with open(target + _NOTE_ENDING, "w", encoding="utf-8", errors="backslashreplace") as file:
+    with open(target + NOTE_ENDING, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(reason + "\n")
         file.flush()
         os.fsync(file.fileno())
@@ -236,7 +230,7 @@ def _take_back(target: str, path: str) -> None:
 def _remove_note(target: str) -> None:
     """Before its file goes, so that a kill in between leaves the file, not the note."""
     with suppress(FileNotFoundError):
-        os.unlink(target + _NOTE_ENDING)
+        os.unlink(target + NOTE_ENDING)
 
 
 def _sync_folder(folder: str) -> None:

@@ -120,7 +120,10 @@ def _serve(pipe: "_Pipe", start: Start, cells: Cells) -> None:
     loader = _Loader(start, Pulse(cells))
     with suppress(EOFError, ConnectionError):  # the daemon has no more for it, or is gone
         while True:
+            while not pipe.poll(loader.rest()):
+                pass
             pipe.send(loader.load(pipe.recv()))
+    loader.close()
 
 
 class _Loader:
@@ -144,6 +147,13 @@ class _Loader:
         # Cycles of what failed before hold the rows of a chunk, and by themselves are hardly ever collected.
         gc.collect()
         return failure
+
+    def rest(self) -> float | None:
+        return self._processor.rest() if self._processor else None
+
+    def close(self) -> None:
+        if self._processor:
+            self._processor.close()
 
 
 def _kind(error: Exception) -> str:

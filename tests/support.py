@@ -233,6 +233,12 @@ class Daemon:
         return query(self.url, statement, values)
 
 
+class Unprivileged(Daemon):
+    """Of root's files it is the owner; to those of others it has no more right than another user."""
+
+    prefix = ("setpriv", "--bounding-set=-lease,-dac_override,-dac_read_search", "--inh-caps=-all")
+
+
 def _debian_binaries() -> Path | None:
     """Debian's server, the newest; CI must have one."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))

@@ -47,7 +47,7 @@ def test_without_settings_all_have_their_defaults(home: Path) -> None:
     assert settings.data_folder == home / "data"
     assert settings.outside_database is None
     assert settings.workers == os.cpu_count()
-    assert (settings.rescan_seconds, settings.settle_seconds) == (5, 30)
+    assert (settings.rescan_seconds, settings.settle_seconds, settings.quiet_seconds) == (5, 30, 1)
     assert settings.observer is ObserverKind.NATIVE
     assert settings.on_loaded is OnLoaded.DELETE
     assert settings.max_file_bytes == 10 * 1024**3
@@ -61,6 +61,7 @@ def test_without_settings_all_have_their_defaults(home: Path) -> None:
         ("WORKERS", "3", "workers", 3),
         ("RESCAN_SECONDS", "0.5", "rescan_seconds", 0.5),
         ("SETTLE_SECONDS", "86400", "settle_seconds", 86_400),
+        ("QUIET_SECONDS", "2.5", "quiet_seconds", 2.5),
         ("OBSERVER", "polling", "observer", ObserverKind.POLLING),
         ("OBSERVER", "off", "observer", ObserverKind.OFF),
         ("MAX_FILE_BYTES", "1", "max_file_bytes", 1),
@@ -88,6 +89,7 @@ def test_each_setting_can_be_set(
         ("RESCAN_SECONDS", "inf", "less than or equal to 86400"),
         ("SETTLE_SECONDS", "86401", "less than or equal to 86400"),
         ("SETTLE_SECONDS", "soon", "a valid number"),
+        ("QUIET_SECONDS", "0", "greater than 0"),
         ("OBSERVER", "inotify", "'native', 'polling' or 'off'"),
         ("ON_LOADED", "keep", "'delete' or 'archive'"),
         ("MAX_FILE_BYTES", "0", "greater than or equal to 1"),

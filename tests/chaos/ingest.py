@@ -14,9 +14,10 @@ import watcher.scan
 from commands.workers import StartWorker
 from db.connection import Database
 from processing.batch import Outcome, Work
+from processing.claims import recover_claims
 from processing.errors import DatabaseUnavailable, NotReady
 from processing.processor import Processor
-from processing.settle import OnLoaded, recover_claims
+from processing.settle import OnLoaded
 
 _MAX_SHARED_BYTES = 200_000
 

@@ -222,6 +222,42 @@ def test_a_waiting_file_is_tried_just_when_it_has_settled(clock: Clock) -> None:
     assert moments == pytest.approx([0.2, 0.6, 1, 2.6])
 
 
+def hidden(name: str, stamp: Stamp) -> Outcome:
+    return Outcome(name, "waiting", stamp=stamp, hides_writers=True)
+
+
+def test_files_whose_writers_are_hidden_are_tried_just_when_they_have_been_quiet(clock: Clock) -> None:
+    backlog = Backlog(settle_seconds=60, longest_delay=5, quiet_seconds=1.5)
+    backlog.see(numbered(10_000))
+    while batch := take(backlog):
+        assert all(work.quiet is None for work in batch)
+        for work in batch:
+            backlog.settle(hidden(work.name, STAMP))
+    assert clock.go_to(backlog.next_due()) == pytest.approx(1.5)
+    tried = [work for _ in range(20) for work in take(backlog)]
+    assert len(tried) == 10_000 and all(work.quiet == STAMP for work in tried)
+
+
+def test_a_file_that_changes_has_to_be_quiet_anew(backlog: Backlog, clock: Clock) -> None:
+    backlog.see(["a"])
+    touched = Stamp(STAMP.device, STAMP.inode, STAMP.size, STAMP.mtime_ns, STAMP.ctime_ns + 1)
+    for stamp in (STAMP, touched, OTHER):
+        (work,) = take(backlog)
+        assert work.quiet != stamp
+        backlog.settle(hidden("a", stamp))
+        assert clock.go_to(backlog.next_due()) == pytest.approx(1)
+    assert [work.quiet for work in take(backlog)] == [OTHER]
+
+
+def test_a_loaded_file_that_could_not_be_removed_needs_no_quiet_to_be_tried(
+    backlog: Backlog, clock: Clock
+) -> None:
+    backlog.see(["a"])
+    take(backlog)
+    backlog.settle(Outcome("a", "loaded", stamp=STAMP, ended=Ended(STAMP), hides_writers=True))
+    assert clock.go_to(backlog.next_due()) == pytest.approx(0.2)
+
+
 def test_a_scan_forgets_what_somebody_else_took(backlog: Backlog) -> None:
     backlog.see(["ready", "waiting"])
     come_back(backlog, "waiting")

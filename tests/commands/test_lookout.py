@@ -180,3 +180,17 @@ def test_what_a_dead_worker_had_claimed_is_put_back_and_told(folder: Path) -> No
     names = lookout.scan()
     assert names == ["a\n.json"]
     assert told.lines == [("recovered", {"file": "a\\n.json", "reason": "a worker died with it in hand"})]
+
+
+def test_what_is_passed_over_is_told_once_and_again_when_it_comes_back(folder: Path) -> None:
+    told = Told()
+    lookout, _ = look(folder, told)
+    stray = folder / ".claimed" / "stray"
+    stray.parent.mkdir()
+    drop(folder, "a.json", b"{}")
+    for _ in range(2):
+        stray.touch()
+        assert [lookout.scan() for _ in range(3)] == 3 * [["a.json"]]
+        stray.unlink()
+        assert lookout.scan() == ["a.json"]
+    assert told.lines == 2 * [("passed over", {"path": str(stray), "reason": "Not a directory"})]

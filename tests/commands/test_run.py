@@ -1,21 +1,26 @@
 """The main job from its start to its exit code: folders, --once, the embedded database."""
 
+import errno
 import fcntl
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+import watcher.scan
 from commands.outage import GaveUp
 from commands.run import run
 from config import Settings
 from db.connection import Database
 from db.keeper import open_lock, try_lock
-from tests.support import Daemon, Server, detections, drop, event, report, statuses, until
+from tests.processing.support import give_to_other_user
+from tests.support import Daemon, Server, Unprivileged, detections, drop, event, report, statuses, until
 
 GOOD = statuses(report())
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")
 NOWHERE = "postgresql://127.0.0.1:1/d"
 
 
@@ -58,6 +63,57 @@ def test_a_database_that_is_not_utf_8_is_refused(
     told = f"error: the database {name} is {encoding}: make one with ENCODING 'UTF8'"
     assert (done.returncode, done.stderr.splitlines()[-1]) == (2, told)
     assert daemon.left() == ["vehicles_status_1.json"]
+
+
+@pytest.fixture
+def unprivileged(tmp_path: Path, database: Database) -> Daemon:
+    daemon = Unprivileged(tmp_path, database.url)
+    (daemon.incoming / ".claimed").mkdir(parents=True)
+    return daemon
+
+
+@needs_root
+@pytest.mark.parametrize("name", [".claimed", "failed"])
+@pytest.mark.parametrize("mode", [0o755, 0o700])
+def test_a_folder_of_another_user_is_told(unprivileged: Daemon, name: str, mode: int) -> None:
+    folder = unprivileged.incoming / name
+    folder.mkdir(exist_ok=True)
+    give_to_other_user(folder)
+    folder.chmod(mode)
+    assert once(unprivileged) == 2
+    assert (
+        unprivileged.log() == f"error: can't read and write the folder {folder}: it is of the user nobody\n"
+    )
+
+
+@needs_root
+def test_a_folder_of_a_user_without_a_name_is_told(unprivileged: Daemon) -> None:
+    os.chown(unprivileged.incoming, 4242, 4242)
+    unprivileged.incoming.chmod(0o755)
+    assert once(unprivileged) == 2
+    assert unprivileged.log().endswith(": it is of the user 4242\n")
+
+
+def test_a_file_in_the_place_of_the_folder_of_claims_is_told(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path, NOWHERE)
+    daemon.incoming.mkdir()
+    (daemon.incoming / ".claimed").touch()
+    done = daemon.command("--once")
+    assert done.returncode == 2
+    assert done.stderr == f"error: {daemon.incoming}/.claimed has to be a folder\n"
+
+
+@needs_root
+def test_what_is_passed_over_keeps_no_file_from_being_loaded(unprivileged: Daemon) -> None:
+    claims = unprivileged.incoming / ".claimed"
+    (claims / "file").touch()
+    (claims / "nobody's").mkdir(mode=0o700)
+    give_to_other_user(claims / "nobody's")
+    for number in range(3):
+        unprivileged.drop(f"vehicles_status_{number}.json", statuses(report(number)))
+    assert once(unprivileged) == 0
+    assert unprivileged.left() == [] and unprivileged.log().count(" passed over ") == 2
+    assert unprivileged.rows("SELECT count(*) FROM mobileye_data.vehicle_status_history") == [(3,)]
 
 
 # --once -------------------------------------------------------------------------------------------
@@ -122,6 +178,23 @@ def test_once_ends_with_1_if_a_file_can_not_be_loaded_yet(daemon: Daemon) -> Non
         assert once(daemon) == 1
     assert last_line(daemon) == "loaded=1 duplicate=0 failed=0 waiting=1 rows=1 rejected=0"
     assert daemon.left() == ["vehicles_status_open.json"]
+
+
+@pytest.mark.parametrize("good_scans", [0, 1])
+def test_once_ends_with_1_if_it_can_not_list_the_folder_at_first_or_at_last(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch, good_scans: int
+) -> None:
+    drop(tmp_path, "vehicles_status_1.json", GOOD)
+    listings = iter([watcher.scan.waiting(str(tmp_path))][:good_scans])
+
+    def waiting(folder: str) -> list[str]:
+        with suppress(StopIteration):
+            return next(listings)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(watcher.scan, "waiting", waiting)
+    settings = Settings(watch_folder=tmp_path, failed_folder=tmp_path / "failed", database_url=database.url)
+    assert run(settings, once=True) == 1
 
 
 def test_once_gives_up_a_database_that_is_not_there(

@@ -18,7 +18,7 @@ from processing.text import open_text
 from tests.support import ROOT
 
 MAX_BYTES = 1024**3
-_OTHER_USER = 65534
+OTHER_USER = 65534
 
 
 class Reading(Struct):
@@ -84,6 +84,11 @@ def own_peak() -> int:
     return int(status.partition("VmHWM:")[2].split()[0]) // 1024
 
 
+def give_to_other_user(path: Path) -> None:
+    if os.geteuid() == 0:
+        os.chown(path, OTHER_USER, OTHER_USER)
+
+
 def as_other_user(action: Callable[[], Any]) -> str:
     """What the action returns or raises, as text, in a child with no right to what is root's."""
     if os.geteuid() != 0:
@@ -92,8 +97,8 @@ def as_other_user(action: Callable[[], Any]) -> str:
     child = os.fork()
     if child == 0:
         os.setgroups([])
-        os.setgid(_OTHER_USER)
-        os.setuid(_OTHER_USER)
+        os.setgid(OTHER_USER)
+        os.setuid(OTHER_USER)
         os.write(writing, _told(action).encode())
         os._exit(0)
     os.close(writing)

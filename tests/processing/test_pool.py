@@ -51,6 +51,10 @@ class Actor:
     def load(self, batch: list[Work]) -> list[Outcome]:
         return [self._act(*work.name.split()) for work in batch]
 
+    def rest(self) -> None: ...
+
+    def close(self) -> None: ...
+
     def _act(self, what: str, value: str = "") -> Outcome:
         if what in ERRORS:
             raise ERRORS[what]("because of secret rows" if what == "fault" else value)

@@ -1427,3 +1427,54 @@ def test_a_key_that_comes_twice_is_no_fault(loader: Loader, sized: None) -> None
     content = BOTH_KINDS[S].replace(b'"v50"', b'"v50","vehicle_id":"v50"')
     outcome = loader.load_one(f"{S}1.json", content)
     assert (outcome.state, outcome.reason, counts(outcome)) == ("loaded", "", (100, 99, 0, 1))
+
+
+# Where nobody can tell who writes ------------------------------------------------------------------
+
+
+@pytest.fixture
+def hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a network file system."""
+    monkeypatch.setattr("processing.reader.is_remote", lambda fd: True)
+
+
+@pytest.mark.usefixtures("hidden")
+def test_a_file_whose_writers_are_hidden_is_read_when_it_has_been_quiet(loader: Loader) -> None:
+    first = loader.load_one(f"{S}1.json", statuses(report(1)))
+    assert (first.state, first.hides_writers) == ("waiting", True)
+    assert first.reason == "it has not been unchanged for long enough (QUIET_SECONDS)"
+    with (loader.incoming / f"{S}1.json").open("ab") as file:
+        file.write(b" ")
+    (second,) = loader.processor.load([Work(f"{S}1.json", quiet=first.stamp)])
+    assert second.state == "waiting" and second.stamp != first.stamp
+    (third,) = loader.processor.load([Work(f"{S}1.json", quiet=second.stamp)])
+    assert (third.state, third.ended, loader.count(HISTORY)) == ("loaded", None, 1)
+    assert loader.left() == [] and 0 < (loader.processor.rest() or 0) <= 1
+    loader.processor.close()
+    assert loader.processor.rest() is None and not os.listdir(loader.incoming / ".claimed")
+
+
+@pytest.mark.usefixtures("hidden")
+def test_a_file_whose_writers_are_hidden_is_bad_only_when_it_has_settled(loader: Loader) -> None:
+    name = f"{S}1.json"
+    stamp = loader.load_one(name, b'{"vehicle_status": [}').stamp
+    (outcome,) = loader.processor.load([Work(name, quiet=stamp)])
+    assert outcome.state == "waiting" and "expected valid JSON" in outcome.reason
+    assert loader.left() == [name] and loader.count("ingested_files") == 0
+    (outcome,) = loader.processor.load([Work(name, quiet=stamp, settled=stamp)])
+    assert outcome.state == "failed" and loader.left() == []
+
+
+@pytest.mark.usefixtures("hidden")
+def test_a_file_whose_writers_are_hidden_is_removed_though_it_could_not_be_at_first(loader: Loader) -> None:
+    name = f"{S}1.json"
+    first = loader.load_one(name, statuses(report(1)))
+    (outcome,) = loader.processor.load([Work(name, quiet=first.stamp)])
+    drop(loader.incoming, name, statuses(report(2)))
+    second = loader.processor.load([Work(name)])[0].stamp
+    (outcome,) = loader.processor.load([Work(name, quiet=second)])
+    assert (outcome.state, outcome.reason) == ("loaded", "one of its name is not removed yet")
+    loader.processor.close()
+    (outcome,) = loader.processor.load([Work(name, ended=outcome.ended)])
+    loader.processor.close()
+    assert (outcome.state, loader.left(), loader.count(HISTORY)) == ("duplicate", [], 2)

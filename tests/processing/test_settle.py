@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,11 +17,13 @@ from typing import Any
 
 import pytest
 
+import processing.settle
 from processing import rename
+from processing.claims import CLAIMS, recover_claims
 from processing.errors import NotReady
-from processing.reader import Source, open_source
-from processing.settle import CLAIMS, OnLoaded, Settler, recover_claims
-from tests.processing.support import WRITER, as_other_user, beside
+from processing.reader import Source, Stamp, open_source
+from processing.settle import OnLoaded, Settler
+from tests.processing.support import WRITER, as_other_user, beside, give_to_other_user
 from tests.support import ROOT
 
 NAME = "vehicles_status_1.json"
@@ -340,7 +343,7 @@ def test_a_target_that_cannot_be_written_keeps_the_file(
     open_folders: Folders, end: End, on_loaded: OnLoaded
 ) -> None:
     open_folders.incoming.chmod(0o777)
-    open_folders.put().chmod(0o666)
+    give_to_other_user(open_folders.put())
 
     def settle() -> None:
         with open_source(str(open_folders.incoming), NAME) as source:
@@ -463,6 +466,132 @@ def test_a_new_name_is_never_taken_from_another_file(
     assert contents(folders.incoming) == {"b.json": b"b", "c.json": b"a"}
 
 
+# Where nobody can tell who writes ------------------------------------------------------------------
+
+
+@pytest.fixture
+def hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a network file system."""
+    monkeypatch.setattr("processing.reader.is_remote", lambda fd: True)
+
+
+def quick(folders: Folders, on_loaded: OnLoaded = OnLoaded.DELETE, seconds: float = 0.01) -> Settler:
+    return Settler(str(folders.incoming), str(folders.failed), str(folders.archive), on_loaded, seconds)
+
+
+def settle(folders: Folders, settler: Settler, name: str = NAME) -> None:
+    with open_source(str(folders.incoming), name) as source:
+        settler.loaded(source)
+
+
+def sweep(settler: Settler) -> None:
+    """Until nothing is kept."""
+    while (seconds := settler.sweep()) is not None:
+        time.sleep(seconds)
+
+
+@pytest.mark.usefixtures("hidden")
+@pytest.mark.parametrize("on_loaded", OnLoaded)
+def test_a_loaded_file_is_kept_claimed_until_it_has_been_quiet(folders: Folders, on_loaded: OnLoaded) -> None:
+    settler = quick(folders, on_loaded, seconds=60)
+    folders.put()
+    settle(folders, settler)
+    assert 0 < (settler.sweep() or 0) <= 60
+    assert [path.name for path in claimed(folders.incoming)] == [NAME]
+    assert contents(folders.incoming) == contents(folders.archive) == {}
+    settler = quick(folders, on_loaded)
+    folders.put(b"other")
+    settle(folders, settler)
+    sweep(settler)
+    assert [path.read_bytes() for path in claimed(folders.incoming)] == [b"old"]
+    assert contents(folders.archive) == ({NAME: b"other"} if on_loaded is OnLoaded.ARCHIVE else {})
+
+
+@pytest.mark.usefixtures("hidden")
+@pytest.mark.parametrize("on_loaded", OnLoaded)
+@pytest.mark.parametrize("close", [False, True])
+def test_what_is_written_through_an_open_descriptor_makes_it_new_work(
+    folders: Folders, on_loaded: OnLoaded, close: bool
+) -> None:
+    settler = quick(folders, on_loaded)
+    with folders.put().open("ab") as file:
+        settle(folders, settler)
+        file.write(b" and more")
+    if close:
+        settler.close()
+    else:
+        sweep(settler)
+    assert contents(folders.incoming) == {NAME: b"old and more"}
+    assert contents(folders.archive) == {} and claimed(folders.incoming) == []
+
+
+@pytest.mark.usefixtures("hidden")
+def test_what_is_written_just_before_it_is_kept_makes_it_new_work(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = processing.settle._look_anew
+
+    def look_late(path: str) -> Stamp:
+        with open(path, "ab") as file:
+            file.write(b" and more")
+        return look(path)
+
+    monkeypatch.setattr(processing.settle, "_look_anew", look_late)
+    folders.put()
+    with pytest.raises(NotReady, match="it changed while it was claimed"):
+        settle(folders, quick(folders))
+    assert contents(folders.incoming) == {NAME: b"old and more"}
+
+
+@pytest.mark.usefixtures("hidden")
+def test_a_second_file_of_the_name_never_takes_the_place_of_one_that_is_kept(folders: Folders) -> None:
+    settler = quick(folders)
+    with folders.put(b"first").open("ab") as file:
+        settle(folders, settler)
+        folders.put(b"second")
+        with pytest.raises(NotReady, match="one of its name is not removed yet"):
+            settle(folders, settler)
+        file.write(b" and more")
+    sweep(settler)
+    found = contents(folders.incoming)
+    assert found.pop(NAME) == b"second" and list(found.values()) == [b"first and more"]
+
+
+@pytest.mark.usefixtures("hidden")
+def test_closing_waits_once_for_all_that_is_kept(folders: Folders) -> None:
+    settler = quick(folders, seconds=0.1)
+    for number in range(20):
+        folders.put(name=f"{number}.json")
+        settle(folders, settler, f"{number}.json")
+    settler.close()
+    assert contents(folders.incoming) == {} and os.listdir(folders.incoming / CLAIMS) == []
+
+
+@pytest.mark.usefixtures("hidden")
+def test_what_is_kept_goes_with_its_folder(folders: Folders) -> None:
+    settler = quick(folders)
+    folders.put()
+    settle(folders, settler)
+    folders.incoming.rename(folders.incoming.with_name("away"))
+    sweep(settler)
+    assert len(claimed(folders.incoming.with_name("away"))) == 1
+
+
+@pytest.mark.usefixtures("hidden")
+def test_what_can_not_be_removed_is_kept_and_tried_again(folders: Folders) -> None:
+    settler = quick(folders, OnLoaded.ARCHIVE)
+    folders.archive.rmdir()
+    folders.archive.write_bytes(b"no folder")
+    folders.put()
+    settle(folders, settler)
+    time.sleep(0.01)
+    assert settler.sweep() is not None
+    folders.archive.unlink()
+    folders.archive.mkdir()
+    sweep(settler)
+    assert contents(folders.archive) == {NAME: b"old"} and claimed(folders.incoming) == []
+
+
 # Claims of processes that died --------------------------------------------------------------------
 
 #: Claims a file and stops where it would delete it.
@@ -512,6 +641,58 @@ def test_a_file_that_took_the_name_of_a_claim_keeps_it(folders: Folders) -> None
 def test_there_is_nothing_to_recover_in_a_new_folder(folders: Folders) -> None:
     assert recover_claims(str(folders.incoming)) == []
     assert recover_claims(str(folders.incoming / "none")) == []
+
+
+class PassedOver(dict[str, str]):
+    def __call__(self, path: str, error: OSError) -> None:
+        self[Path(path).name] = os.strerror(error.errno or 0)
+
+
+def test_what_is_no_private_folder_keeps_nothing_else_from_being_put_back(folders: Folders) -> None:
+    claims, elsewhere = folders.incoming / CLAIMS, folders.incoming.with_name("elsewhere")
+    for folder in (claims / "dead", elsewhere):
+        folder.mkdir(parents=True)
+        (folder / NAME).write_bytes(b"claimed")
+    (claims / "file").touch()
+    os.mkfifo(claims / "fifo")
+    (claims / "link").symlink_to(elsewhere)
+    passed_over = PassedOver()
+    assert recover_claims(str(folders.incoming), passed_over) == [str(folders.incoming / NAME)]
+    assert passed_over == dict.fromkeys(["file", "fifo", "link"], "Not a directory")
+    assert os.listdir(elsewhere) == [NAME]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")
+@pytest.mark.parametrize("mode", [0o700, 0o755])
+def test_the_claims_of_another_user_keep_nothing_else_from_being_put_back(
+    open_folders: Folders, mode: int
+) -> None:
+    """Root's folder, which that user may not read, or may not take files out of."""
+    open_folders.incoming.chmod(0o777)
+    claims = open_folders.incoming / CLAIMS
+    for name in ("root's", "own"):
+        (claims / name).mkdir(parents=True)
+        (claims / name / f"{name}.json").write_bytes(b"claimed")
+    (claims / "root's").chmod(mode)
+    give_to_other_user(claims / "own")
+    give_to_other_user(claims)
+    passed_over = PassedOver()
+
+    def recover() -> tuple[list[str], dict[str, str]]:
+        return [
+            Path(path).name for path in recover_claims(str(open_folders.incoming), passed_over)
+        ], passed_over
+
+    stays = "root's" if mode == 0o700 else "root's.json"
+    assert as_other_user(recover) == str((["own.json"], {stays: "Permission denied"}))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")
+def test_a_folder_of_claims_that_can_not_be_read_is_passed_over(open_folders: Folders) -> None:
+    (open_folders.incoming / CLAIMS).mkdir(mode=0o700)
+    passed_over = PassedOver()
+    recovered = as_other_user(lambda: (recover_claims(str(open_folders.incoming), passed_over), passed_over))
+    assert recovered == str(([], {CLAIMS: "Permission denied"}))
 
 
 def test_two_that_recover_never_lose_or_double_a_file(folders: Folders) -> None:

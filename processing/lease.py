@@ -1,0 +1,72 @@
+"""Whether a program has a file open for writing, as far as the system can tell."""
+
+import ctypes
+import errno
+import fcntl
+import sys
+from contextlib import suppress
+from enum import Enum
+
+
+class Writers(Enum):
+    """What the system says of a file's writers."""
+
+    NONE = "none"
+    SOME = "some"
+    UNKNOWN = "unknown"
+
+
+#: File systems that answer for this machine alone, or refuse a lease though nobody writes, by f_type
+#: (statfs(2)).
+REMOTE = {
+    0x00006969: "nfs",
+    0xFF534D42: "cifs",
+    0xFE534D42: "smb2",
+    0x0000517B: "smb",
+    0x65735546: "fuse",
+    0x01021997: "9p",
+    0x00C36400: "ceph",
+    0x5346414F: "afs",
+    0x6B414653: "kafs",
+    0x73757245: "coda",
+    0x0BD00BD0: "lustre",
+    0x01161970: "gfs2",
+    0x7461636F: "ocfs2",
+    0x47504653: "gpfs",
+    0x786F4256: "vboxsf",
+    0xBACBACBC: "vmhgfs",
+}
+
+
+class _Statfs(ctypes.Structure):
+    """Its first field is longer on most machines; there these are its lower half. The rest is not read."""
+
+    _fields_ = (("f_type", ctypes.c_uint32), ("rest", ctypes.c_byte * 508))
+
+
+_fstatfs = ctypes.CDLL(None).fstatfs
+_fstatfs.argtypes = (ctypes.c_int, ctypes.POINTER(_Statfs))
+
+
+def writers(fd: int) -> Writers:
+    """By a read lease, refused while any process has the file open for writing (fcntl(2), F_SETLEASE).
+
+    Unknown where the system has no leases, and to who is neither the file's owner nor root.
+    """
+    if not hasattr(fcntl, "F_SETLEASE"):
+        return Writers.UNKNOWN
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        return Writers.SOME if error.errno in (errno.EAGAIN, errno.EBUSY) else Writers.UNKNOWN
+    with suppress(OSError):  # then it is given up when the file is closed
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return Writers.NONE
+
+
+def is_remote(fd: int) -> bool:
+    """Whether the file is where a lease says nothing of writers; the system's Python has no f_type."""
+    if sys.platform != "linux":
+        return False
+    status = _Statfs()
+    return _fstatfs(fd, status) != 0 or status.f_type in REMOTE
