@@ -9,7 +9,6 @@ from msgspec.json import Decoder
 
 from processing.fields import (
     Invalid,
-    check_repeats,
     check_text,
     check_year,
     count_keys,
@@ -119,7 +118,6 @@ def flawless(item: Any) -> tuple[list[Record], int]:
             Detection(vehicle_id, time, counted.object_type, counted.object_value, None)
             for counted in event.detections
         ], keys
-    check_repeats(item)
     shared = shared_fields(item)
     return [
         detection(vehicle_id, time, counted, source, shared)
@@ -180,7 +178,6 @@ def read_header(item: Any) -> tuple[Header, dict[str, Any]]:
         raise translate(error) from None
     check_text(header.vehicle_id, ".vehicle_id")
     check_year(header.detection_time, ".detection_time")
-    check_repeats(item, without="detections")
     return header, shared_fields(item)
 
 
@@ -191,13 +188,14 @@ def read_detection(header: Header, source: Any, shared: Mapping[str, Any]) -> Re
     except ValidationError as error:
         raise translate(error) from None
     check_text(counted.object_type, ".object_type")
-    check_repeats(source)
     return detection(header.vehicle_id, header.detection_time, counted, source, shared)
 
 
-def alone(item: Mapping[str, Any], source: Any) -> dict[str, Any]:
+def alone(item: dict[str, Any], source: Any) -> dict[str, Any]:
     """The event as if it held this one detection: it can be loaded again by itself."""
-    return {**item, "detections": [source]}
+    event = type(item)()
+    event.update(item, detections=[source])
+    return event
 
 
 def origin(parsed: Parsed, offset: int) -> tuple[str, Any]:

@@ -1,6 +1,5 @@
 """Reads one document, an object with one array in it, as a stream of parsed elements."""
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from decimal import InvalidOperation
@@ -11,6 +10,7 @@ from ijson.backends import yajl2_c
 from ijson.common import JSONError
 from ijson.utils import sendable_list
 
+from processing.digits import LongIntegers
 from processing.errors import BadFile, Incomplete
 from processing.fields import UniqueKeys
 from processing.kinds import KINDS, kind_of_key, kind_of_name
@@ -23,23 +23,17 @@ from processing.windows import HEAD, Windows
 #: Opens the text from its beginning; called again to find where a syntax error stands.
 OpenText = Callable[[], Readable]
 
-_LONG_NUMBER = re.compile(rb"[0-9]{1000}")
-
 
 class RepeatedKey(Exception):
     """An object of the document has a key twice: it must be read carefully."""
-
-
-class Overflow(Exception):
-    """A number is beyond 64 bits: the document must be read carefully."""
 
 
 class Document:
     """One pass over a document, whose kind is known from the start.
 
     What is exactly as documented is read by windows; from the first window on that is not, the parser
-    takes over, which knows what to say of anything. A careful pass tells repeated keys and keeps
-    numbers of any size, at twice the time.
+    takes over, which knows what to say of anything. A careful pass tells repeated keys, at twice the
+    time.
     """
 
     def __init__(self, name: str, open_text: OpenText, *, careful: bool) -> None:
@@ -54,7 +48,7 @@ class Document:
         """The elements of the array, in order.
 
         Raises BadFile, Incomplete or NotReady at the place that is wrong, after the elements before
-        them; RepeatedKey or Overflow if only a careful pass can read it.
+        them; RepeatedKey if only a careful pass can read it.
         """
         windows = Windows(self._head, self._text, self.kind)
         if not self._careful:
@@ -63,7 +57,7 @@ class Document:
             yield from islice(self._parsed_one_by_one(), windows.elements, None)
 
     def _parsed_one_by_one(self) -> Iterator[Parsed]:
-        self._checked = _Checked(self._open_text(), self._careful)
+        self._checked = _Checked(self._open_text())
         keys = 1
         for parsed in self.kind.parse(self._elements()):
             keys += parsed.keys
@@ -73,8 +67,7 @@ class Document:
             raise RepeatedKey
 
     def _elements(self) -> Iterator[Any]:
-        # use_float: otherwise an integer of more than 4,300 digits crashes the process.
-        options = {"map_type": UniqueKeys} if self._careful else {"use_float": True}
+        options = {"map_type": UniqueKeys} if self._careful else {}
         count = 0
         try:
             for element in yajl2_c.items(self._checked, f"{self._key}.item", buf_size=CHUNK_BYTES, **options):
@@ -97,13 +90,13 @@ class Document:
         found = _describe(events)
         if found:
             raise BadFile(f"expected one array under one of the keys {_known_keys()}, got {found}")
-        self._checked = _Checked(self._open_text(), self._careful)
+        self._checked = _Checked(self._open_text())
         self._parse_for_error()
-        raise BadFile(f"expected one of the keys {_known_keys()} in the first {CHUNK_BYTES} bytes")
+        raise BadFile(f"expected one of the keys {_known_keys()} in the first {CHUNK_BYTES} bytes, got none")
 
     def _parse_for_error(self) -> None:
         try:
-            for _ in yajl2_c.basic_parse(self._checked, use_float=True, buf_size=CHUNK_BYTES):
+            for _ in yajl2_c.basic_parse(self._checked, buf_size=CHUNK_BYTES):
                 pass
         except (JSONError, UnicodeDecodeError) as error:
             self._refuse(error, 0)
@@ -111,8 +104,6 @@ class Document:
     def _refuse(self, error: Exception, count: int) -> NoReturn:
         """What the parser has found, with its place; never the text around it, which may be secret."""
         complaint = _complaint(error)
-        if complaint.endswith("overflow") and not self._careful:
-            raise Overflow from None
         if self._checked.has_ended:
             raise Incomplete(f"it ends in the middle, after {count} whole elements") from None
         offset = find_offset(self._open_text, self._checked.chunk_start)
@@ -121,39 +112,27 @@ class Document:
 
 
 class _Checked:
-    """The text on its way to the parser: held to its structure, chunk by chunk."""
+    """The text on its way to the parser: held to its structure, chunk by chunk.
 
-    def __init__(self, text: Readable, careful: bool) -> None:
+    Its integers are never so long that they crash the parser.
+    """
+
+    def __init__(self, text: Readable) -> None:
         self.structure = Structure()
-        self.chunk_start = 0
+        self.chunk_start = self.chunk_end = 0
         self.has_ended = False
         self._text = text
-        self._numbers = _ShortNumbers() if careful else None
-        self._next_start = 0
+        self._integers = LongIntegers()
 
     def read(self, size: int = -1, /) -> bytes:
         if size == 0:  # ijson asks so whether it gets bytes
             return b""
         chunk = self._text.read(size)
         self.has_ended = not chunk
-        self.chunk_start, self._next_start = self._next_start, self._next_start + len(chunk)
+        self.chunk_start, self.chunk_end = self.chunk_end, self.chunk_end + len(chunk)
+        opening = self.structure.opening
         self.structure.feed(chunk)
-        if self._numbers:
-            self._numbers.feed(chunk)
-        return chunk
-
-
-class _ShortNumbers:
-    """Refuses what would crash the parser where it makes whole integers of any length."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def feed(self, chunk: bytes) -> None:
-        text = self._rest + chunk
-        if _LONG_NUMBER.search(text):
-            raise BadFile("expected numbers of at most 1000 digits, got a longer one")
-        self._rest = text[-1000:]
+        return self._integers.feed(chunk, opening, self.structure)
 
 
 def find_offset(open_text: OpenText, chunk_start: int) -> int:
@@ -161,24 +140,19 @@ def find_offset(open_text: OpenText, chunk_start: int) -> int:
 
     In two steps, since the parser looks at a long string again from its beginning for each piece of it.
     """
-    return _last_good(open_text(), _last_good(open_text(), chunk_start, 256), 1)
+    return _last_good(_Checked(open_text()), _last_good(_Checked(open_text()), chunk_start, 256), 1)
 
 
-def _last_good(text: Readable, start: int, step: int) -> int:
+def _last_good(text: _Checked, start: int, step: int) -> int:
     """How far the parser gets: to the start, and from there in steps of so many bytes."""
-    parser = yajl2_c.basic_parse_coro(_Nowhere(), use_float=True)
-    offset = 0
+    parser = yajl2_c.basic_parse_coro(_Nowhere())
     with suppress(JSONError, UnicodeDecodeError):
-        while offset < start:
-            chunk = text.read(min(CHUNK_BYTES, start - offset))
-            parser.send(chunk)
-            offset += len(chunk)
-        chunk = text.read(CHUNK_BYTES)
-        for begin in range(0, len(chunk), step):
-            piece = chunk[begin : begin + step]
-            parser.send(piece)
-            offset += len(piece)
-    return offset
+        while text.chunk_end < start:
+            parser.send(text.read(min(CHUNK_BYTES, start - text.chunk_end)))
+        while text.chunk_end < start + CHUNK_BYTES and not text.has_ended:
+            parser.send(text.read(step))
+        return text.chunk_end
+    return text.chunk_start
 
 
 class _Nowhere:

@@ -9,7 +9,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from processing.batch import Ended, Outcome, State, Work
-from processing.document import Document, Overflow, RepeatedKey
+from processing.document import Document, RepeatedKey
 from processing.errors import BadFile, Gone, Incomplete, NotReady, Spoils, TooLarge, TryAgain
 from processing.names import printable
 from processing.reader import MAX_SHARED_BYTES, Source, open_source
@@ -139,7 +139,7 @@ class Processor:
         with file.judged():
             try:
                 _repeated(lambda: self._stream(file, careful=False))
-            except (RepeatedKey, Overflow):
+            except RepeatedKey:
                 _repeated(lambda: self._stream(file, careful=True))
             except TooLarge:
                 raise BadFile(f"expected at most {self._max_bytes} bytes of text (MAX_FILE_BYTES)") from None
@@ -286,7 +286,7 @@ def _read_whole(file: _File) -> list[Parsed]:
             file.kind = document.kind
             elements = list(document.parsed())
             break
-        except (RepeatedKey, Overflow):
+        except RepeatedKey:
             continue
     file.opened.check_unchanged()
     return elements

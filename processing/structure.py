@@ -42,6 +42,11 @@ class Structure:
         self._element_bytes = 0
         self._surrogates = Surrogates()
 
+    @property
+    def opening(self) -> bytes:
+        """What must stand before the next chunk, if it begins in a string, to read it by itself."""
+        return b'"' + self._escape if self._in_string else b""
+
     def feed(self, chunk: bytes) -> None:
         """Raises BadFile as soon as the document breaks a bound or its shape."""
         self._surrogates.feed(chunk)

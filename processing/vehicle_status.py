@@ -8,7 +8,6 @@ from msgspec.json import Decoder
 
 from processing.fields import (
     Invalid,
-    check_repeats,
     check_text,
     check_year,
     count_keys,
@@ -79,7 +78,6 @@ def flawless(item: Any) -> tuple[Report, str | None, int]:
     check_year(report.report_time, ".report_time")
     if len(item) == 3 and type(item) is dict:
         return report, None, 3
-    check_repeats(item)
     return report, extra_json(unknown_fields(item, Report.__struct_fields__)), count_keys(item)
 
 
