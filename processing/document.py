@@ -9,11 +9,12 @@ from typing import Any, NoReturn
 from ijson.backends import yajl2_c
 from ijson.common import JSONError
 from ijson.utils import sendable_list
+from msgspec.structs import replace
 
 from processing.digits import LongIntegers
 from processing.errors import BadFile, Incomplete
-from processing.fields import UniqueKeys
 from processing.kinds import KINDS, kind_of_key, kind_of_name
+from processing.long_keys import LongKeys, built_carefully
 from processing.reader import CHUNK_BYTES
 from processing.records import Kind, Parsed
 from processing.structure import Structure
@@ -23,17 +24,24 @@ from processing.windows import HEAD, Windows
 #: Opens the text from its beginning; called again to find where a syntax error stands.
 OpenText = Callable[[], Readable]
 
+#: What elements take in memory, for each byte of their text.
+_WEIGHT = 2
+
 
 class RepeatedKey(Exception):
     """An object of the document has a key twice: it must be read carefully."""
+
+
+class LongKey(Exception):
+    """An object of the document has a very long key: it must be read carefully."""
 
 
 class Document:
     """One pass over a document, whose kind is known from the start.
 
     What is exactly as documented is read by windows; from the first window on that is not, the parser
-    takes over, which knows what to say of anything. A careful pass tells repeated keys, at twice the
-    time.
+    takes over, which knows what to say of anything. A careful pass tells repeated keys and takes no
+    harm from long ones, at twice the time.
     """
 
     def __init__(self, name: str, open_text: OpenText, *, careful: bool) -> None:
@@ -48,7 +56,7 @@ class Document:
         """The elements of the array, in order.
 
         Raises BadFile, Incomplete or NotReady at the place that is wrong, after the elements before
-        them; RepeatedKey if only a careful pass can read it.
+        them; RepeatedKey or LongKey if only a careful pass can read it.
         """
         windows = Windows(self._head, self._text, self.kind)
         if not self._careful:
@@ -57,26 +65,37 @@ class Document:
             yield from islice(self._parsed_one_by_one(), windows.elements, None)
 
     def _parsed_one_by_one(self) -> Iterator[Parsed]:
-        self._checked = _Checked(self._open_text())
-        keys = 1
+        self._checked = _Checked(self._open_text(), is_wary=not self._careful)
+        keys, read = 1, 0
         for parsed in self.kind.parse(self._elements()):
             keys += parsed.keys
-            yield parsed
+            if read < self._checked.chunk_end:  # the first of some from a chunk stands for its text
+                text = _WEIGHT * (self._checked.chunk_end - read)
+                read = self._checked.chunk_end
+                yield replace(parsed, loose_bytes=parsed.loose_bytes + text)
+            else:
+                yield parsed
         self._checked.structure.finish()
         if keys != self._checked.structure.keys and not self._careful:
             raise RepeatedKey
 
     def _elements(self) -> Iterator[Any]:
-        options = {"map_type": UniqueKeys} if self._careful else {}
         count = 0
         try:
-            for element in yajl2_c.items(self._checked, f"{self._key}.item", buf_size=CHUNK_BYTES, **options):
+            for element in self._built():
                 yield element
+                del element  # it may be large, and so may the next
                 count += 1
         except (JSONError, UnicodeDecodeError) as error:
             self._refuse(error, count)
         except InvalidOperation:
             raise BadFile(f"expected exponents of at most 18 digits, got more in element {count}") from None
+
+    def _built(self) -> Iterator[Any]:
+        if self._careful:
+            return built_carefully(self._checked)
+        elements: Iterator[Any] = yajl2_c.items(self._checked, f"{self._key}.item", buf_size=CHUNK_BYTES)
+        return elements
 
     def _read_key(self) -> str:
         match = HEAD.match(self._head)
@@ -114,15 +133,17 @@ class Document:
 class _Checked:
     """The text on its way to the parser: held to its structure, chunk by chunk.
 
-    Its integers are never so long that they crash the parser.
+    Its integers are never so long that they crash the parser. Raises LongKey if it is wary of them.
     """
 
-    def __init__(self, text: Readable) -> None:
+    def __init__(self, text: Readable, *, is_wary: bool = False) -> None:
         self.structure = Structure()
         self.chunk_start = self.chunk_end = 0
         self.has_ended = False
         self._text = text
+        self._is_wary = is_wary
         self._integers = LongIntegers()
+        self._long_keys = LongKeys()
 
     def read(self, size: int = -1, /) -> bytes:
         if size == 0:  # ijson asks so whether it gets bytes
@@ -132,6 +153,8 @@ class _Checked:
         self.chunk_start, self.chunk_end = self.chunk_end, self.chunk_end + len(chunk)
         opening = self.structure.opening
         self.structure.feed(chunk)
+        if self._is_wary and self._long_keys.found_in(chunk, opening, self.structure):
+            raise LongKey
         return self._integers.feed(chunk, opening, self.structure)
 
 

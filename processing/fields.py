@@ -8,9 +8,11 @@ from typing import Any
 import msgspec
 
 from processing.digits import MAX_DECIMALS, MAX_WHOLE_DIGITS, is_storable
-from processing.records import Record, Rejected
+from processing.records import Record
 
 _MIN_YEAR, _MAX_YEAR = 1, 9999
+
+_LARGE_BYTES = 16 * 1024
 
 
 class Invalid(Exception):
@@ -99,10 +101,14 @@ def extra_json(unknown: dict[str, Any]) -> str | None:
     return to_json(unknown) if unknown else None
 
 
-def loose_bytes(records: Iterable[Record], rejected: Iterable[Rejected]) -> int:
-    """The size of what has no bound of its own."""
-    extra = sum(len(record.extra) for record in records if record.extra is not None)
-    return extra + sum(len(to_json(reject.original)) for reject in rejected)
+def extra_bytes(records: Iterable[Record]) -> int:
+    """The size of their unknown fields."""
+    return sum(len(record.extra) for record in records if record.extra is not None)
+
+
+def held(value: Any, size: int) -> Any:
+    """A value of about so many bytes as it may wait for its turn: a large one takes a tenth as its text."""
+    return msgspec.Raw(to_json(value).encode()) if size > _LARGE_BYTES else value
 
 
 def to_json(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from processing.batch import Ended, Outcome, State, Work
-from processing.document import Document, RepeatedKey
+from processing.document import Document, LongKey, RepeatedKey
 from processing.errors import BadFile, Gone, Incomplete, NotReady, Spoils, TooLarge, TryAgain
 from processing.names import printable
 from processing.reader import MAX_SHARED_BYTES, Source, open_source
@@ -20,6 +20,9 @@ from processing.text import open_text
 
 #: How often a transaction is repeated that lost a race, before its files go back to wait.
 _TRIES = 5
+
+#: Rejects of a small file that are held together: each takes hundreds of bytes, however short its text is.
+_MAX_REJECTS = 10_000
 
 FileError = BadFile | NotReady | Gone | TooLarge | Spoils
 
@@ -139,7 +142,7 @@ class Processor:
         with file.judged():
             try:
                 _repeated(lambda: self._stream(file, careful=False))
-            except RepeatedKey:
+            except (RepeatedKey, LongKey):
                 _repeated(lambda: self._stream(file, careful=True))
             except TooLarge:
                 raise BadFile(f"expected at most {self._max_bytes} bytes of text (MAX_FILE_BYTES)") from None
@@ -279,16 +282,26 @@ def _document(file: _File, max_bytes: int, *, careful: bool) -> Document:
 
 
 def _read_whole(file: _File) -> list[Parsed]:
-    """All elements of a small file; raises TooLarge if its text is not small."""
+    """All elements of a small file; raises TooLarge if its text is not small, or what it takes in memory."""
     for careful in (False, True):
         try:
             document = _document(file, MAX_SHARED_BYTES, careful=careful)
             file.kind = document.kind
-            elements = list(document.parsed())
+            elements = _all_of(document)
             break
-        except RepeatedKey:
+        except (RepeatedKey, LongKey):
             continue
     file.opened.check_unchanged()
+    return elements
+
+
+def _all_of(document: Document) -> list[Parsed]:
+    elements, left = [], _MAX_REJECTS
+    for parsed in document.parsed():
+        left -= len(parsed.rejected)
+        if left < 0:
+            raise TooLarge
+        elements.append(parsed)
     return elements
 
 

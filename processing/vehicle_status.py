@@ -1,6 +1,7 @@
 """Reads vehicle status: one array element is one report of one vehicle."""
 
 from collections.abc import Iterable, Iterator
+from itertools import count
 from typing import Any
 
 from msgspec import DecodeError, Struct, ValidationError, convert
@@ -12,9 +13,10 @@ from processing.fields import (
     check_year,
     count_keys,
     extra_json,
+    held,
     is_common_year,
     is_plain,
-    loose_bytes,
+    to_json,
     translate,
     unknown_fields,
 )
@@ -54,8 +56,7 @@ _USUAL = Decoder(list[UsualReport])
 
 def parse(items: Iterable[Any]) -> Iterator[Parsed]:
     """Each element of the array as a record or a reject."""
-    for index, item in enumerate(items):
-        yield read_report(index, index, item)
+    return map(read_report, count(), count(), items)  # holds none while the next is read
 
 
 def read_report(index: int, position: int, item: Any) -> Parsed:
@@ -64,10 +65,13 @@ def read_report(index: int, position: int, item: Any) -> Parsed:
         report, extra, keys = flawless(item)
     except (Invalid, ValidationError) as error:
         flaw = error if isinstance(error, Invalid) else translate(error)
-        rejected = Rejected(position, f"$.{KEY}[{index}]{flaw.path}", "invalid", flaw.detail, item)
-        return Parsed(index, position, item, [], [rejected], count_keys(item), loose_bytes([], [rejected]))
+        size = len(to_json(item))
+        original = held(item, size)
+        rejected = Rejected(position, f"$.{KEY}[{index}]{flaw.path}", "invalid", flaw.detail, original)
+        return Parsed(index, position, original, [], [rejected], count_keys(item), size)
     record = StatusReport(report.vehicle_id, report.report_time, report.status, extra)
-    return Parsed(index, position, item, [record], [], keys, len(extra) if extra else 0)
+    size = len(extra) if extra else 0
+    return Parsed(index, position, held(item, size), [record], [], keys, size)
 
 
 def flawless(item: Any) -> tuple[Report, str | None, int]:

@@ -3,13 +3,14 @@
 import gzip
 import io
 import re
+from contextlib import nullcontext
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from processing.document import Document, RepeatedKey
+from processing.document import Document, LongKey, RepeatedKey
 from processing.errors import BadFile, Incomplete
 from processing.fields import to_json
 from processing.reader import open_source
@@ -409,6 +410,50 @@ def test_a_document_is_read_carefully_only_where_it_must_be() -> None:
     with pytest.raises(RepeatedKey):
         first_pass(repeated('"x":1,"x":1'))
     first_pass(statuses_with(b"9223372036854775808"))
+
+
+LONG = b"x" * 2_000
+
+
+@pytest.mark.parametrize("before", [0, 63_000, 65_000, 65_536])
+@pytest.mark.parametrize(
+    ("field", "is_long"),
+    [
+        (b'{"%b":1}' % LONG, True),
+        (b'{"%b" \t\n:1}' % (LONG * 50), True),
+        (b'{"%b":1}' % (b'\\"' * 2_000), True),
+        (b'{"%b":1}' % (b"\\\\" * 2_000), True),
+        (b'{"%b":1}' % (b" " * 2_000), True),
+        (b'{"%b%b":1}' % (b"x" * 1_000, rb"\u00e9" * 1_000), True),
+        (b'["%b",{"k":"%b"}]' % (LONG, LONG * 50), False),
+        (b"[%b1]" % (b"1.5, " * 1_000), False),
+        (b'{%b"k"%b:1}' % (b" " * 2_000, b" " * 2_000), False),
+        (b'{"k":"%b\\":"}' % LONG, False),
+    ],
+)
+def test_a_long_key_is_read_carefully_and_nothing_else_that_is_long(
+    before: int, field: bytes, is_long: bool
+) -> None:
+    content = statuses_with(b'"%b",\n"y":%b' % (b"z " * (before // 2), field))
+    document = Document("a.json", lambda: io.BytesIO(content), careful=False)
+    with pytest.raises(LongKey) if is_long else nullcontext():
+        list(document.parsed())
+    assert len(read(content).records) == 3
+
+
+@pytest.mark.parametrize("size", [600, 5_000, 70_000])
+@pytest.mark.parametrize("tail", [b"]}", b",]}", b"", b',{"a":"'])
+def test_a_long_key_changes_nothing_in_what_is_told(size: int, tail: bytes) -> None:
+    def told(key: bytes) -> tuple[object, ...]:
+        content = START + b'{"%b":[{"y":1,"y":2}]},%b,[1]%b' % (key, REPORT, tail)
+        try:
+            reading = read(content)
+        except (BadFile, Incomplete) as error:
+            return type(error), str(error).replace(str(len(content) - 2), "there")
+        paths = [reject.path for reject in reading.rejected]
+        return len(reading.records), [(reject.position, reject.detail) for reject in reading.rejected], paths
+
+    assert told(b"x" * size) == told(b"x")
 
 
 @pytest.mark.parametrize("careful", [False, True])
