@@ -70,8 +70,9 @@ def read_report(index: int, position: int, item: Any) -> Parsed:
         rejected = Rejected(position, f"$.{KEY}[{index}]{flaw.path}", "invalid", flaw.detail, original)
         return Parsed(index, position, original, [], [rejected], count_keys(item), size)
     record = StatusReport(report.vehicle_id, report.report_time, report.status, extra)
-    size = len(extra) if extra else 0
-    return Parsed(index, position, held(item, size), [record], [], keys, size)
+    if extra is None:
+        return Parsed(index, position, item, [record], [], keys)
+    return Parsed(index, position, held(item, len(extra)), [record], [], keys, len(extra))
 
 
 def flawless(item: Any) -> tuple[Report, str | None, int]:
