@@ -16,6 +16,7 @@ import psycopg2
 from benchmarks import ours
 from benchmarks.contenders import ROOT, SLOW, Bench, count_made
 from benchmarks.files import COLUMNS, FIRST_DAY, KINDS, TABLES, Fleet, Made, make_files
+from benchmarks.odd_files import ODD_FILES
 from benchmarks.profile import figures as profile_figures
 from benchmarks.profile import stages
 from benchmarks.report import Figures, Ratio
@@ -143,18 +144,20 @@ def growth(bench: Bench) -> Result:
 
 
 def memory(bench: Bench) -> Result:
-    """Measures the peak memory of daemon and workers by size of the file, and with all workers busy."""
+    """Measures the peak memory of daemon and workers.
+
+    By size of the file, with all workers busy, and for files whose text is small beside what it becomes.
+    """
     cases = {"10 MB": [10], "100 MB": [100], "2 GB": [2000], "two of 500 MB": [500, 500]}
     figures = {}
+    place = bench.folder / "memory"
     for name, sizes in cases.items():
-        with bench.server.database() as url, ours.running(url) as daemon:
-            place = bench.folder / "memory"
-            for number, megabytes in enumerate(sizes):
-                _make_bytes(place, megabytes * 1_000_000, first_day=1000 * number)
-            with ours.PeakMemory(daemon.process.pid) as peak:
-                daemon.load(place, len(sizes))
-            figures[name] = Figures("memory", name, "MB", [peak.bytes / 1e6])
-            shutil.rmtree(place)
+        for number, megabytes in enumerate(sizes):
+            _make_bytes(place, megabytes * 1_000_000, first_day=1000 * number)
+        figures[name] = _peak(bench, name, place)
+    for name, make in ODD_FILES.items():
+        make(place)
+        figures[name] = _peak(bench, name, place)
     most = max(row.median for row in figures.values())
     return list(figures.values()), [
         Ratio("memory: at 2 GB / at 100 MB", figures["2 GB"].median / figures["100 MB"].median, "≤ 1.1"),
@@ -212,6 +215,18 @@ WORKLOADS: dict[str, Callable[[Bench], Result]] = {
     workload.__name__: workload
     for workload in (bulk, large, small, repeat, trickle, memory, growth, start, profile)
 }
+
+
+def _peak(bench: Bench, name: str, place: Path) -> Figures:
+    """While the files of a place are loaded, which they leave."""
+    with (
+        bench.server.database() as url,
+        ours.running(url) as daemon,
+        ours.PeakMemory(daemon.process.pid) as peak,
+    ):
+        daemon.load(place, len(list(place.iterdir())))
+    shutil.rmtree(place)
+    return Figures("memory", name, "MB", [peak.bytes / 1e6])
 
 
 def _alternative(bench: Bench, name: str, files: list[Made]) -> Callable[[], float]:

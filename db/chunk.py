@@ -13,8 +13,8 @@ from processing.records import Kind, Parsed, Record, Rejected
 #: sorted together, the less a row costs the server; these keep two busy workers below 250 MB (measured).
 CHUNK_ROWS = 25_000
 
-#: Bytes of what has no bound of its own, unknown fields and rejects, at which a chunk is full too.
-CHUNK_BYTES = 8 * 1024 * 1024
+#: Bytes of elements, unknown fields and rejects at which a chunk is full too.
+CHUNK_BYTES = 4 * 1024 * 1024
 
 
 class Chunk:
@@ -31,7 +31,7 @@ class Chunk:
         self._starts: list[int] = []
 
     def add(self, entry: Entry, parsed: Parsed) -> None:
-        self.bytes += parsed.loose_bytes
+        self.bytes += parsed.bytes
         self.size += len(parsed.records) + len(parsed.rejected)
         if parsed.records:
             self._starts.append(len(self.packed.rows))

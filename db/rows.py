@@ -6,7 +6,6 @@ significant byte first, an instant is microseconds since 2000.
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
-from functools import lru_cache
 from typing import Any
 
 from processing.records import Detection, StatusReport
@@ -51,32 +50,49 @@ def copy_data(rows: Iterable[bytes]) -> bytes:
 
 def pack_detections(packed: Packed, records: Sequence[Detection], file_id: int) -> None:
     head, vehicle, time = b"", None, None
-    tails = _Tails(file_id)
+    heads, tails = _HEADS[6], _Tails(file_id)
     append = packed.rows.append
     for record in records:
         if record.detection_time is not time or record.vehicle_id is not vehicle:  # an event has many
             time, vehicle = record.detection_time, record.vehicle_id
-            head = _head(6, vehicle) + packed.time(time)
+            head = heads[vehicle] + packed.time(time)
         append(head + tails[record.object_type, record.object_value, record.extra])
 
 
 def pack_reports(packed: Packed, records: Sequence[StatusReport], file_id: int) -> None:
-    tails = _Tails(file_id)
+    heads, tails = _HEADS[5], _Tails(file_id)
     append = packed.rows.append
     for record in records:
-        head = _head(5, record.vehicle_id) + packed.time(record.report_time)
+        head = heads[record.vehicle_id] + packed.time(record.report_time)
         append(head + tails[record.status, record.extra])
 
 
 def key_start(columns: int, vehicle_id: str, time: bytes) -> bytes:
     """How the rows of so many columns begin that have this vehicle and the eight bytes of this time."""
-    return _head(columns, vehicle_id) + time
+    return _HEADS[columns][vehicle_id] + time
 
 
-@lru_cache(maxsize=20_000)
-def _head(columns: int, vehicle_id: str) -> bytes:
-    """What stands before the bytes of the time."""
-    return columns.to_bytes(2) + _text(vehicle_id) + _EIGHT
+class _Heads(dict[str, bytes]):
+    """What stands before the bytes of the time, by the vehicle; begins anew when it has grown too large."""
+
+    _ROOM = 2 * 1024 * 1024
+
+    def __init__(self, columns: int) -> None:
+        super().__init__()
+        self._start = columns.to_bytes(2)
+        self._left = self._ROOM
+
+    def __missing__(self, vehicle_id: str) -> bytes:
+        made = self._start + _text(vehicle_id) + _EIGHT
+        self._left -= len(made)
+        if self._left < 0:
+            self.clear()
+            self._left = self._ROOM - len(made)
+        self[vehicle_id] = made
+        return made
+
+
+_HEADS = {columns: _Heads(columns) for columns in (5, 6)}
 
 
 class _Tails(dict[tuple[str | int | None, ...], bytes]):

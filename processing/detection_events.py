@@ -9,14 +9,14 @@ from msgspec.json import Decoder
 
 from processing.fields import (
     Invalid,
-    check_repeats,
     check_text,
     check_year,
     count_keys,
+    extra_bytes,
     extra_json,
+    held,
     is_common_year,
     is_plain,
-    loose_bytes,
     to_json,
     translate,
     unknown_fields,
@@ -27,6 +27,10 @@ KEY = "objects_detection_events"
 
 #: What the unknown fields of an event may take, which are kept with each of its detections.
 MAX_SHARED_BYTES = 16 * 1024 * 1024
+
+
+#: What the wrong detections of an event may take, each kept with what is left of its event.
+MAX_REJECTED_BYTES = 1024 * 1024
 
 
 class Counted(Struct, gc=False):
@@ -91,6 +95,7 @@ def parse(items: Iterable[Any]) -> Iterator[Parsed]:
     for index, item in enumerate(items):
         parsed = read_event(index, position, item)
         position += len(parsed.records) + len(parsed.rejected)
+        del item  # it may be large, and so may the next
         yield parsed
 
 
@@ -99,11 +104,17 @@ def read_event(index: int, position: int, item: Any) -> Parsed:
     try:
         records, keys = flawless(item)
     except (Invalid, ValidationError):
-        records, rejected = one_by_one(index, position, item)
-        loose = loose_bytes(records, rejected)
-        return Parsed(index, position, item, records, rejected, count_keys(item), loose)
-    loose = 0 if keys == 3 + 2 * len(records) else loose_bytes(records, [])
-    return Parsed(index, position, item, records, [], keys, loose)
+        records, rejected, originals = one_by_one(index, position, item)
+        keys = count_keys(item)
+    else:
+        rejected, originals = [], 0
+    loose = originals if keys == 3 + 2 * len(records) else originals + extra_bytes(records)
+    source = held(item, loose + _KEY_BYTES * keys)
+    return Parsed(index, position, source, records, rejected, keys, loose)
+
+
+#: What a key and its value take at least, about.
+_KEY_BYTES = 10
 
 
 def flawless(item: Any) -> tuple[list[Record], int]:
@@ -122,7 +133,6 @@ def flawless(item: Any) -> tuple[list[Record], int]:
             Detection(vehicle_id, time, counted.object_type, counted.object_value, None)
             for counted in event.detections
         ], keys
-    check_repeats(item)
     shared = shared_fields(item)
     return [
         detection(vehicle_id, time, counted, source, shared)
@@ -157,22 +167,38 @@ def merged(own: dict[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
     return own
 
 
-def one_by_one(index: int, position: int, item: Any) -> tuple[list[Record], list[Rejected]]:
-    """An event with a flaw: what can be loaded of it, and the rest with reasons."""
+def one_by_one(index: int, position: int, item: Any) -> tuple[list[Record], list[Rejected], int]:
+    """An event with a flaw: what can be loaded of it, the rest with reasons, and their originals' size."""
     path = f"$.{KEY}[{index}]"
+    try:
+        return parts(path, position, item)
+    except Invalid as flaw:
+        size = len(to_json(item))
+        whole = Rejected(position, path + flaw.path, "invalid", flaw.detail, held(item, size))
+        return [], [whole], size
+
+
+def parts(path: str, position: int, item: Any) -> tuple[list[Record], list[Rejected], int]:
+    """The detections of an event, each by itself; raises Invalid if only all of it can be rejected."""
+    header, shared = read_header(item)
+    repeated = len(to_json(alone(item, None)))
     records: list[Record] = []
     rejected: list[Rejected] = []
-    try:
-        header, shared = read_header(item)
-    except Invalid as flaw:
-        return [], [Rejected(position, path + flaw.path, "invalid", flaw.detail, item)]
+    size = 0
     for number, source in enumerate(header.detections):
         try:
             records.append(read_detection(header, source, shared))
         except Invalid as flaw:
+            size += repeated + len(to_json(source))
+            if rejected and size > MAX_REJECTED_BYTES:
+                raise Invalid(
+                    f"Expected wrong detections of at most {MAX_REJECTED_BYTES} bytes, each with its event, "
+                    f"got more, of which the first: {rejected[0].detail}",
+                    ".detections",
+                ) from None
             where = f"{path}.detections[{number}]{flaw.path}"
             rejected.append(Rejected(position + number, where, "invalid", flaw.detail, alone(item, source)))
-    return records, rejected
+    return records, rejected, size
 
 
 def read_header(item: Any) -> tuple[Header, dict[str, Any]]:
@@ -183,7 +209,6 @@ def read_header(item: Any) -> tuple[Header, dict[str, Any]]:
         raise translate(error) from None
     check_text(header.vehicle_id, ".vehicle_id")
     check_year(header.detection_time, ".detection_time")
-    check_repeats(item, without="detections")
     return header, shared_fields(item)
 
 
@@ -194,13 +219,14 @@ def read_detection(header: Header, source: Any, shared: Mapping[str, Any]) -> Re
     except ValidationError as error:
         raise translate(error) from None
     check_text(counted.object_type, ".object_type")
-    check_repeats(source)
     return detection(header.vehicle_id, header.detection_time, counted, source, shared)
 
 
-def alone(item: Mapping[str, Any], source: Any) -> dict[str, Any]:
+def alone(item: dict[str, Any], source: Any) -> dict[str, Any]:
     """The event as if it held this one detection: it can be loaded again by itself."""
-    return {**item, "detections": [source]}
+    event = type(item)()
+    event.update(item, detections=[source])
+    return event
 
 
 def origin(parsed: Parsed, offset: int) -> tuple[str, Any]:

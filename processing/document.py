@@ -10,10 +10,12 @@ from typing import Any, NoReturn
 from ijson.backends import yajl2_c
 from ijson.common import JSONError
 from ijson.utils import sendable_list
+from msgspec.structs import replace
 
+from processing.digits import LongIntegers
 from processing.errors import BadFile, Incomplete
-from processing.fields import UniqueKeys
 from processing.kinds import KINDS, kind_of_key, kind_of_name
+from processing.long_keys import LongKeys, built_carefully
 from processing.reader import CHUNK_BYTES
 from processing.records import Kind, Parsed
 from processing.structure import MAX_ELEMENT_BYTES, Structure
@@ -24,11 +26,6 @@ from processing.windows import HEAD, UNFINISHED_HEAD, Windows
 #: Opens the text from its beginning; called again to find where a syntax error stands.
 OpenText = Callable[[], Readable]
 
-_LONG_NUMBER = re.compile(rb"[0-9]{1000}")
-_DIGITS = b"0123456789"
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
-
-
 #: A number where the array should be, which the parser may not have told: it stands at the text's end, or is
 #: beyond 64 bits.
 _SOLE_NUMBER = re.compile(
@@ -37,13 +34,16 @@ _SOLE_NUMBER = re.compile(
     re.DOTALL,
 )
 
+#: What elements take in memory, for each byte of their text.
+_WEIGHT = 2
+
 
 class RepeatedKey(Exception):
     """An object of the document has a key twice: it must be read carefully."""
 
 
-class Overflow(Exception):
-    """A number is beyond 64 bits: the document must be read carefully."""
+class LongKey(Exception):
+    """An object of the document has a very long key: it must be read carefully."""
 
 
 class Miscounted(BadFile):
@@ -63,8 +63,8 @@ class Document:
     """One pass over a document, whose kind is known from the start.
 
     What is exactly as documented is read by windows; from the first window on that is not, the parser
-    takes over, which knows what to say of anything. A careful pass tells repeated keys and keeps
-    numbers of any size, at twice the time.
+    takes over, which knows what to say of anything. A careful pass tells repeated keys and takes no
+    harm from long ones, at twice the time.
     """
 
     def __init__(self, name: str, open_text: OpenText, *, careful: bool) -> None:
@@ -81,7 +81,7 @@ class Document:
         """The elements of the array, in order.
 
         Raises BadFile, Incomplete or NotReady at the place that is wrong, after the elements before
-        them; RepeatedKey, Overflow or Miscounted if only a careful pass can read it.
+        them; RepeatedKey, LongKey or Miscounted if only a careful pass can read it.
         """
         if not self._careful:
             yield from self._windows.parsed()
@@ -105,23 +105,27 @@ class Document:
             raise Miscounted(elements, records)
 
     def _parsed_one_by_one(self) -> Iterator[Parsed]:
-        self._checked = _Checked(self._open_text(), self._careful)
-        keys = 1
+        self._checked = _Checked(self._open_text(), is_wary=not self._careful)
+        keys, read = 1, 0
         for parsed in self.kind.parse(self._elements()):
             keys += parsed.keys
-            yield parsed
+            if read < self._checked.chunk_end:  # the first of some from a chunk stands for its text
+                text = _WEIGHT * (self._checked.chunk_end - read)
+                read = self._checked.chunk_end
+                yield replace(parsed, loose_bytes=parsed.loose_bytes + text)
+            else:
+                yield parsed
         self._checked.structure.finish()
         self.has_repeats = keys != self._checked.structure.keys
         if self.has_repeats and not self._careful:
             raise RepeatedKey
 
     def _elements(self) -> Iterator[Any]:
-        # use_float: otherwise an integer of more than 4,300 digits crashes the process.
-        options = {"map_type": UniqueKeys} if self._careful else {"use_float": True}
         count = 0
         try:
-            for element in yajl2_c.items(self._checked, f"{self._key}.item", buf_size=CHUNK_BYTES, **options):
+            for element in self._built():
                 yield element
+                del element  # it may be large, and so may the next
                 count += 1
         except (JSONError, UnicodeDecodeError) as error:
             self._refuse(error, count)
@@ -138,6 +142,12 @@ class Document:
             head += more
         return head
 
+    def _built(self) -> Iterator[Any]:
+        if self._careful:
+            return built_carefully(self._checked)
+        elements: Iterator[Any] = yajl2_c.items(self._checked, f"{self._key}.item", buf_size=CHUNK_BYTES)
+        return elements
+
     def _read_key(self) -> str:
         match = HEAD.match(self._head)
         return match[1].decode() if match else self._read_unusual_key(self._head)
@@ -150,13 +160,13 @@ class Document:
         found = _describe(events)
         if found:
             raise BadFile(f"expected one array under one of the keys {_known_keys()}, got {found}")
-        self._checked = _Checked(self._open_text(), self._careful)
+        self._checked = _Checked(self._open_text())
         self._parse_for_error()
-        raise BadFile(f"expected one of the keys {_known_keys()} in the first {len(head)} bytes")
+        raise BadFile(f"expected one of the keys {_known_keys()} in the first {len(head)} bytes, got none")
 
     def _parse_for_error(self) -> None:
         try:
-            for _ in yajl2_c.basic_parse(self._checked, use_float=True, buf_size=CHUNK_BYTES):
+            for _ in yajl2_c.basic_parse(self._checked, buf_size=CHUNK_BYTES):
                 pass
         except (JSONError, UnicodeDecodeError) as error:
             self._refuse(error, 0)
@@ -164,8 +174,6 @@ class Document:
     def _refuse(self, error: Exception, count: int) -> NoReturn:
         """What the parser has found, with its place; never the text around it, which may be secret."""
         complaint = _complaint(error)
-        if complaint.endswith("overflow") and not self._careful:
-            raise Overflow from None
         if self._checked.has_ended:
             raise Incomplete(f"it ends in the middle, after {count} whole elements") from None
         offset = find_offset(self._open_text, self._checked.chunk_start)
@@ -177,41 +185,31 @@ class Document:
 
 
 class _Checked:
-    """The text on its way to the parser: held to its structure, chunk by chunk."""
+    """The text on its way to the parser: held to its structure, chunk by chunk.
 
-    def __init__(self, text: Readable, careful: bool) -> None:
+    Its integers are never so long that they crash the parser. Raises LongKey if it is wary of them.
+    """
+
+    def __init__(self, text: Readable, *, is_wary: bool = False) -> None:
         self.structure = Structure()
-        self.chunk_start = 0
+        self.chunk_start = self.chunk_end = 0
         self.has_ended = False
         self._text = text
-        self._numbers = _ShortNumbers() if careful else None
-        self._next_start = 0
+        self._is_wary = is_wary
+        self._integers = LongIntegers()
+        self._long_keys = LongKeys()
 
     def read(self, size: int = -1, /) -> bytes:
         if size == 0:  # ijson asks so whether it gets bytes
             return b""
         chunk = self._text.read(size)
         self.has_ended = not chunk
-        self.chunk_start, self._next_start = self._next_start, self._next_start + len(chunk)
-        begun = self.structure.begun
+        self.chunk_start, self.chunk_end = self.chunk_end, self.chunk_end + len(chunk)
+        opening = self.structure.opening
         self.structure.feed(chunk)
-        if self._numbers:
-            self._numbers.feed(chunk, begun)
-        return chunk
-
-
-class _ShortNumbers:
-    """Refuses what would crash the parser where it makes whole integers of any length."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def feed(self, chunk: bytes, begun: bytes) -> None:
-        """begun is the beginning of a string that goes on in the chunk: digits in strings are no numbers."""
-        text = (begun or self._rest) + chunk
-        if _LONG_NUMBER.search(text) and _LONG_NUMBER.search(_STRING.sub(b'""', text)):
-            raise BadFile("expected numbers of at most 1000 digits, got a longer one")
-        self._rest = text[len(text.rstrip(_DIGITS)) :]
+        if self._is_wary and self._long_keys.found_in(chunk, opening, self.structure):
+            raise LongKey
+        return self._integers.feed(chunk, opening, self.structure)
 
 
 def find_offset(open_text: OpenText, chunk_start: int) -> int:
@@ -219,24 +217,19 @@ def find_offset(open_text: OpenText, chunk_start: int) -> int:
 
     In two steps, since the parser looks at a long string again from its beginning for each piece of it.
     """
-    return _last_good(open_text(), _last_good(open_text(), chunk_start, 256), 1)
+    return _last_good(_Checked(open_text()), _last_good(_Checked(open_text()), chunk_start, 256), 1)
 
 
-def _last_good(text: Readable, start: int, step: int) -> int:
+def _last_good(text: _Checked, start: int, step: int) -> int:
     """How far the parser gets: to the start, and from there in steps of so many bytes."""
-    parser = yajl2_c.basic_parse_coro(_Nowhere(), use_float=True)
-    offset = 0
+    parser = yajl2_c.basic_parse_coro(_Nowhere())
     with suppress(JSONError, UnicodeDecodeError):
-        while offset < start:
-            chunk = text.read(min(CHUNK_BYTES, start - offset))
-            parser.send(chunk)
-            offset += len(chunk)
-        chunk = text.read(CHUNK_BYTES)
-        for begin in range(0, len(chunk), step):
-            piece = chunk[begin : begin + step]
-            parser.send(piece)
-            offset += len(piece)
-    return offset
+        while text.chunk_end < start:
+            parser.send(text.read(min(CHUNK_BYTES, start - text.chunk_end)))
+        while text.chunk_end < start + CHUNK_BYTES and not text.has_ended:
+            parser.send(text.read(step))
+        return text.chunk_end
+    return text.chunk_start
 
 
 def _holds_zeros(text: Readable, offset: int, *, to_end: bool) -> bool:

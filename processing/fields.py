@@ -1,14 +1,18 @@
 """The rules that the fields of every kind share: text, instants, unknown fields."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import msgspec
 
-from processing.records import Record, Rejected
+from processing.digits import MAX_DECIMALS, MAX_WHOLE_DIGITS, is_storable
+from processing.records import Record
 
 _MIN_YEAR, _MAX_YEAR = 1, 9999
+
+_LARGE_BYTES = 16 * 1024
 
 
 class Invalid(Exception):
@@ -36,6 +40,7 @@ class UniqueKeys(dict[str, Any]):
 def translate(error: msgspec.ValidationError) -> Invalid:
     """msgspec's message, split into what was expected and found, and where."""
     detail, _, path = str(error).partition(" - at `")
+    detail = detail.replace("got `decimal`", "got `float`")  # JSON has no decimals
     return Invalid(detail, path.rstrip("`").removeprefix("$"))
 
 
@@ -64,27 +69,27 @@ def is_common_year(instant: datetime) -> bool:
     return _MIN_YEAR < instant.year < _MAX_YEAR
 
 
-def check_repeats(record: Any, path: str = "", *, without: str | None = None) -> None:
-    """Which of two values under one key is meant, nobody knows; one field may be left out of the search."""
+def check_keys(record: Mapping[str, Any]) -> None:
+    """Which of two values under one key is meant, nobody knows."""
     if isinstance(record, UniqueKeys) and record.replaced:
-        raise Invalid("Expected each key once, got it twice", f"{path}.{record.replaced[0][0]}")
-    for step, value in _children(record):
-        if without is None or step != f".{without}":
-            check_repeats(value, f"{path}{step}")
+        raise Invalid("Expected each key once, got it twice", f".{record.replaced[0][0]}")
 
 
 def count_keys(value: Any) -> int:
     """All keys of all objects in a JSON value."""
-    own = len(value) if isinstance(value, Mapping) else 0
-    return own + sum(count_keys(child) for _, child in _children(value))
+    if isinstance(value, dict):
+        return len(value) + sum(map(count_keys, value.values()))
+    return sum(map(count_keys, value)) if isinstance(value, list) else 0
 
 
-def unknown_fields(record: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
-    """The fields of a record that no column holds; none of their texts may hold NUL."""
-    extra = {name: value for name, value in record.items() if name not in known}
-    for name, value in extra.items():
-        _check_no_nul(value, f".{name}")
-        check_text(name, f".{name}")
+def unknown_fields(record: Mapping[str, Any], known: Container[str]) -> dict[str, Any]:
+    """The fields of a record that no column holds, as jsonb can hold them; raises Invalid if it can't."""
+    check_keys(record)
+    extra = {}
+    for name, value in record.items():
+        if name not in known:
+            extra[name] = _within(f".{name}", value)
+            check_text(name, f".{name}")
     return extra
 
 
@@ -93,16 +98,20 @@ def extra_json(unknown: dict[str, Any]) -> str | None:
     return to_json(unknown) if unknown else None
 
 
-def loose_bytes(records: Iterable[Record], rejected: Iterable[Rejected]) -> int:
-    """The size of what has no bound of its own."""
-    extra = sum(len(record.extra) for record in records if record.extra is not None)
-    return extra + sum(len(to_json(reject.original)) for reject in rejected)
+def extra_bytes(records: Iterable[Record]) -> int:
+    """The size of their unknown fields."""
+    return sum(len(record.extra) for record in records if record.extra is not None)
+
+
+def held(value: Any, size: int) -> Any:
+    """A value of about so many bytes as it may wait for its turn: a large one takes a tenth as its text."""
+    return msgspec.Raw(to_json(value).encode()) if size > _LARGE_BYTES else value
 
 
 def to_json(value: Any) -> str:
     """JSON text of a value that was read from JSON; numbers and repeated keys as they were written."""
-    if isinstance(value, dict):
-        pairs = [*getattr(value, "replaced", ()), *value.items()]
+    if isinstance(value, UniqueKeys):
+        pairs = [*value.replaced, *value.items()]
         return "{" + ",".join(f"{to_json(name)}:{to_json(child)}" for name, child in pairs) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(to_json, value)) + "]"
@@ -112,17 +121,36 @@ def to_json(value: Any) -> str:
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 
-def _check_no_nul(value: Any, path: str) -> None:
+def _within(step: str, value: Any) -> Any:
+    """A value as jsonb can hold it; the step becomes part of a path only where there is a flaw, since it may
+    be long and lead to many."""
+    try:
+        return _storable(value)
+    except Invalid as flaw:
+        raise Invalid(flaw.detail, step + flaw.path) from None
+
+
+def _storable(value: Any) -> Any:
     if isinstance(value, str):
-        check_text(value, path)
-    for step, child in _children(value):
-        check_text(step, path)
-        _check_no_nul(child, f"{path}{step}")
+        check_text(value, "")
+    elif isinstance(value, Decimal):
+        return _storable_number(value)
+    elif isinstance(value, dict):
+        check_keys(value)
+        for name in value:
+            check_text(name, "")
+        return {name: _within(f".{name}", child) for name, child in value.items()}
+    elif isinstance(value, list):
+        return [_within(f"[{index}]", child) for index, child in enumerate(value)]
+    return value
 
 
-def _children(value: Any) -> Iterable[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        return ((f".{name}", child) for name, child in value.items())
-    if isinstance(value, list):
-        return ((f"[{index}]", child) for index, child in enumerate(value))
-    return ()
+def _storable_number(number: Decimal) -> Decimal | int:
+    if is_storable(number):
+        return number
+    if not number:
+        return 0  # however many digits it has
+    raise Invalid(
+        f"Expected a number of at most {MAX_WHOLE_DIGITS} digits before its point and {MAX_DECIMALS} "
+        "behind it, got a longer one"
+    )

@@ -9,7 +9,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from processing.batch import Ended, Outcome, State, Work
-from processing.document import Document, Miscounted, Overflow, RepeatedKey
+from processing.document import Document, LongKey, Miscounted, RepeatedKey
 from processing.errors import BadFile, Gone, Incomplete, NotReady, Spoils, TooLarge, TryAgain
 from processing.names import printable
 from processing.reader import MAX_SHARED_BYTES, Source, open_source
@@ -22,7 +22,10 @@ from processing.text import filled, open_text
 _TRIES = 5
 
 #: What a pass raises of a document that has to be read carefully.
-_MUST_BE_CAREFUL = (RepeatedKey, Overflow, Miscounted)
+_MUST_BE_CAREFUL = (RepeatedKey, LongKey, Miscounted)
+
+#: Rejects of a small file that are held together: each takes hundreds of bytes, however short its text is.
+_MAX_REJECTS = 10_000
 
 FileError = BadFile | NotReady | Gone | TooLarge | Spoils
 
@@ -319,7 +322,7 @@ def _document(file: _File, max_bytes: int, *, careful: bool) -> Document:
 
 
 def _read_whole(file: _File) -> list[Parsed]:
-    """All elements of a small file; raises TooLarge if its text is not small."""
+    """All elements of a small file; raises TooLarge if its text is not small, or what it takes in memory."""
     try:
         elements = _read_once(file, careful=False)
     except _MUST_BE_CAREFUL as why:
@@ -333,10 +336,20 @@ def _read_once(file: _File, *, careful: bool) -> list[Parsed]:
     with filled(file.opened):
         document = _document(file, MAX_SHARED_BYTES, careful=careful)
         file.kind = document.kind
-        elements = list(document.parsed())
+        elements = _all_of(document)
     document.check(sum(parsed.count for parsed in elements), _count_records(elements))
     if careful:
         file.note_fault(document)
+    return elements
+
+
+def _all_of(document: Document) -> list[Parsed]:
+    elements, left = [], _MAX_REJECTS
+    for parsed in document.parsed():
+        left -= len(parsed.rejected)
+        if left < 0:
+            raise TooLarge
+        elements.append(parsed)
     return elements
 
 

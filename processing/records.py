@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
+from json import loads
 from typing import Annotated, Any
 
-from msgspec import Meta, Struct, json
+from msgspec import Meta, Raw, Struct, json
 
 #: Longest text of a key: an index entry of PostgreSQL must fit a third of an 8 kB page.
 MAX_TEXT = 255
@@ -41,8 +43,8 @@ Record = Detection | StatusReport
 class Rejected(Struct, frozen=True):
     """One record that can't be loaded.
 
-    position counts the records of the file from 0; original is the record as JSON that
-    could be dropped again in a file of its own array.
+    position counts the records of the file from 0; original is the record as JSON, a large one as its text,
+    that could be dropped again in a file of its own array.
     """
 
     position: int
@@ -56,8 +58,9 @@ class Parsed(Struct, frozen=True, gc=False):
     """What some elements of a file's array, one behind the other, became: records, and those rejected.
 
     index and position are those of the first element and the first record; source is the only element,
-    or the JSON text of all; keys counts the keys in the only element, loose_bytes is the size of what has no
-    bound of its own: unknown fields and rejected originals; count is the number of the elements.
+    its JSON text if it is large, or the JSON text of all; keys counts the keys in the only element,
+    loose_bytes is about the size of what is held besides a text of all: the element, unknown fields and
+    rejected originals; count is the number of the elements.
     """
 
     index: int
@@ -69,8 +72,15 @@ class Parsed(Struct, frozen=True, gc=False):
     loose_bytes: int = 0
     count: int = 1
 
+    @property
+    def bytes(self) -> int:
+        """About what it takes to hold it."""
+        return self.loose_bytes + (len(self.source) if isinstance(self.source, bytes) else 0)
+
     def elements(self) -> list[Any]:
         """The elements as they stand in the file."""
+        if isinstance(self.source, Raw):
+            return [loads(bytes(self.source), parse_float=Decimal, parse_int=Decimal)]
         return json.decode(self.source) if isinstance(self.source, bytes) else [self.source]
 
 

@@ -63,8 +63,8 @@ class Structure:
         return 0 if self._is_empty else self._commas + 1
 
     @property
-    def begun(self) -> bytes:
-        """The beginning of a string, if the next chunk begins within one, such that both make a whole one."""
+    def opening(self) -> bytes:
+        """What must stand before the next chunk, if it begins in a string, to read it by itself."""
         return b'"' + self._escape if self._in_string else b""
 
     def feed(self, chunk: bytes) -> None:

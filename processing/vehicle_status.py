@@ -1,6 +1,7 @@
 """Reads vehicle status: one array element is one report of one vehicle."""
 
 from collections.abc import Iterable, Iterator
+from itertools import count
 from typing import Any
 
 from msgspec import DecodeError, Struct, ValidationError, convert
@@ -8,14 +9,14 @@ from msgspec.json import Decoder
 
 from processing.fields import (
     Invalid,
-    check_repeats,
     check_text,
     check_year,
     count_keys,
     extra_json,
+    held,
     is_common_year,
     is_plain,
-    loose_bytes,
+    to_json,
     translate,
     unknown_fields,
 )
@@ -59,8 +60,7 @@ _USUAL = Decoder(list[UsualReport])
 
 def parse(items: Iterable[Any]) -> Iterator[Parsed]:
     """Each element of the array as a record or a reject."""
-    for index, item in enumerate(items):
-        yield read_report(index, index, item)
+    return map(read_report, count(), count(), items)  # holds none while the next is read
 
 
 def read_report(index: int, position: int, item: Any) -> Parsed:
@@ -69,10 +69,14 @@ def read_report(index: int, position: int, item: Any) -> Parsed:
         report, extra, keys = flawless(item)
     except (Invalid, ValidationError) as error:
         flaw = error if isinstance(error, Invalid) else translate(error)
-        rejected = Rejected(position, f"$.{KEY}[{index}]{flaw.path}", "invalid", flaw.detail, item)
-        return Parsed(index, position, item, [], [rejected], count_keys(item), loose_bytes([], [rejected]))
+        size = len(to_json(item))
+        original = held(item, size)
+        rejected = Rejected(position, f"$.{KEY}[{index}]{flaw.path}", "invalid", flaw.detail, original)
+        return Parsed(index, position, original, [], [rejected], count_keys(item), size)
     record = StatusReport(report.vehicle_id, report.report_time, report.status, extra)
-    return Parsed(index, position, item, [record], [], keys, len(extra) if extra else 0)
+    if extra is None:
+        return Parsed(index, position, item, [record], [], keys)
+    return Parsed(index, position, held(item, len(extra)), [record], [], keys, len(extra))
 
 
 def flawless(item: Any) -> tuple[Report, str | None, int]:
@@ -83,7 +87,6 @@ def flawless(item: Any) -> tuple[Report, str | None, int]:
     check_year(report.report_time, ".report_time")
     if len(item) == 3 and type(item) is dict:
         return report, None, 3
-    check_repeats(item)
     return report, extra_json(unknown_fields(item, Report.__struct_fields__)), count_keys(item)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from processing.document import Document, Miscounted, OpenText, Overflow, RepeatedKey
+from processing.document import Document, LongKey, Miscounted, OpenText, RepeatedKey
 from processing.reader import Source
 from processing.records import Record, Rejected
 from processing.text import open_text
@@ -36,7 +36,7 @@ def read(content: bytes, name: str = "dropped.json") -> Reading:
 
 def read_opened(opened: OpenText, name: str = "dropped.json") -> Reading:
     for careful in (False, True):
-        with suppress(RepeatedKey, Overflow, Miscounted):
+        with suppress(RepeatedKey, LongKey, Miscounted):
             document = Document(name, opened, careful=careful)
             elements = list(document.parsed())
             records = [record for parsed in elements for record in parsed.records]

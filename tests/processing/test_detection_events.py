@@ -1,12 +1,16 @@
 """Detection events: what each field takes, and what becomes of an event that is wrong in part."""
 
+import io
 import json
 from datetime import datetime
 from typing import Any
 
 import pytest
+from msgspec import Raw
 
 from processing.detection_events import KEY, KIND
+from processing.document import Document
+from processing.fields import to_json
 from processing.records import Detection
 from tests.processing.strictness import (
     INTEGERS,
@@ -165,12 +169,34 @@ def test_unknown_fields_hold_no_nul(unknown: dict[str, Any]) -> None:
 @pytest.mark.parametrize("value", [2, "3"])
 def test_unknown_fields_that_would_fill_the_memory_reject_the_event(value: Any) -> None:
     counted = {**CARS, "object_value": value}
-    small, large = (event_of(*[counted] * 10_000, note="x" * size) for size in (1_000, 2_000_000))
+    small = event_of(*[counted] * 500, note="x" * 1_000)
+    large = event_of(*[counted] * 10_000, note="x" * 2_000_000)
     reading = read_array(KEY, small, large, event_of(CARS))
-    assert len(reading.records) + len(reading.rejected) == 10_002
+    assert len(reading.records) + len(reading.rejected) == 502
     (reject,) = [reject for reject in reading.rejected if reject.path == f"$.{KEY}[1]"]
-    assert reject.position == 10_000
-    assert reject.original == large
+    assert reject.position == 500
+    assert json.loads(to_json(reject.original)) == large
+
+
+@pytest.mark.parametrize(
+    ("wrong", "note", "rejects"),
+    [(100, "", 100), (20_000, "", 1), (100, "x" * 20_000, 1), (1, "x" * 2_000_000, 1)],
+)
+def test_an_event_of_which_too_much_is_wrong_is_one_reject(wrong: int, note: str, rejects: int) -> None:
+    odd = event_of(CARS, *[5] * wrong, **({"note": note} if note else {}))
+    reading = read_array(KEY, odd, event(1))
+    assert len(reading.rejected) == rejects
+    if rejects == 1 < wrong:
+        (reject,) = reading.rejected
+        assert (reject.position, reject.path) == (0, f"$.{KEY}[0].detections")
+        assert reject.detail == (
+            "Expected wrong detections of at most 1048576 bytes, each with its event, got more, "
+            "of which the first: Expected `object`, got `int`"
+        )
+        assert json.loads(to_json(reject.original)) == odd
+        assert len(reading.records) == 2
+    else:
+        assert len(reading.records) == 3
 
 
 def repeating(field: str) -> str:
@@ -205,6 +231,17 @@ def test_a_repeated_key_in_an_event_rejects_all_of_it(field: str, path: str) -> 
 
 def dropped_text(element: str) -> Reading:
     return read(f'{{"{KEY}":[{element}]}}'.encode())
+
+
+def test_a_large_event_is_held_as_its_text() -> None:
+    content = '{"%s":[{"vehicle_id":"v","detection_time":"2022-06-05T21:02:34Z",'
+    content += '"x":[%s,%s],"detections":[{%s}]}]}'
+    content %= (KEY, "1" * 5_000, ",".join(["0.10"] * 10_000), '"object_type":"cars","object_value":2')
+    (parsed,) = Document("x.json", lambda: io.BytesIO(content.encode()), careful=False).parsed()
+    assert isinstance(parsed.source, Raw)
+    assert parsed.bytes > len(content)
+    _, original = KIND.origin(parsed, 0)
+    assert f'{{"{KEY}":[{to_json(original)}]}}' == content
 
 
 def test_origin_gives_back_one_detection_as_an_event() -> None:

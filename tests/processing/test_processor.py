@@ -710,7 +710,7 @@ BAD_FILES = {
     "invalid UTF-8": statuses(report(status="driv\x01ng")).replace(b"\\u0001", b"\xff"),
     "half a surrogate pair": statuses(report(status="X")).replace(b'"X"', b'"\\ud83d"'),
     "UTF-16": statuses(report()).decode().encode("utf-16"),
-    "a number of 5,000 digits": statuses(report(km=0)).replace(b":0}", b":" + b"1" * 5000 + b"}"),
+    "an exponent of 20 digits": statuses(report(km=0)).replace(b":0}", b":1e" + b"1" * 20 + b"}"),
     "deep nesting": b'{"vehicle_status": [' + b"[" * 100 + b"]" * 100 + b"]}",
     "damaged gzip": gzip.compress(statuses(report()))[:-8] + b"damaged!",
     "damaged zstd": zstandard.compress(statuses(report()))[:-4] + b"bad!",
@@ -1478,3 +1478,34 @@ def test_a_file_whose_writers_are_hidden_is_removed_though_it_could_not_be_at_fi
     (outcome,) = loader.processor.load([Work(name, ended=outcome.ended)])
     loader.processor.close()
     assert (outcome.state, loader.left(), loader.count(HISTORY)) == ("duplicate", [], 2)
+
+
+def test_a_small_file_of_many_rejects_is_streamed_alone(
+    loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processing.processor, "_MAX_REJECTS", 2)
+    wrong = statuses(report(), *[{}] * 3)
+    outcomes = loader.load(vehicles_status_1=wrong, vehicles_status_2=statuses(report(1)))
+    assert [outcome.state for outcome in outcomes] == ["alone", "loaded"]
+    (outcome,) = loader.load(vehicles_status_1=wrong)
+    assert (outcome.state, outcome.counts.inserted, outcome.counts.rejected) == ("loaded", 1, 3)
+
+
+@pytest.mark.parametrize("beside", [{}, {"x": {"y": 2**70}}, {"status": None}])
+def test_the_same_number_in_two_files_is_no_conflict_whatever_stands_beside_it(
+    loader: Loader, beside: dict[str, Any]
+) -> None:
+    def content(*others: dict[str, Any]) -> bytes:
+        return statuses(report(km=0), *others).replace(b":0}", b":0.10000000000000001}")
+
+    assert [outcome.state for outcome in loader.load(vehicles_status_1=content())] == ["loaded"]
+    repeated = content(report(1, **beside)).replace(b"]}", b',{"a":1,"a":2}]}')
+    (outcome,) = loader.load(vehicles_status_2=repeated)
+    assert outcome.counts.duplicate == 1
+
+
+def test_what_jsonb_can_not_hold_is_never_sent(loader: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(db.merge.Merge, "run", None)  # halving begins there
+    content = statuses(*[report(second, km=0) for second in range(300)]).replace(b":0}", b":1e200000}")
+    (outcome,) = loader.load(vehicles_status_1=content)
+    assert (outcome.state, outcome.counts.rejected) == ("loaded", 300)

@@ -1,6 +1,5 @@
 """Drops random documents, sound and nearly sound ones, and compares what is stored with a reference."""
 
-import json
 import re
 import sys
 from collections import defaultdict
@@ -16,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.chaos.background import beside
 from tests.chaos.rig import Finding, Rig, Trial
-from tests.processing.test_differential import EVENTS, STATUS, Expected, Pairs, contents, expected, plain
+from tests.processing.test_differential import EVENTS, STATUS, Expected, contents, expected, loaded, plain
 from tests.support import query, until
 
 #: Number of documents in the folder at a time, and of those made from one seed.
@@ -186,13 +185,13 @@ def _exact(value: Any) -> Any:
     if isinstance(value, dict | list):
         children = value.items() if isinstance(value, dict) else enumerate(value)
         return [type(value), *((key, _exact(child)) for key, child in children)]
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
         return value
-    return "number", Decimal("Infinity") if abs(value) > sys.float_info.max else Decimal(repr(value))
+    return "number", Decimal(value)
 
 
 def _loaded(text: str | None) -> Any:
-    return None if text is None else plain(json.loads(text, object_pairs_hook=Pairs))
+    return None if text is None else plain(loaded(text))
 
 
 # Stored -------------------------------------------------------------------------------------------
