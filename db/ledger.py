@@ -28,9 +28,13 @@ class Entry:
 
 
 def loaded(cursor: Cursor, digests: Sequence[bytes]) -> set[bytes]:
-    """Those of the digests that are loaded, as far as this transaction sees."""
+    """Those of the digests that are loaded, as far as this transaction sees.
+
+    The first statement of the transaction: what is refused is to be refused where it is written, not at its end.
+    """
     cursor.execute(
         """
+        SET CONSTRAINTS ALL IMMEDIATE;
         SELECT sha256
         FROM mobileye_data.ingested_files
         WHERE sha256 = ANY (%s) AND state = 'loaded'
@@ -106,6 +110,7 @@ def fail(cursor: Cursor, delivery: Delivery, kind: str | None, reason: str) -> N
     """Enters a file that can't be loaded; once, however often it comes. A loaded one stays loaded."""
     cursor.execute(
         """
+        SET CONSTRAINTS ALL IMMEDIATE;
         UPDATE mobileye_data.ingested_files
         SET deliveries = deliveries + 1, last_name = %(name)s,
             error = CASE state WHEN 'failed' THEN %(reason)s END,

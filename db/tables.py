@@ -10,6 +10,9 @@ from processing.records import Detection, Record, StatusReport
 
 Row = tuple[Any, ...]
 
+#: Characters of a stored value that the detail of a conflict shows.
+MAX_SHOWN = 200
+
 
 @dataclass(frozen=True)
 class Table:
@@ -32,6 +35,18 @@ class Table:
 
     def list_columns(self) -> str:
         return ", ".join(self.columns)
+
+    def difference(self, new: str, old: str) -> str:
+        """SQL: null if two rows have the same value, else that of the old one, cut to what is worth showing."""
+        values = [f"{{0}}.{column}" for column in self.value]
+        new_value, old_value = (", ".join(values).format(side) for side in (new, old))
+        shown = ", ' ', ".join(f"'{column}=', {_cut(f'{old}.{column}')}" for column in self.value)
+        return f"CASE WHEN ({new_value}) IS DISTINCT FROM ({old_value}) THEN concat({shown}) END"
+
+
+def _cut(value: str) -> str:
+    text = f"coalesce({value}::text, 'null')"
+    return f"left({text}, {MAX_SHOWN}), CASE WHEN length({text}) > {MAX_SHOWN} THEN '…' END"
 
 
 def _detection_row(record: Detection, file_id: int) -> Row:

@@ -79,8 +79,8 @@ class Kind:
 
     element has the fields of an array element. parse takes elements of any form; read_usual takes the
     text of some and gives back their number and records, or None unless each is exactly as
-    documented. origin gives back the JSON path and the original of one record, for a reject found only
-    when it is written.
+    documented. origins gives back the JSON path and the original of records, by the places at which they
+    stand in their elements, in order: for rejects that are found only when they are written.
     """
 
     name: str
@@ -90,4 +90,4 @@ class Kind:
     record: type[Record]
     parse: Callable[[Iterable[Any]], Iterator[Parsed]]
     read_usual: Callable[[bytes], tuple[int, list[Record]] | None]
-    origin: Callable[[Parsed, int], tuple[str, Any]]
+    origins: Callable[[Parsed, Iterable[int]], Iterator[tuple[str, Any]]]

@@ -71,10 +71,9 @@ ERRORS = {
     "25006": ("SET transaction_read_only = on; CREATE TABLE t ()", DatabaseUnavailable),
     "57014": ("SET statement_timeout = 1; SELECT pg_sleep(20)", DatabaseUnavailable),
     "none": ("SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(20)", DatabaseUnavailable),
-    "40001": ("DO 'BEGIN RAISE SQLSTATE ''40001''; END'", TryAgain),
-    "53100": ("DO 'BEGIN RAISE SQLSTATE ''53100''; END'", DatabaseUnavailable),
-    "58030": ("DO 'BEGIN RAISE SQLSTATE ''58030''; END'", DatabaseUnavailable),
-    "P0001": ("DO 'BEGIN RAISE ''no''; END'", DatabaseUnavailable),
+    "55P03": ("DO 'BEGIN PERFORM 1; LOCK TABLE t NOWAIT; END'", DatabaseUnavailable),
+    "58P01": ("SELECT pg_read_file('/there/is/none')", DatabaseUnavailable),
+    "0A000": ("DO 'BEGIN COMMIT; END'", RowRefused),
 }
 
 

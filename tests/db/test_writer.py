@@ -16,7 +16,7 @@ from db.connection import Database
 from db.ledger import Entry
 from db.partitions import Partitions
 from db.sink import PostgresSink
-from db.writer import Writer
+from db.writer import Met, Writer
 from processing.errors import DatabaseUnavailable, Misconfigured
 from processing.records import Parsed
 from processing.vehicle_status import KIND
@@ -40,7 +40,7 @@ def connection(database: Database) -> Iterator[Connection]:
 def writer(connection: Connection, database: Database) -> Iterator[Writer]:
     partitions = Partitions(database)
     with ThreadPoolExecutor(1) as sender:
-        writer = Writer(connection, partitions, sender, set())
+        writer = Writer(connection, partitions, sender, Met())
         yield writer
         writer.abandon()
     partitions.close()
@@ -244,7 +244,7 @@ def test_places_of_records_leave_room_for_the_rejected_between_them() -> None:
     chunk = Chunk(kind)
     for parsed in (first, second):
         chunk.add(Entry(1, delivery(b"x"), kind.name), parsed)
-    found = [chunk.reject(index, "conflict", "")[1] for index in range(3)]
+    found = [reject for _, reject in chunk.rejects(dict.fromkeys(range(3), ("conflict", "")))]
     assert [(reject.position, reject.original["detections"][0]["object_type"]) for reject in found] == [
         (1, "b"),
         (3, "d"),

@@ -210,7 +210,7 @@ def dropped_text(element: str) -> Reading:
 def test_origin_gives_back_one_detection_as_an_event() -> None:
     element = event_of(CARS, {**CARS, "object_value": 9}, note="x")
     (parsed,) = KIND.parse([element])
-    for offset, record in enumerate(parsed.records):
-        path, original = KIND.origin(parsed, offset)
+    origins = KIND.origins(parsed, range(len(parsed.records)))
+    for offset, (record, (path, original)) in enumerate(zip(parsed.records, origins, strict=True)):
         assert path == f"$.{KEY}[0].detections[{offset}]"
         assert dropped_again(KEY, original).records == [record]
