@@ -87,7 +87,7 @@ class Chunk:
             yield entry, parsed.records[number]
 
     def rejects(self, found: Mapping[int, tuple[str, str]]) -> Iterator[tuple[Entry, Rejected]]:
-        """Rows that were found only when they were written to have a reason and a detail, as rejects in order.
+        """Rows as rejects, in order: what is wrong with them, reason and detail, was found on writing them.
 
         What they came from is decoded once, and is walked through once.
         """
@@ -97,7 +97,7 @@ class Chunk:
             mine = [offsets[index - self._starts[place]] for index in rows]
             for index, offset, origin in zip(rows, mine, self.kind.origins(parsed, mine), strict=True):
                 path, original = origin
-                if isinstance(parsed.source, bytes):  # nothing in it needs the care, and the time, of to_json()
+                if isinstance(parsed.source, bytes):  # nothing in it needs the care of to_json()
                     original = Raw(json.encode(original))
                 yield entry, Rejected(parsed.position + offset, path, *found[index], original)
 

@@ -151,8 +151,8 @@ def _translate(error: psycopg2.Error) -> Exception:
     return Misconfigured(f"the database refuses: {message}")
 
 
-#: Classes of SQLSTATE that say what is wrong with a row, or with what a trigger did about it. 0A is what a table
-#: does not take in this way, because of a rule, say; 54 is a row that exceeds a limit.
+#: Classes of SQLSTATE that say what is wrong with a row, or with what a trigger did about it. 0A is what a
+#: table does not take in this way, because of a rule, say; 54 is a row that exceeds a limit.
 ROW_CLASSES = ("09", "0A", "20", "21", "22", "23", "27", "2F", "38", "39", "44", "54", "P0")
 
 #: All else is infrastructure, whatever psycopg2's class says: 25006 of a standby is an InternalError.
@@ -161,7 +161,7 @@ _LOST_RACES = {"40001", "40P01"}
 
 
 def _names_row(error: psycopg2.Error) -> bool:
-    """A trigger that raises an error chooses any SQLSTATE: then the function tells that raises it for PL/pgSQL."""
+    """RAISE in a trigger takes any SQLSTATE: then the server's function that runs it tells."""
     return str(error.pgcode)[:2] in ROW_CLASSES or error.diag.source_function == "exec_stmt_raise"
 
 

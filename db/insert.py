@@ -41,7 +41,7 @@ def copy_into(cursor: Cursor, name: str, columns: Sequence[str], data: bytes, co
 
 
 def stream_into(cursor: Cursor, name: str, columns: Sequence[str], rows: Iterable[bytes]) -> None:
-    """Rows as they are made, of which few are held at a time: the server takes some while the next are made."""
+    """Rows as they are made, few of which are held: the server takes some while the next are made."""
     stream = _Stream(rows)
     cursor.copy_expert(f"COPY {name} ({', '.join(columns)}) FROM STDIN (FORMAT binary)", stream)
     _check_count(cursor, name, stream.count)

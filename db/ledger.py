@@ -30,7 +30,7 @@ class Entry:
 def loaded(cursor: Cursor, digests: Sequence[bytes]) -> set[bytes]:
     """Those of the digests that are loaded, as far as this transaction sees.
 
-    The first statement of the transaction: what is refused is to be refused where it is written, not at its end.
+    The first statement of the transaction: what is refused is to be so where it is written, not at the end.
     """
     cursor.execute(
         """

@@ -36,8 +36,8 @@ class Merge:
     """One chunk on its way into its table, by the indexes of its rows.
 
     Of equal keys the first counts. duplicates are there with the same value; rejects have a reason and a
-    detail. With shows_status each report also becomes the latest of its vehicle in the step that inserts it, so
-    that it is refused if vehicle_status refuses it.
+    detail. With shows_status each report also becomes the latest of its vehicle in the step that inserts it,
+    so that it is refused if vehicle_status refuses it.
     """
 
     def __init__(self, connection: Connection, chunk: Chunk, *, shows_status: bool = False) -> None:
@@ -93,7 +93,7 @@ class Merge:
                 self._settle(index, reason, said)
 
     def _without_existing(self, rows: list[int]) -> list[int]:
-        """Sets those apart whose key exists; raises RowRefused if a value is none that the table could hold."""
+        """Sets those apart whose key exists; raises RowRefused if the table could not hold a value."""
         if not rows:
             return rows
         with savepoint(self._connection) as cursor:
@@ -107,7 +107,8 @@ class Merge:
             case "duplicate":
                 self.duplicates.append(index)
             case "conflict":
-                self.rejects[index] = reason, f"Expected the value stored under this key ({said}), got another"
+                detail = f"Expected the value stored under this key ({said}), got another"
+                self.rejects[index] = reason, detail
             case _:
                 self.rejects[index] = reason, said
 

@@ -28,9 +28,9 @@ _COLUMNS = ("file_id", "position", "path", "reason", "detail", "original")
 
 
 def add(cursor: Cursor, rejected: Iterable[tuple[Entry, Rejected]]) -> None:
-    """Stores rejects in the transaction of their files, and counts them; raises Refused if the table is to blame.
+    """Stores rejects in the transaction of their files, and counts them; raises Refused if it can't.
 
-    They are made as they are sent: the originals of an event's detections each have all of the event's fields.
+    They are made as they are sent: the original of a detection has all of its event's fields.
     """
     waiting = iter(rejected)
     first = next(waiting, None)

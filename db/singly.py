@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from datetime import date
 
+from msgspec import json
 from psycopg2.extensions import connection as Connection
 
 from db.chunk import Chunk
-from db.connection import MAX_MESSAGE, ROW_CLASSES, savepoint, translated
-from db.insert import LEFT_OUT, copy_into
+from db.connection import MAX_MESSAGE, ROW_CLASSES, savepoint
+from db.insert import LEFT_OUT
 from db.tables import Table
 
 #: The index of a row that is not inserted; "duplicate", "conflict" or "refused"; what is stored, or was said.
@@ -22,60 +23,48 @@ def insert_singly(
     *,
     shows_status: bool,
 ) -> list[Verdict]:
-    """Rows of different keys; with shows_status a report also becomes the latest of its vehicle, or is refused.
+    """Rows of different keys; with shows_status a report becomes its vehicle's latest, too, or is refused.
 
     Raises RowRefused, and inserts none of them, if one is refused in a way that PL/pgSQL can't catch.
     """
     table = chunk.table
-    columns = [_RAW if column == "extra" else column for column in table.columns]
-    with translated(), connection.cursor() as cursor:
-        cursor.execute(_tables(table))  # not to be undone with the savepoint: to make them is dear
+    found = [table.row(record, entry.file_id) for entry, record in chunk.of(rows)]
+    given = [dict(zip(table.columns, row, strict=True)) for row in found]
+    # All in one parameter, as text: a temporary table for them, emptied hundreds of times in a transaction,
+    # makes each of the subtransactions slower than the one before.
+    values = {"rows": json.encode(given).decode(), "first": bounds[0], "end": bounds[1]}
     with savepoint(connection) as cursor:
-        copy_into(cursor, f"suspects_{table.name}", columns, chunk.data_of(rows), len(rows))
-        cursor.execute(_block(table, shows_status=shows_status), bounds)
-        return [(rows[place], reason, detail) for place, reason, detail in cursor.fetchall()]
-
-
-#: The bytes of a jsonb as COPY takes them: a version, then the text. Into jsonb itself COPY would take all or none.
-_RAW = "raw_extra"
-_EXTRA = f"convert_from(substr(suspect.{_RAW}, 2), 'UTF8')::jsonb AS extra"
-
-
-def _tables(table: Table) -> str:
-    return f"""
-        CREATE TEMPORARY TABLE IF NOT EXISTS suspects_{table.name}
-            (LIKE {table.full_name} INCLUDING DEFAULTS, {_RAW} bytea,
-             place integer GENERATED ALWAYS AS IDENTITY (MINVALUE 0))
-            ON COMMIT DELETE ROWS;
-        CREATE TEMPORARY TABLE IF NOT EXISTS verdicts
-            (place integer, reason text, detail text) ON COMMIT DELETE ROWS;
-        TRUNCATE suspects_{table.name}, verdicts RESTART IDENTITY
-        """
+        cursor.execute(_block(table, shows_status=shows_status), values)
+        ((verdicts,),) = cursor.fetchall()
+    return [(rows[place], reason, said) for place, reason, said in json.decode(verdicts, type=list[Verdict])]
 
 
 def _block(table: Table, *, shows_status: bool) -> str:
-    """A DO block can't return rows, a function would leave its traces in the catalogues."""
-    taken = [_EXTRA if column == "extra" else f"suspect.{column}" for column in table.columns]
+    """A DO block returns nothing, hence the setting; a function would leave its traces in the catalogues."""
     where = " AND ".join(f"old.{column} = new.{column}" for column in table.key)
     time = table.key[1]
-    order = f"{time} DESC, place" if shows_status else "place"
+    order = f"{time} DESC" if shows_status else "place"
     classes = ", ".join(f"'{sqlstate}'" for sqlstate in ROW_CLASSES)
+    values = [f"new.{column}" + "::jsonb" * (column == "extra") for column in table.columns]
+    mine = ", ".join(f"{value} AS {column}" for value, column in zip(values, table.columns, strict=True))
     return f"""
         DO $block$
         DECLARE
-            suspect record;
             new record;
             stored text;
             taken bigint;
             state text;
             message text;
             context text;
+            verdicts json[] := '{{}}';
         BEGIN
-            FOR suspect IN SELECT * FROM suspects_{table.name} ORDER BY {order} LOOP
+            FOR new IN
+                SELECT row_number() OVER () - 1 AS place, given.*
+                FROM json_to_recordset(%(rows)s) AS given ({_typed(table)})
+                ORDER BY {order}
+            LOOP
                 BEGIN
-                    SELECT {", ".join(taken)} INTO new;
-                    INSERT INTO {table.full_name} ({table.list_columns()})
-                        VALUES ({", ".join(f"new.{column}" for column in table.columns)});
+                    INSERT INTO {table.full_name} ({table.list_columns()}) VALUES ({", ".join(values)});
                     GET DIAGNOSTICS taken = ROW_COUNT;
                     IF taken = 0 THEN
                         RAISE triggered_action_exception USING MESSAGE = '{table.full_name}: {LEFT_OUT}';
@@ -88,23 +77,31 @@ def _block(table: Table, *, shows_status: bool) -> str:
                     IF left(state, 2) NOT IN ({classes}) AND split_part(context, E'\\n', 1) !~ 'RAISE$' THEN
                         RAISE;
                     END IF;
-                    IF state = '23505' THEN  -- there already, or since another process has committed it
-                        SELECT coalesce({table.difference("new", "old")}, '') INTO stored
-                            FROM {table.full_name} old
-                            WHERE {where} AND old.{time} >= %s AND old.{time} < %s;
-                    ELSE
-                        stored := NULL;
+                    stored := NULL;
+                    IF state = '23505' THEN  -- another process has written it since it was asked for
+                        SELECT coalesce({table.difference("mine", "old")}, '') INTO stored
+                        FROM {table.full_name} old CROSS JOIN (SELECT {mine}) mine
+                        WHERE {where} AND old.{time} >= %(first)s AND old.{time} < %(end)s;
                     END IF;
-                    INSERT INTO verdicts VALUES (suspect.place,
-                        CASE WHEN stored IS NULL THEN 'refused' WHEN stored = '' THEN 'duplicate' ELSE 'conflict' END,
+                    verdicts := array_append(verdicts, json_build_array(
+                        new.place,
+                        CASE coalesce(stored, '-')
+                            WHEN '-' THEN 'refused' WHEN '' THEN 'duplicate' ELSE 'conflict' END,
                         coalesce(stored, nullif(left(split_part(message, E'\\n', 1), {MAX_MESSAGE}), ''),
-                                 'it gives no reason but SQLSTATE ' || state));
+                                 'it gives no reason but SQLSTATE ' || state)));
                 END;
             END LOOP;
+            PERFORM set_config('mobileye_data.verdicts', array_to_json(verdicts)::text, true);
         END
         $block$;
-        SELECT place, reason, detail FROM verdicts
+        SELECT current_setting('mobileye_data.verdicts')
         """
+
+
+def _typed(table: Table) -> str:
+    """The columns as they are given: a value that is no jsonb must be found out row by row."""
+    types = {table.key[1]: "timestamptz", "object_value": "integer", "file_id": "bigint"}
+    return ", ".join(f"{column} {types.get(column, 'text')}" for column in table.columns)
 
 
 #: The newest come first, so that vehicle_status is shown no more reports than it is without this.
@@ -115,7 +112,8 @@ _SHOW_STATUS = """
                     ) THEN
                         INSERT INTO mobileye_data.vehicle_status AS old
                             (vehicle_id, report_time, status, extra, file_id)
-                            VALUES (new.vehicle_id, new.report_time, new.status, new.extra, new.file_id)
+                            VALUES (new.vehicle_id, new.report_time, new.status, new.extra::jsonb,
+                                    new.file_id)
                             ON CONFLICT (vehicle_id) DO UPDATE SET
                                 report_time = excluded.report_time,
                                 status = excluded.status,

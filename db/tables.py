@@ -37,7 +37,7 @@ class Table:
         return ", ".join(self.columns)
 
     def difference(self, new: str, old: str) -> str:
-        """SQL: null if two rows have the same value, else that of the old one, cut to what is worth showing."""
+        """SQL: null if two rows have the same value, else that of the old one, cut to be shown."""
         values = [f"{{0}}.{column}" for column in self.value]
         new_value, old_value = (", ".join(values).format(side) for side in (new, old))
         shown = ", ' ', ".join(f"'{column}=', {_cut(f'{old}.{column}')}" for column in self.value)

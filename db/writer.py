@@ -27,7 +27,8 @@ _CANCEL_SECONDS = 0.1
 class Met:
     """What the last rows met with, and the next will, too: it outlives the transaction.
 
-    overlapping names the tables in which rows existed; status_refuses tells that vehicle_status did not take a report.
+    overlapping names the tables in which rows existed; status_refuses tells that vehicle_status did not take
+    a report.
     """
 
     overlapping: set[str] = field(default_factory=set)
@@ -125,8 +126,8 @@ class Writer:
         merge.run()
         # Where one chunk met rows that exist, the next one will too: the fast way would fail half-way.
         reasons = {reason for reason, _ in merge.rejects.values()}
-        overlapping = self._met.overlapping
-        (overlapping.add if merge.duplicates or "conflict" in reasons else overlapping.discard)(chunk.table.name)
+        overlaps, overlapping = merge.duplicates or "conflict" in reasons, self._met.overlapping
+        (overlapping.add if overlaps else overlapping.discard)(chunk.table.name)
         self._has_refused |= "refused" in reasons
         for index in merge.duplicates:
             chunk.entry(index).duplicate += 1

@@ -1,21 +1,19 @@
 """What a user has added to our tables refuses rows: each costs its own record, and no other."""
 
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 import pytest
 
 import db.chunk
 import db.merge
+import processing.processor
 from db.connection import Database
-from processing.batch import Outcome, Work
 from processing.sink import Counts
 from tests.db.loading import counts
 from tests.processing.test_processor import Loader
-from tests.support import detections, drop, event, query, report, statuses
+from tests.support import detections, event, report, statuses
 
 #: Records in a file, and the way they go.
 SIZES = {5: "execute_values", 150: "COPY", 1200: "COPY, in more rows than are looked at one by one"}
@@ -31,21 +29,19 @@ def loader(tmp_path: Path, database: Database) -> Iterator[Loader]:
     loader.sink.close()
 
 
-@pytest.fixture(params=SIZES, ids=SIZES.values())
+@pytest.fixture(params=SIZES, ids=list(SIZES.values()))
 def size(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 
 
-def add_trigger(
-    loader: Loader, table: str, body: str, when: str = "BEFORE INSERT", kind: str = "TRIGGER"
-) -> None:
-    """A trigger for each row; NEW.vehicle_id of those to be refused is "bad"."""
+def add_trigger(loader: Loader, table: str, body: str, when: str = "BEFORE INSERT") -> None:
+    """For each row; NEW.vehicle_id of those to be refused is "bad"."""
     loader.rows(
         f"""
         CREATE FUNCTION public.judge_{table}() RETURNS trigger LANGUAGE plpgsql AS $$
             BEGIN {body} RETURN NEW; END
         $$;
-        CREATE {kind} judge {when} ON mobileye_data.{table}
+        CREATE TRIGGER judge {when} ON mobileye_data.{table}
             FOR EACH ROW EXECUTE FUNCTION public.judge_{table}()
         """
     )
@@ -59,9 +55,8 @@ BAD = "NEW.vehicle_id = 'bad'"
 
 
 def reports_of(size: int, bad: list[int]) -> list[dict[str, Any]]:
-    return [
-        report(i % 3600, vehicle="bad" if i in bad else f"car-{i // 3600}", status="parking") for i in range(size)
-    ]
+    vehicles = ["bad" if i in bad else f"car-{i // 3600}" for i in range(size)]
+    return [report(i % 3600, vehicle=vehicle, status="parking") for i, vehicle in enumerate(vehicles)]
 
 
 def check_refused(loader: Loader, size: int, detail: str, document: str = "statuses") -> None:
@@ -72,9 +67,7 @@ def check_refused(loader: Loader, size: int, detail: str, document: str = "statu
     table, prefix = HISTORY, S
     if document == "detections":
         content = detections(
-            *[
-                event(i % 3600, ("cars", i), vehicle=reports[i]["vehicle_id"]) for i in range(size)
-            ]
+            *[event(i % 3600, ("cars", i), vehicle=reports[i]["vehicle_id"]) for i in range(size)]
         )
         table, prefix = EVENTS, D
     outcome = loader.load_one(f"{prefix}1.json", content)
@@ -137,23 +130,13 @@ def test_a_foreign_key_refuses_the_row_that_has_no_counterpart(
     ((partition,),) = loader.rows("SELECT add_partition('vehicle_status_history', '2022-05-05')")
     assert partition
     name = "vehicle_status_history_20220505"
-    check_refused(
-        loader, size, f'insert or update on table "{name}" violates foreign key constraint "known"'
-    )
+    check_refused(loader, size, f'insert or update on table "{name}" violates foreign key constraint "known"')
 
 
 def test_a_trigger_that_waits_for_the_end_of_the_transaction_refuses_its_row(
     loader: Loader, size: int
 ) -> None:
-    # On the partition: a constraint trigger on a partitioned table is not to be had in PostgreSQL before 19.
     loader.rows("SELECT add_partition('vehicle_status_history', '2022-05-05')")
-    add_trigger(
-        loader,
-        f"{HISTORY}_20220505",
-        raising(BAD),
-        "AFTER INSERT",
-        "CONSTRAINT TRIGGER judge_late",
-    ) if False else None
     loader.rows(
         f"""
         CREATE FUNCTION public.late() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -168,9 +151,7 @@ def test_a_trigger_that_waits_for_the_end_of_the_transaction_refuses_its_row(
 
 def test_a_row_that_a_trigger_leaves_out_is_refused(loader: Loader, size: int) -> None:
     add_trigger(loader, HISTORY, f"IF {BAD} THEN RETURN NULL; END IF;")
-    check_refused(
-        loader, size, "mobileye_data.vehicle_status_history: a trigger or a rule leaves rows out"
-    )
+    check_refused(loader, size, "mobileye_data.vehicle_status_history: a trigger or a rule leaves rows out")
 
 
 def test_a_unique_index_of_the_users_refuses_a_row_whose_key_is_new(loader: Loader, size: int) -> None:
@@ -191,3 +172,143 @@ def test_keys_that_a_trigger_makes_the_same_are_refused_but_for_the_first(loader
     vehicles = len({each["vehicle_id"] for each in reports_of(size, [])})
     assert outcome.counts == Counts(size, vehicles, 0, size - vehicles)
     assert loader.count(HISTORY) == vehicles
+
+
+# The latest status ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("deferred", [False, True], ids=["at once", "deferred"])
+def test_a_report_that_vehicle_status_refuses_is_in_neither_table(
+    loader: Loader, size: int, deferred: bool
+) -> None:
+    if deferred:
+        loader.rows(
+            f"{FLEET} ALTER TABLE {STATUS} ADD CONSTRAINT known {FOREIGN} DEFERRABLE INITIALLY DEFERRED"
+        )
+    else:
+        add_trigger(loader, STATUS, raising(BAD, "53100"))
+    detail = f'insert or update on table "{STATUS}" violates foreign key constraint "known"'
+    check_refused(loader, size, detail if deferred else "not in the fleet")
+    assert loader.values(f"SELECT vehicle_id FROM {STATUS}") == ["car-0"]
+    newest = "SELECT vehicle_id, report_time, status, file_id FROM"
+    (stored,) = loader.rows(f"{newest} {STATUS}")
+    assert stored == loader.rows(f"{newest} {HISTORY} ORDER BY report_time DESC LIMIT 1")[0]
+
+
+def test_a_rule_on_vehicle_status_refuses_every_report(loader: Loader) -> None:
+    loader.rows(f"CREATE RULE never AS ON UPDATE TO {STATUS} DO INSTEAD NOTHING")
+    files = {f"{S}1.json": statuses(report(1), report(2)), f"{D}1.json": detections(event())}
+    outcomes = loader.load_named(files)
+    assert [outcome.counts for outcome in outcomes] == [Counts(2, 0, 0, 2), Counts(2, 2, 0, 0)]
+    (detail,) = loader.values("SELECT DISTINCT detail FROM rejected_records")
+    assert detail.startswith("INSERT with ON CONFLICT clause cannot be used with table that has")
+
+
+def test_of_a_vehicles_reports_that_is_refused_which_would_be_its_latest(loader: Loader, size: int) -> None:
+    """As without a refusal: vehicle_status is shown the newest."""
+    add_trigger(loader, STATUS, raising("NEW.status = 'accident'"))
+    reports = [report(i % 3600, "accident" if i in (1, size - 1) else "parking") for i in range(size)]
+    outcome = loader.load_one(f"{S}1.json", statuses(*reports))
+    assert outcome.counts == Counts(size, size - 1, 0, 1)
+    assert loader.values("SELECT position FROM rejected_records") == [size - 1]
+    assert loader.count(HISTORY) == size - 1
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_reports_are_shown_in_bulk_again_once_none_is_refused(loader: Loader) -> None:
+    add_trigger(loader, STATUS, raising(BAD))
+    loader.load_one(f"{S}1.json", statuses(report(vehicle="bad")))
+    assert loader.sink._met.status_refuses
+    assert loader.load_one(f"{S}2.json", statuses(report(1))).counts == Counts(1, 1, 0, 0)
+    assert not loader.sink._met.status_refuses
+    assert loader.count(STATUS) == 1
+
+
+# The other tables -----------------------------------------------------------------------------------
+
+GOOD, MIXED = statuses(report(1)), statuses(report(2), {})
+
+
+def test_a_file_whose_reject_is_refused_fails_alone(loader: Loader) -> None:
+    add_trigger(loader, "rejected_records", "RAISE 'no rejects';")
+    files = {f"{S}good.json": GOOD, f"{S}mixed.json": MIXED, f"{D}good.json": detections(event())}
+    outcomes = {outcome.name: outcome for outcome in loader.load_until_done(files)}
+    bad = outcomes.pop(f"{S}mixed.json")
+    assert (bad.state, bad.counts, bad.reason) == (
+        "failed", Counts(), "the table of rejected records refuses one: no rejects"
+    )  # fmt: skip
+    assert {outcome.state for outcome in outcomes.values()} == {"loaded"}
+    assert counts(loader.database) == {
+        EVENTS: 2, HISTORY: 1, STATUS: 1, "ingested_files": 3, "rejected_records": 0
+    }  # fmt: skip
+    assert loader.left() == []
+
+
+def test_a_reject_that_a_trigger_leaves_out_is_missed(loader: Loader) -> None:
+    add_trigger(loader, "rejected_records", "RETURN NULL;")
+    outcome = loader.load_one(f"{S}1.json", MIXED)
+    assert outcome.state == "failed"
+    assert outcome.reason.endswith("took 0 of 1 rows: a trigger or a rule leaves rows out")
+
+
+def test_a_large_file_whose_reject_is_refused_fails_too(
+    loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processing.processor, "MAX_SHARED_BYTES", 1000)
+    monkeypatch.setattr(db.chunk, "CHUNK_ROWS", 4)
+    add_trigger(loader, "rejected_records", "RAISE 'no rejects';")
+    content = statuses({}, *[report(i) for i in range(50)])
+    outcome = loader.load_one(f"{S}1.json", content)
+    assert (outcome.state, outcome.reason) == (
+        "failed",
+        "the table of rejected records refuses one: no rejects",
+    )
+    assert loader.count(HISTORY) == 0
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "deferred"])
+def test_a_file_that_the_ledger_refuses_fails_alone(loader: Loader, late: bool) -> None:
+    body = raising("NEW.name LIKE '%bad%' AND NEW.state = 'loaded'")
+    if late:
+        add_trigger(loader, "ingested_files", body, "AFTER INSERT")
+        loader.rows(
+            """
+            DROP TRIGGER judge ON ingested_files;
+            CREATE CONSTRAINT TRIGGER judge AFTER INSERT ON ingested_files DEFERRABLE INITIALLY DEFERRED
+                FOR EACH ROW EXECUTE FUNCTION public.judge_ingested_files()
+            """
+        )
+    else:
+        add_trigger(loader, "ingested_files", body)
+    files = {f"{S}good.json": GOOD, f"{S}bad.json": statuses(report(2)), f"{D}good.json": detections(event())}
+    outcomes = {outcome.name: outcome for outcome in loader.load_until_done(files)}
+    bad = outcomes.pop(f"{S}bad.json")
+    assert (bad.state, bad.reason) == ("failed", "the ledger refuses the file: not in the fleet")
+    assert {outcome.state for outcome in outcomes.values()} == {"loaded"}
+    assert counts(loader.database) == {
+        EVENTS: 2, HISTORY: 1, STATUS: 1, "ingested_files": 3, "rejected_records": 0
+    }  # fmt: skip
+
+
+def test_a_file_that_the_ledger_takes_in_no_way_waits_alone(loader: Loader) -> None:
+    add_trigger(loader, "ingested_files", raising("NEW.name LIKE '%bad%'"))
+    files = {f"{S}good.json": GOOD, f"{S}bad.json": statuses(report(2)), f"{S}bad2.json": b"[]"}
+    outcomes = {outcome.name: outcome for outcome in loader.load_until_done(files)}
+    assert {name: outcome.state for name, outcome in outcomes.items()} == {
+        f"{S}good.json": "loaded", f"{S}bad.json": "waiting", f"{S}bad2.json": "waiting"
+    }  # fmt: skip
+    reason = "the ledger refuses the file: not in the fleet"
+    assert outcomes[f"{S}bad.json"].reason == f"{reason}; {reason}"
+    assert outcomes[f"{S}bad2.json"].reason.endswith(f"got an array; {reason}")
+    assert loader.left() == [f"{S}bad.json", f"{S}bad2.json"]
+    assert loader.count(HISTORY) == 1
+
+
+def test_the_same_bytes_again_stay_where_they_are_if_the_ledger_does_not_count_them(loader: Loader) -> None:
+    loader.load_one(f"{S}1.json", GOOD)
+    add_trigger(loader, "ingested_files", "RAISE 'no changes';", "BEFORE UPDATE")
+    outcomes = loader.load_until_done({f"{S}2.json": GOOD, f"{S}3.json": statuses(report(3))})
+    assert {outcome.name: outcome.state for outcome in outcomes} == {
+        f"{S}2.json": "waiting", f"{S}3.json": "loaded"
+    }  # fmt: skip
+    assert loader.left() == [f"{S}2.json"]
