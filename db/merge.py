@@ -37,15 +37,18 @@ class Merge:
 
     Of equal keys the first counts. duplicates are there with the same value; rejects have a reason and a
     detail. With shows_status each report also becomes the latest of its vehicle in the step that inserts it,
-    so that it is refused if vehicle_status refuses it.
+    so that it is refused if vehicle_status refuses it. With is_ruled the rules of the table are asked.
     """
 
-    def __init__(self, connection: Connection, chunk: Chunk, *, shows_status: bool = False) -> None:
+    def __init__(
+        self, connection: Connection, chunk: Chunk, *, shows_status: bool = False, is_ruled: bool = False
+    ) -> None:
         self.duplicates: list[int] = []
         self.rejects: dict[int, tuple[str, str]] = {}
         self._connection = connection
         self._chunk = chunk
         self._shows_status = shows_status
+        self._is_ruled = is_ruled
 
     def run(self) -> None:
         rest = self._chunk.order
@@ -79,9 +82,8 @@ class Merge:
 
     def _insert_singly(self, rows: list[int]) -> None:
         try:
-            verdicts = insert_singly(
-                self._connection, self._chunk, rows, _bounds(self._chunk), shows_status=self._shows_status
-            )
+            how = {"shows_status": self._shows_status, "is_ruled": self._is_ruled}
+            verdicts = insert_singly(self._connection, self._chunk, rows, _bounds(self._chunk), **how)
         except RowRefused as refusal:
             if len(rows) == 1:
                 self._settle(rows[0], "refused", str(refusal))
@@ -116,6 +118,8 @@ class Merge:
         """All of them or, with RowRefused, none."""
         if not rows:
             return
+        if self._is_ruled:
+            raise RowRefused("0A000", "COPY asks no rules")
         chunk = self._chunk
         with savepoint(self._connection) as cursor:
             copy_rows(cursor, chunk.table, chunk.data_of(rows), len(rows))

@@ -22,6 +22,7 @@ def insert_singly(
     bounds: tuple[date, date | str],
     *,
     shows_status: bool,
+    is_ruled: bool,
 ) -> list[Verdict]:
     """Rows of different keys; with shows_status a report becomes its vehicle's latest, too, or is refused.
 
@@ -34,12 +35,12 @@ def insert_singly(
     # makes each of the subtransactions slower than the one before.
     values = {"rows": json.encode(given).decode(), "first": bounds[0], "end": bounds[1]}
     with savepoint(connection) as cursor:
-        cursor.execute(_block(table, shows_status=shows_status), values)
+        cursor.execute(_block(table, shows_status=shows_status, is_ruled=is_ruled), values)
         ((verdicts,),) = cursor.fetchall()
     return [(rows[place], reason, said) for place, reason, said in json.decode(verdicts, type=list[Verdict])]
 
 
-def _block(table: Table, *, shows_status: bool) -> str:
+def _block(table: Table, *, shows_status: bool, is_ruled: bool) -> str:
     """A DO block returns nothing, hence the setting; a function would leave its traces in the catalogues."""
     where = " AND ".join(f"old.{column} = new.{column}" for column in table.key)
     time = table.key[1]
@@ -47,6 +48,10 @@ def _block(table: Table, *, shows_status: bool) -> str:
     classes = ", ".join(f"'{sqlstate}'" for sqlstate in ROW_CLASSES)
     values = [f"new.{column}" + "::jsonb" * (column == "extra") for column in table.columns]
     mine = ", ".join(f"{value} AS {column}" for value, column in zip(values, table.columns, strict=True))
+    there = (
+        f"FROM {table.full_name} old CROSS JOIN (SELECT {mine}) mine "
+        f"WHERE {where} AND old.{time} >= %(first)s AND old.{time} < %(end)s"
+    )
     return f"""
         DO $block$
         DECLARE
@@ -66,10 +71,10 @@ def _block(table: Table, *, shows_status: bool) -> str:
                 BEGIN
                     INSERT INTO {table.full_name} ({table.list_columns()}) VALUES ({", ".join(values)});
                     GET DIAGNOSTICS taken = ROW_COUNT;
-                    IF taken = 0 THEN
+                    IF taken = 0 {f"OR NOT EXISTS (SELECT {there})" * is_ruled} THEN
                         RAISE triggered_action_exception USING MESSAGE = '{table.full_name}: {LEFT_OUT}';
                     END IF;
-                    {_SHOW_STATUS if shows_status else ""}
+                    {_SHOW_STATUS * shows_status}
                 EXCEPTION WHEN OTHERS OR assert_failure THEN
                     GET STACKED DIAGNOSTICS
                         state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, context = PG_EXCEPTION_CONTEXT;
@@ -80,8 +85,7 @@ def _block(table: Table, *, shows_status: bool) -> str:
                     stored := NULL;
                     IF state = '23505' THEN  -- another process has written it since it was asked for
                         SELECT coalesce({table.difference("mine", "old")}, '') INTO stored
-                        FROM {table.full_name} old CROSS JOIN (SELECT {mine}) mine
-                        WHERE {where} AND old.{time} >= %(first)s AND old.{time} < %(end)s;
+                        {there};
                     END IF;
                     verdicts := array_append(verdicts, json_build_array(
                         new.place,

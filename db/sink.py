@@ -113,7 +113,8 @@ class PostgresTransaction:
         with self._waiting(), translated():
             loaded = ledger.loaded(self._cursor, digests)
             new = len(set(digests) - loaded)
-            self._file_ids = ledger.draw_file_ids(self._cursor, new) if new else []
+            if new:
+                self._file_ids, self._writer.ruled = ledger.draw_file_ids(self._cursor, new)
         return loaded
 
     def begin_file(self, delivery: Delivery, kind: Kind) -> None:
@@ -154,7 +155,7 @@ class PostgresTransaction:
         return counts
 
     def _commit(self) -> None:
-        with _written():
+        with translated():
             self._enter()
             # COMMIT of a transaction that has failed "succeeds", as a rollback.
             if self._connection.info.transaction_status != TRANSACTION_STATUS_INTRANS:
@@ -163,10 +164,11 @@ class PostgresTransaction:
 
     def _enter(self) -> None:
         """Into the ledger: the files that were loaded, and those that have come again."""
-        if self._entries:
-            ledger.add(self._cursor, self._entries)
-        for delivery in sorted(self._redelivered, key=lambda delivery: delivery.sha256 or b""):
-            ledger.redelivered(self._cursor, delivery)
+        with _written():
+            if self._entries:
+                ledger.add(self._cursor, self._entries)
+            for delivery in sorted(self._redelivered, key=lambda delivery: delivery.sha256 or b""):
+                ledger.redelivered(self._cursor, delivery)
 
     def stop(self) -> None:
         """Leaves no thread at work on the connection."""

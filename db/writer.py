@@ -16,7 +16,7 @@ from db.latest import Latest
 from db.ledger import Entry
 from db.merge import Merge
 from db.partitions import Partitions
-from db.tables import STATUS_HISTORY
+from db.tables import STATUS_HISTORY, Table
 from processing.errors import TryAgain
 from processing.records import Kind, Parsed, Rejected
 
@@ -39,7 +39,7 @@ class Writer:
     """Writes the rows of one transaction.
 
     A full chunk is sent by a thread, while the next one is being parsed; the connection belongs to
-    that thread until finish() has returned.
+    that thread until finish() has returned. ruled names the tables with a rule: rows go there one by one.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class Writer:
         self._sending: Future[None] | None = None
         self._chunks: dict[str, Chunk] = {}
         self._latest = Latest()
+        self.ruled: set[str] = set()
         self._met = met
         self._shows_status = met.status_refuses
         self._has_refused = False
@@ -101,12 +102,17 @@ class Writer:
     def _write(self, chunk: Chunk) -> None:
         if chunk.packed.rows:
             self._partitions.ensure(chunk.table, chunk.packed.dates())
-            shows_status = self._shows_status and chunk.table is STATUS_HISTORY
-            if shows_status or chunk.table.name in self._met.overlapping or not self._insert(chunk):
-                self._merge(chunk, shows_status=shows_status)
+            if self._is_intricate(chunk.table) or not self._insert(chunk):
+                self._merge(chunk)
         self._reject(chunk.rejected)
         if self._latest.is_full():
             self._flush_latest()
+
+    def _is_intricate(self, table: Table) -> bool:
+        return table.name in self._met.overlapping or table.name in self.ruled or self._shows_status_of(table)
+
+    def _shows_status_of(self, table: Table) -> bool:
+        return self._shows_status and table is STATUS_HISTORY
 
     def _insert(self, chunk: Chunk) -> bool:
         """The fast way, which takes all rows or none; whether it took them."""
@@ -121,8 +127,10 @@ class Writer:
         self._accept(chunk)
         return True
 
-    def _merge(self, chunk: Chunk, *, shows_status: bool) -> None:
-        merge = Merge(self._connection, chunk, shows_status=shows_status)
+    def _merge(self, chunk: Chunk) -> None:
+        shows_status = self._shows_status_of(chunk.table)
+        is_ruled = chunk.table.name in self.ruled
+        merge = Merge(self._connection, chunk, shows_status=shows_status, is_ruled=is_ruled)
         merge.run()
         # Where one chunk met rows that exist, the next one will too: the fast way would fail half-way.
         reasons = {reason for reason, _ in merge.rejects.values()}

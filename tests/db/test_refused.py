@@ -5,9 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg2.extensions import connection as Connection
 
 import db.chunk
+import db.connection
 import db.merge
+import db.singly
+import db.writer
 import processing.processor
 from db.connection import Database
 from processing.sink import Counts
@@ -172,6 +176,61 @@ def test_keys_that_a_trigger_makes_the_same_are_refused_but_for_the_first(loader
     vehicles = len({each["vehicle_id"] for each in reports_of(size, [])})
     assert outcome.counts == Counts(size, vehicles, 0, size - vehicles)
     assert loader.count(HISTORY) == vehicles
+
+
+# What it costs ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """One for each savepoint, which stands for all that is sent with it."""
+    taken: list[object] = []
+    savepoint = db.connection.savepoint
+
+    def counted(connection: Connection) -> object:
+        taken.append(connection)
+        return savepoint(connection)
+
+    for module in (db.merge, db.singly, db.writer):
+        monkeypatch.setattr(module, "savepoint", counted)
+    return taken
+
+
+@pytest.mark.parametrize(("refused", "most"), [(1, 30), (4, 100), (20_000, 200)])
+def test_steps_grow_with_the_refused_rows_and_the_logarithm_of_all(
+    loader: Loader, steps: list[object], refused: int, most: int
+) -> None:
+    """Of halving down to each row: 15 for each of a few, 40,000 for all."""
+    size = 20_000
+    add_trigger(loader, EVENTS, raising(f"NEW.object_value % {size // refused} = 0"))
+    content = detections(*[event(i % 3600, ("cars", i), vehicle=f"car-{i // 3600}") for i in range(size)])
+    outcomes = loader.load_until_done({f"{D}1.json": content})
+    assert [outcome.counts for outcome in outcomes] == [Counts(size, size - refused, 0, refused)]
+    assert len(steps) <= most
+
+
+# Rules ---------------------------------------------------------------------------------------------
+
+INSTEAD = {"nothing": "NOTHING", "elsewhere": "INSERT INTO public.elsewhere VALUES (NEW.*)"}
+
+
+@pytest.mark.parametrize("instead", INSTEAD)
+def test_a_row_that_a_rule_takes_away_is_refused_however_many_come(
+    loader: Loader, size: int, instead: str
+) -> None:
+    """COPY would ask no rule: then the size of a file would decide."""
+    loader.rows(f"CREATE TABLE public.elsewhere (LIKE {HISTORY})")
+    loader.rows(f"CREATE RULE away AS ON INSERT TO {HISTORY} WHERE {BAD} DO INSTEAD {INSTEAD[instead]}")
+    check_refused(loader, size, "mobileye_data.vehicle_status_history: a trigger or a rule leaves rows out")
+    assert loader.values("SELECT count(*) FROM public.elsewhere") == [0]
+
+
+def test_a_rule_that_does_more_is_asked_for_each_row(loader: Loader, size: int) -> None:
+    loader.rows("CREATE TABLE public.seen (vehicle_id text, status text)")
+    also = "INSERT INTO public.seen VALUES (NEW.vehicle_id, NEW.status)"
+    loader.rows(f"CREATE RULE also AS ON INSERT TO {HISTORY} DO ALSO {also}")
+    assert loader.load_one(f"{S}1.json", statuses(*reports_of(size, []))).counts == Counts(size, size, 0, 0)
+    assert loader.values("SELECT count(*) FROM public.seen") == [size]
 
 
 # The latest status ---------------------------------------------------------------------------------
