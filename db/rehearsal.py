@@ -24,8 +24,7 @@ class RehearsedTransaction(PostgresTransaction):
         return counts
 
     def commit(self) -> list[Counts]:
-        """Enters the files in the ledger to see whether it takes them: the very last, since whoever loads the same
-        file waits from here to the rollback."""
+        """Sees whether the ledger takes them: last, since who loads the same file waits from here on."""
         with self._waiting():
             self._enter()
         return []

@@ -58,7 +58,8 @@ def pack_detections(packed: Packed, records: Sequence[Detection], file_id: int) 
     for record in records:
         if record.detection_time is not time or record.vehicle_id is not vehicle:  # an event has many
             time, vehicle = record.detection_time, record.vehicle_id
-            head = _head(6, vehicle) + packed.time(time)
+            make = _head if len(vehicle) > _LONGEST_KEPT else _kept_head
+            head = make(6, vehicle) + packed.time(time)
         append(head + tails[record.object_type, record.object_value, record.extra])
 
 
@@ -66,7 +67,8 @@ def pack_reports(packed: Packed, records: Sequence[StatusReport], file_id: int) 
     tails = _Tails(file_id)
     append = packed.rows.append
     for record in records:
-        head = _head(5, record.vehicle_id) + packed.time(record.report_time)
+        make = _head if len(record.vehicle_id) > _LONGEST_KEPT else _kept_head
+        head = make(5, record.vehicle_id) + packed.time(record.report_time)
         append(head + tails[record.status, record.extra])
 
 
@@ -81,10 +83,15 @@ def key_start(columns: int, vehicle_id: str, time: bytes) -> bytes:
     return _head(columns, vehicle_id) + time
 
 
-@lru_cache(maxsize=20_000)
 def _head(columns: int, vehicle_id: str) -> bytes:
     """What stands before the bytes of the time."""
     return columns.to_bytes(2) + _text(vehicle_id) + _EIGHT
+
+
+#: A fleet's, unless its vehicles have names so long that the worker's memory would be theirs.
+_kept_head = lru_cache(maxsize=20_000)(_head)
+
+_LONGEST_KEPT = 64
 
 
 #: However many types and values there are.

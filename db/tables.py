@@ -10,7 +10,7 @@ from processing.records import Detection, Record, StatusReport
 
 Row = tuple[Any, ...]
 
-#: Characters of a stored value that the detail of a conflict shows.
+#: Characters of stored unknown fields that the detail of a conflict shows.
 MAX_SHOWN = 200
 
 
@@ -40,13 +40,17 @@ class Table:
         """SQL: null if two rows have the same value, else that of the old one, cut to be shown."""
         values = [f"{{0}}.{column}" for column in self.value]
         new_value, old_value = (", ".join(values).format(side) for side in (new, old))
-        shown = ", ' ', ".join(f"'{column}=', {_cut(f'{old}.{column}')}" for column in self.value)
+        shown = ", ' ', ".join(f"'{column}=', {_shown(old, column)}" for column in self.value)
         return f"CASE WHEN ({new_value}) IS DISTINCT FROM ({old_value}) THEN concat({shown}) END"
 
 
-def _cut(value: str) -> str:
-    text = f"coalesce({value}::text, 'null')"
-    return f"left({text}, {MAX_SHOWN}), CASE WHEN length({text}) > {MAX_SHOWN} THEN '…' END"
+def _shown(side: str, column: str) -> str:
+    """The parser has bounded all but the unknown fields."""
+    value = f"{side}.{column}"
+    if column != "extra":
+        return value
+    text, ellipsis = f"{value}::text", f"CASE WHEN length({value}::text) > {MAX_SHOWN} THEN '…' ELSE '' END"
+    return f"coalesce(left({text}, {MAX_SHOWN}) || {ellipsis}, 'null')"
 
 
 def _detection_row(record: Detection, file_id: int) -> Row:

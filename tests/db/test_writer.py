@@ -237,6 +237,20 @@ def test_memory_does_not_grow_with_the_size_of_records(
     assert peak < 12_000_000  # 18 MB were written
 
 
+def test_memory_does_not_grow_with_the_length_of_texts(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db.chunk, "CHUNK_BYTES", 500_000)
+    entry = Entry(1, delivery(b"x"), "vehicles_status")
+    tracemalloc.start()
+    for parsed in KIND.parse(report(i, "🚗" * 255, f"{i:05}" + "🚗" * 250) for i in range(3000)):
+        writer.add(entry, KIND, parsed)
+    writer.wait()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 6_000_000  # 6 MB were written, of which there would be three copies
+
+
 def test_places_of_records_leave_room_for_the_rejected_between_them() -> None:
     bad: Any = None
     kind, (first, second) = parsed_document(
