@@ -100,8 +100,11 @@ class Merge:
             return rows
         with savepoint(self._connection) as cursor:
             existing = find_existing(cursor, self._chunk, may_exist(cursor, self._chunk, rows))
+        # Of duplicates there may be as many as rows: no call for each.
+        self.duplicates += [index for index, stored in existing.items() if stored is None]
         for index, stored in existing.items():
-            self._settle(index, "conflict" if stored else "duplicate", stored or "")
+            if stored is not None:
+                self._settle(index, "conflict", stored)
         return [index for index in rows if index not in existing]
 
     def _settle(self, index: int, reason: str, said: str) -> None:
