@@ -1239,7 +1239,7 @@ def strict(tmp_path: Path, shared_database: Database) -> Iterator[Loader]:
 
 
 def failures(loader: Loader) -> list[tuple[Any, ...]]:
-    return loader.rows("SELECT name, kind, error FROM ingested_files WHERE state = 'failed'")
+    return loader.rows("SELECT name, kind, error FROM ingested_files WHERE state = 'failed' ORDER BY file_id")
 
 
 def too_many(figures: str) -> str:
