@@ -1,8 +1,11 @@
 """Rows of one table that are sent together, and where each of them came from."""
 
 from bisect import bisect_right
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import groupby
+
+from msgspec import Raw, json
 
 from db.ledger import Entry
 from db.rows import Packed, copy_data
@@ -13,8 +16,8 @@ from processing.records import Kind, Parsed, Record, Rejected
 #: sorted together, the less a row costs the server; these keep two busy workers below 250 MB (measured).
 CHUNK_ROWS = 25_000
 
-#: Bytes of elements, unknown fields and rejects at which a chunk is full too.
-CHUNK_BYTES = 4 * 1024 * 1024
+#: Bytes of texts, rows, unknown fields and rejects at which a chunk is full too; a usual one has half.
+CHUNK_BYTES = 8 * 1024 * 1024
 
 
 class Chunk:
@@ -34,9 +37,11 @@ class Chunk:
         self.bytes += parsed.bytes
         self.size += len(parsed.records) + len(parsed.rejected)
         if parsed.records:
-            self._starts.append(len(self.packed.rows))
+            start = len(self.packed.rows)
+            self._starts.append(start)
             self._elements.append((entry, parsed))
             self.table.pack(self.packed, parsed.records, entry.file_id)
+            self.bytes += sum(map(len, self.packed.rows[start:]))
         self.rejected += [(entry, rejected) for rejected in parsed.rejected]
 
     def is_full(self) -> bool:
@@ -77,12 +82,26 @@ class Chunk:
         """The entry of a row."""
         return self._place(index)[0]
 
-    def reject(self, index: int, reason: str, detail: str) -> tuple[Entry, Rejected]:
-        """A row as a reject that was found only when it was written."""
-        entry, parsed, number = self._place(index)
-        offset = _offset(parsed, number)
-        path, original = self.kind.origin(parsed, offset)
-        return entry, Rejected(parsed.position + offset, path, reason, detail, original)
+    def of(self, indexes: Iterable[int]) -> Iterator[tuple[Entry, Record]]:
+        """The records of some rows."""
+        for index in indexes:
+            entry, parsed, number = self._place(index)
+            yield entry, parsed.records[number]
+
+    def rejects(self, found: Mapping[int, tuple[str, str]]) -> Iterator[tuple[Entry, Rejected]]:
+        """Rows as rejects, in order: what is wrong with them, reason and detail, was found on writing them.
+
+        What they came from is decoded once, and is walked through once.
+        """
+        for place, indexes in groupby(sorted(found), lambda index: bisect_right(self._starts, index) - 1):
+            entry, parsed = self._elements[place]
+            rows, offsets = list(indexes), _offsets(parsed)
+            mine = [offsets[index - self._starts[place]] for index in rows]
+            for index, offset, origin in zip(rows, mine, self.kind.origins(parsed, mine), strict=True):
+                path, original = origin
+                if isinstance(parsed.source, bytes):  # nothing in it needs the care of to_json()
+                    original = Raw(json.encode(original))
+                yield entry, Rejected(parsed.position + offset, path, *found[index], original)
 
     def _place(self, index: int) -> tuple[Entry, Parsed, int]:
         """Where a row came from: the file's entry, the elements, which of their records it is."""
@@ -90,8 +109,8 @@ class Chunk:
         return *self._elements[place], index - self._starts[place]
 
 
-def _offset(parsed: Parsed, number: int) -> int:
-    """Where in its elements a record stands: the rejected ones stand between them."""
-    rejected = {rejected.position - parsed.position for rejected in parsed.rejected}
+def _offsets(parsed: Parsed) -> Sequence[int]:
+    """Where in its elements each record stands: the rejected ones stand between them."""
     count = len(parsed.records) + len(parsed.rejected)
-    return [offset for offset in range(count) if offset not in rejected][number]
+    rejected = {rejected.position - parsed.position for rejected in parsed.rejected}
+    return [offset for offset in range(count) if offset not in rejected] if rejected else range(count)

@@ -11,7 +11,7 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extensions import parse_dsn
 
-from processing.errors import DatabaseUnavailable, Misconfigured, TryAgain
+from processing.errors import DatabaseUnavailable, Misconfigured, Refused, TryAgain
 
 #: What a connection string may override. A server that does not answer is given up after 3 s; a dead
 #: link is noticed in about 10 s: by tcp_user_timeout where data is in flight, by the keepalives where
@@ -66,15 +66,15 @@ _REFUSALS = (
 )
 
 
+#: Characters that are kept of what the server says.
+MAX_MESSAGE = 500
+
 #: A URL whose user, password and host are where they seem to be: an "@" or "/" of a password is encoded.
 _CLEAR_URL = re.compile(r"postgres(?:ql)?://(?:[^@/]*@)?[^@?]*(?:\?.*)?")
 
 
-class RowRefused(Misconfigured):
-    """The database does not take these rows as they are: class 22 or 23, with SQLSTATE and message.
-
-    Where no row is to blame, but the ledger, say, a person must mend what was changed in the tables.
-    """
+class RowRefused(Refused):
+    """The database does not take these rows as they are, with SQLSTATE and message."""
 
     def __init__(self, sqlstate: str, message: str) -> None:
         super().__init__(sqlstate, message)
@@ -144,19 +144,25 @@ def savepoint(connection: Connection) -> Iterator[Cursor]:
 
 def _translate(error: psycopg2.Error) -> Exception:
     message, code = _first_line(error), error.pgcode
-    if code is None or code[:2] not in _BY_CLASS:
+    if code is not None and _names_row(error):
+        return KeyExists(code, message) if code == "23505" else RowRefused(code, message)
+    if code is None or code[:2] not in _MENDED_BY_A_PERSON:
         return TryAgain(message) if code in _LOST_RACES else DatabaseUnavailable(message)
-    if code == "23505":
-        return KeyExists(code, message)
-    if code[:2] in ("22", "23") or code == "54000":
-        return RowRefused(code, message)
     return Misconfigured(f"the database refuses: {message}")
 
 
-#: Data (22, 23, and 54 for a row that exceeds a limit), and what a person must mend; all else is
-#: infrastructure, whatever psycopg2's class says: 25006 of a standby is an InternalError.
-_BY_CLASS = {"22", "23", "28", "3D", "3F", "42", "54"}
+#: Classes of SQLSTATE that say what is wrong with a row, or with what a trigger did about it. 0A is what a
+#: table does not take in this way, because of a rule, say; 54 is a row that exceeds a limit.
+ROW_CLASSES = ("09", "0A", "20", "21", "22", "23", "27", "2F", "38", "39", "44", "54", "P0")
+
+#: All else is infrastructure, whatever psycopg2's class says: 25006 of a standby is an InternalError.
+_MENDED_BY_A_PERSON = {"28", "3D", "3F", "42"}
 _LOST_RACES = {"40001", "40P01"}
+
+
+def _names_row(error: psycopg2.Error) -> bool:
+    """RAISE in a trigger takes any SQLSTATE: then the server's function that runs it tells."""
+    return str(error.pgcode)[:2] in ROW_CLASSES or error.diag.source_function == "exec_stmt_raise"
 
 
 def _refused(error: psycopg2.Error) -> Exception:
@@ -168,7 +174,9 @@ def _refused(error: psycopg2.Error) -> Exception:
 
 
 def _first_line(error: psycopg2.Error) -> str:
-    """What the server says; the lines behind it may quote rows."""
+    """What the server says; the lines behind it may quote rows, and what a trigger says may be long."""
     text = str(error).strip()
     lines = [line for line in text.splitlines() if line.strip()]
+    if error.pgcode is not None:
+        return lines[0].strip()[:MAX_MESSAGE] if lines else f"it gives no reason but SQLSTATE {error.pgcode}"
     return lines[0].strip() if lines else "it gives no reason; libpq does not if it gets no socket"

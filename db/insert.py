@@ -1,14 +1,21 @@
 """Rows straight into a table, all or none: a few by execute_values, many by COPY."""
 
-from collections.abc import Sequence
-from io import BytesIO
+from collections.abc import Iterable, Iterator, Sequence
+from io import BytesIO, RawIOBase
+from itertools import chain
 
 import psycopg2.sql  # noqa: F401  # execute_values() would import it when it is called, and a disk may fail then
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import execute_values
 
+from db.connection import RowRefused
+from db.rows import END, START
 from db.tables import Row, Table
-from processing.errors import Misconfigured
+
+_MESSAGE_BYTES = 64 * 1024
+
+#: Why a table takes fewer rows than it was given, without an error.
+LEFT_OUT = "a trigger or a rule leaves rows out"
 
 #: From so many rows on COPY is faster than execute_values (measured).
 COPY_ROWS = 100
@@ -23,14 +30,47 @@ def insert_rows(cursor: Cursor, table: Table, rows: Sequence[Row]) -> None:
 
 def copy_rows(cursor: Cursor, table: Table, data: bytes, count: int, name: str = "") -> None:
     """So many rows, as copy_data() gives them; into another table with these columns if it is named."""
-    name = name or table.full_name
-    statement = f"COPY {name} ({table.list_columns()}) FROM STDIN (FORMAT binary)"
+    copy_into(cursor, name or table.full_name, table.columns, data, count)
+
+
+def copy_into(cursor: Cursor, name: str, columns: Sequence[str], data: bytes, count: int) -> None:
+    """So many rows of some columns of whatever table."""
+    statement = f"COPY {name} ({', '.join(columns)}) FROM STDIN (FORMAT binary)"
     cursor.copy_expert(statement, BytesIO(data), size=len(data))
     _check_count(cursor, name, count)
 
 
+def stream_into(cursor: Cursor, name: str, columns: Sequence[str], rows: Iterable[bytes]) -> None:
+    """Rows as they are made, few of which are held: the server takes some while the next are made."""
+    stream = _Stream(rows)
+    cursor.copy_expert(f"COPY {name} ({', '.join(columns)}) FROM STDIN (FORMAT binary)", stream)
+    _check_count(cursor, name, stream.count)
+
+
+class _Stream(RawIOBase):
+    """Rows as a file that COPY reads; count tells how many it has read."""
+
+    def __init__(self, rows: Iterable[bytes]) -> None:
+        self.count = 0
+        self._parts = chain([START], self._counted(rows), [END])
+
+    def read(self, _size: int = -1, /) -> bytes:
+        """As many as make a message worth sending, and nothing once they have ended."""
+        parts: list[bytes] = []
+        size = 0
+        for part in self._parts:
+            parts.append(part)
+            size += len(part)
+            if size >= _MESSAGE_BYTES:
+                break
+        return b"".join(parts)
+
+    def _counted(self, rows: Iterable[bytes]) -> Iterator[bytes]:
+        for row in rows:
+            self.count += 1
+            yield row
+
+
 def _check_count(cursor: Cursor, name: str, count: int) -> None:
     if cursor.rowcount != count:
-        raise Misconfigured(
-            f"the table {name} took {cursor.rowcount} of {count} rows: does it have a trigger?"
-        )
+        raise RowRefused("09000", f"{name} took {cursor.rowcount} of {count} rows: {LEFT_OUT}")

@@ -39,6 +39,8 @@ class Latest:
         Vehicles in order, and late in the transaction: two processes then lock them in the same
         order, and for a short time.
         """
+        if not self._reports:
+            return
         cursor.execute(
             """
             INSERT INTO mobileye_data.vehicle_status AS old

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from msgspec import json
 from psycopg2.extensions import cursor as Cursor
 
+from db.tables import TABLE_OF
 from processing.errors import TryAgain
 from processing.sink import Counts, Delivery
 
@@ -28,9 +29,13 @@ class Entry:
 
 
 def loaded(cursor: Cursor, digests: Sequence[bytes]) -> set[bytes]:
-    """Those of the digests that are loaded, as far as this transaction sees."""
+    """Those of the digests that are loaded, as far as this transaction sees.
+
+    The first statement of the transaction: what is refused is to be so where it is written, not at the end.
+    """
     cursor.execute(
         """
+        SET CONSTRAINTS ALL IMMEDIATE;
         SELECT sha256
         FROM mobileye_data.ingested_files
         WHERE sha256 = ANY (%s) AND state = 'loaded'
@@ -40,16 +45,22 @@ def loaded(cursor: Cursor, digests: Sequence[bytes]) -> set[bytes]:
     return {bytes(digest) for (digest,) in cursor.fetchall()}
 
 
-def draw_file_ids(cursor: Cursor, count: int) -> list[int]:
-    """New file ids; gaps where a transaction rolls back."""
+def draw_file_ids(cursor: Cursor, count: int) -> tuple[list[int], set[str]]:
+    """New file ids, with gaps where a transaction rolls back; and the tables of records that have a rule.
+
+    Both in one statement, since a small file pays for each.
+    """
     cursor.execute(
         """
-        SELECT nextval('mobileye_data.file_ids')
+        SELECT nextval('mobileye_data.file_ids'),
+               ARRAY(SELECT relname::text FROM pg_class
+                     WHERE relhasrules AND oid IN (SELECT to_regclass(name) FROM unnest(%s) AS ours (name)))
         FROM generate_series(1, %s)
         """,
-        (count,),
+        ([table.full_name for table in TABLE_OF.values()], count),
     )
-    return [file_id for (file_id,) in cursor.fetchall()]
+    drawn = cursor.fetchall()
+    return [file_id for file_id, _ in drawn], {name for _, names in drawn for name in names}
 
 
 def add(cursor: Cursor, entries: Sequence[Entry]) -> None:
@@ -107,6 +118,7 @@ def fail(cursor: Cursor, delivery: Delivery, kind: str | None, reason: str) -> N
     """Enters a file that can't be loaded; once, however often it comes. A loaded one stays loaded."""
     cursor.execute(
         """
+        SET CONSTRAINTS ALL IMMEDIATE;
         UPDATE mobileye_data.ingested_files
         SET deliveries = deliveries + 1, last_name = %(name)s,
             error = CASE state WHEN 'failed' THEN %(reason)s END,

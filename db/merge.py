@@ -1,7 +1,7 @@
 """Rows of which some exist already, or are refused: inserts the new ones, and tells what the others are."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
 from operator import attrgetter
 
@@ -10,11 +10,12 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
 from db.chunk import Chunk
-from db.connection import KeyExists, RowRefused, savepoint
+from db.connection import RowRefused, savepoint
 from db.insert import copy_rows
+from db.latest import Latest
 from db.rows import in_utc, key_start
+from db.singly import insert_singly
 from db.tables import Table
-from processing.errors import TryAgain
 
 #: From so many rows on it pays to ask first what there is of their vehicles about their times: where 1 % of
 #: the rows are there, that costs a quarter of looking at each.
@@ -23,59 +24,118 @@ _MANY_ROWS = 1000
 #: As long as no more than this share of them is found there, or to fetch them would take longer.
 _SPARSE = 0.1
 
+#: Rows among which some are refused are divided into so many parts: two would be fewer steps, but the rows
+#: that are not refused would be sent more often.
+_PARTS = 8
+
+#: At so few the server tells one by one: 30 µs a row and 3 ms a step, more or less what one more step costs.
+_SINGLY = 500
+
 
 class Merge:
     """One chunk on its way into its table, by the indexes of its rows.
 
     Of equal keys the first counts. duplicates are there with the same value; rejects have a reason and a
-    detail.
+    detail. With shows_status each report also becomes the latest of its vehicle in the step that inserts it,
+    so that it is refused if vehicle_status refuses it. With is_ruled the rules of the table are asked.
     """
 
-    def __init__(self, connection: Connection, chunk: Chunk) -> None:
+    def __init__(
+        self, connection: Connection, chunk: Chunk, *, shows_status: bool = False, is_ruled: bool = False
+    ) -> None:
         self.duplicates: list[int] = []
         self.rejects: dict[int, tuple[str, str]] = {}
         self._connection = connection
         self._chunk = chunk
+        self._shows_status = shows_status
+        self._is_ruled = is_ruled
 
     def run(self) -> None:
-        """Raises TryAgain if another process has written one of the keys meanwhile."""
         rest = self._chunk.order
         while rest:
+            is_asked = False
             try:
-                self._insert_new(rest)
-                break
+                rest = self._without_existing(rest)
+                is_asked = True
+                self._insert(rest)
+                return
             except RowRefused:
                 firsts, rest = first_of_each_key(self._chunk, rest)
-                self._insert_distinct(firsts)
+                self._insert_distinct(firsts, is_asked=is_asked)
 
-    def _insert_distinct(self, rows: list[int]) -> None:
-        """Rows of different keys; those that are refused are found by halving."""
+    def _insert_distinct(self, rows: list[int], *, is_asked: bool) -> None:
+        """Rows of different keys; those that are refused are found by dividing, at last by the server itself.
+
+        is_asked tells that those which exist are not among them.
+        """
         try:
-            self._insert_new(rows)
-        except KeyExists:
-            raise TryAgain("another process has written one of the keys") from None
+            if not is_asked:
+                rows = self._without_existing(rows)
+                is_asked = True
+            self._insert(rows)
+        except RowRefused:
+            if len(rows) <= _SINGLY:
+                self._insert_singly(rows)
+                return
+            for part in _divided(rows, _PARTS):
+                self._insert_distinct(part, is_asked=is_asked)
+
+    def _insert_singly(self, rows: list[int]) -> None:
+        try:
+            how = {"shows_status": self._shows_status, "is_ruled": self._is_ruled}
+            verdicts = insert_singly(self._connection, self._chunk, rows, _bounds(self._chunk), **how)
         except RowRefused as refusal:
             if len(rows) == 1:
-                self.rejects[rows[0]] = "refused", str(refusal)
+                self._settle(rows[0], "refused", str(refusal))
                 return
-            middle = len(rows) // 2
-            self._insert_distinct(rows[:middle])
-            self._insert_distinct(rows[middle:])
+            for part in _divided(rows, 2):
+                self._insert_singly(part)
+        else:
+            for index, reason, said in verdicts:
+                self._settle(index, reason, said)
 
-    def _insert_new(self, rows: list[int]) -> None:
-        """The rows whose key does not exist; raises RowRefused if any of them is, then none is inserted."""
+    def _without_existing(self, rows: list[int]) -> list[int]:
+        """Sets those apart whose key exists; raises RowRefused if the table could not hold a value."""
+        if not rows:
+            return rows
+        with savepoint(self._connection) as cursor:
+            existing = find_existing(cursor, self._chunk, may_exist(cursor, self._chunk, rows))
+        # Of duplicates there may be as many as rows: no call for each.
+        self.duplicates += [index for index, stored in existing.items() if stored is None]
+        for index, stored in existing.items():
+            if stored is not None:
+                self._settle(index, "conflict", stored)
+        return [index for index in rows if index not in existing]
+
+    def _settle(self, index: int, reason: str, said: str) -> None:
+        match reason:
+            case "duplicate":
+                self.duplicates.append(index)
+            case "conflict":
+                detail = f"Expected the value stored under this key ({said}), got another"
+                self.rejects[index] = reason, detail
+            case _:
+                self.rejects[index] = reason, said
+
+    def _insert(self, rows: list[int]) -> None:
+        """All of them or, with RowRefused, none."""
+        if not rows:
+            return
+        if self._is_ruled:
+            raise RowRefused("0A000", "COPY asks no rules")
         chunk = self._chunk
         with savepoint(self._connection) as cursor:
-            existing = find_existing(cursor, chunk, may_exist(cursor, chunk, rows))
-            new = [index for index in rows if index not in existing]
-            if new:
-                copy_rows(cursor, chunk.table, chunk.data_of(new), len(new))
-        for index, stored in existing.items():
-            if stored is None:
-                self.duplicates.append(index)
-            else:
-                detail = f"Expected the value stored under this key ({stored}), got another"
-                self.rejects[index] = "conflict", detail
+            copy_rows(cursor, chunk.table, chunk.data_of(rows), len(rows))
+            if self._shows_status:
+                latest = Latest()
+                for entry, record in chunk.of(rows):
+                    latest.take([record], entry.file_id)
+                latest.flush(cursor)
+
+
+def _divided(rows: list[int], parts: int) -> Iterator[list[int]]:
+    size = -(-len(rows) // parts)
+    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def first_of_each_key(chunk: Chunk, rows: Sequence[int]) -> tuple[list[int], list[int]]:
@@ -175,11 +235,9 @@ def _bounds(chunk: Chunk) -> tuple[date, date | str]:
 def _compare(cursor: Cursor, table: Table, first: date, end: date | str) -> list[tuple[int, str | None]]:
     """Row by row through the index: a join by hash would read whole partitions."""
     where = " AND ".join(f"{column} = new.{column}" for column in table.key)
-    new, old = (", ".join(f"{side}.{column}" for column in table.value) for side in ("new", "old"))
-    shown = ", ' ', ".join(f"'{column}=', coalesce(old.{column}::text, 'null')" for column in table.value)
     cursor.execute(
         f"""
-        SELECT place, CASE WHEN ({new}) IS DISTINCT FROM ({old}) THEN concat({shown}) END
+        SELECT place, {table.difference("new", "old")}
         FROM new_{table.name} new
         CROSS JOIN LATERAL (
             SELECT {", ".join(table.value)}

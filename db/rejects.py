@@ -1,12 +1,16 @@
 """Records that can't be loaded: kept with their original and the reason."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from msgspec import Struct
 from psycopg2.extensions import cursor as Cursor
-from psycopg2.extras import execute_values
 
+from db.connection import RowRefused, translated
+from db.insert import stream_into
 from db.ledger import Entry
+from db.rows import pack_texts
+from processing.errors import Refused
 from processing.fields import to_json
 from processing.records import Rejected
 
@@ -20,18 +24,24 @@ class Stored(Struct, frozen=True):
     detail: str
 
 
-def add(cursor: Cursor, rejected: list[tuple[Entry, Rejected]]) -> None:
-    """Stores rejects in the transaction of their files."""
-    execute_values(
-        cursor,
-        """
-        INSERT INTO mobileye_data.rejected_records
-            (file_id, position, path, reason, detail, original)
-        VALUES %s
-        """,
-        [_row(entry, record) for entry, record in rejected],
-        page_size=1000,
-    )
+_COLUMNS = ("file_id", "position", "path", "reason", "detail", "original")
+
+
+def add(cursor: Cursor, rejected: Iterable[tuple[Entry, Rejected]]) -> None:
+    """Stores rejects in the transaction of their files, and counts them; raises Refused if it can't.
+
+    They are made as they are sent: the original of a detection has all of its event's fields.
+    """
+    waiting = iter(rejected)
+    first = next(waiting, None)
+    if first is None:
+        return
+    rows = (_row(entry, record) for entry, record in chain([first], waiting))
+    try:
+        with translated():
+            stream_into(cursor, "mobileye_data.rejected_records", _COLUMNS, rows)
+    except RowRefused as refusal:
+        raise Refused(f"the table of rejected records refuses one: {refusal}") from None
 
 
 def of_files(cursor: Cursor, file_ids: Sequence[int], most: int) -> list[Stored]:
@@ -49,7 +59,8 @@ def of_files(cursor: Cursor, file_ids: Sequence[int], most: int) -> list[Stored]
     return [Stored(*row) for row in cursor.fetchall()]
 
 
-def _row(entry: Entry, record: Rejected) -> tuple[object, ...]:
+def _row(entry: Entry, record: Rejected) -> bytes:
+    entry.rejected += 1
     path = record.path.replace("\0", "\\u0000")  # text can't hold what a key of the record may hold
-    original = to_json(record.original)
-    return entry.file_id, record.position, path, record.reason, record.detail, original
+    texts = path, record.reason, record.detail, to_json(record.original)
+    return pack_texts(entry.file_id, record.position, texts)

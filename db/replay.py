@@ -95,7 +95,7 @@ class ReplayTransaction(PostgresTransaction):
     def loaded(self, digests: Sequence[bytes]) -> set[bytes]:
         """None: that a record is loaded already is for resolve() to say."""
         with self._waiting(), translated():
-            self._file_ids = ledger.draw_file_ids(self._cursor, len(digests))
+            self._file_ids, self._writer.ruled = ledger.draw_file_ids(self._cursor, len(digests))
         return set()
 
     def begin_file(self, delivery: Delivery, kind: Kind) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 
 from processing.records import Detection, StatusReport
 
-_SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-_END = b"\xff\xff"
+#: What stands before the rows, and behind them.
+START = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+END = b"\xff\xff"
+
 _NULL = b"\xff\xff\xff\xff"
 _FOUR, _EIGHT = (size.to_bytes(4) for size in (4, 8))
 _JSONB_VERSION = b"\1"
@@ -45,7 +47,7 @@ class Packed:
 
 def copy_data(rows: Iterable[bytes]) -> bytes:
     """What COPY takes."""
-    return b"".join([_SIGNATURE, *rows, _END])
+    return b"".join([START, *rows, END])
 
 
 def pack_detections(packed: Packed, records: Sequence[Detection], file_id: int) -> None:
@@ -65,6 +67,12 @@ def pack_reports(packed: Packed, records: Sequence[StatusReport], file_id: int) 
     for record in records:
         head = heads[record.vehicle_id] + packed.time(record.report_time)
         append(head + tails[record.status, record.extra])
+
+
+def pack_texts(file_id: int, position: int, texts: Sequence[str]) -> bytes:
+    """A row of two numbers and some texts; JSON that is no jsonb is text."""
+    numbers = _EIGHT + file_id.to_bytes(8) + _EIGHT + position.to_bytes(8)
+    return b"".join([(2 + len(texts)).to_bytes(2), numbers, *map(_text, texts)])
 
 
 def key_start(columns: int, vehicle_id: str, time: bytes) -> bytes:
@@ -95,8 +103,12 @@ class _Heads(dict[str, bytes]):
 _HEADS = {columns: _Heads(columns) for columns in (5, 6)}
 
 
+#: However many types and values there are.
+_MOST_TAILS = 5000
+
+
 class _Tails(dict[tuple[str | int | None, ...], bytes]):
-    """What stands behind the time, by the values, of which the last is JSON: there are few."""
+    """What stands behind the time, by the values, of which the last is JSON: most often there are few."""
 
     def __init__(self, file_id: int) -> None:
         super().__init__()
@@ -105,7 +117,9 @@ class _Tails(dict[tuple[str | int | None, ...], bytes]):
     def __missing__(self, values: tuple[Any, ...]) -> bytes:
         *columns, extra = values
         parts = [_text(value) if isinstance(value, str) else _integer(value) for value in columns]
-        made = self[values] = b"".join([*parts, _json(extra), self._file_id])
+        made = b"".join([*parts, _json(extra), self._file_id])
+        if extra is None and len(self) < _MOST_TAILS:  # unknown fields are seldom the same, and may be large
+            self[values] = made
         return made
 
 

@@ -10,12 +10,12 @@ from psycopg2.extensions import TRANSACTION_STATUS_INTRANS
 from psycopg2.extensions import connection as Connection
 
 from db import ledger, rejects
-from db.connection import Database, translated
+from db.connection import Database, RowRefused, translated
 from db.ledger import Entry
 from db.partitions import Partitions
 from db.rejects import Stored
-from db.writer import Writer
-from processing.errors import DatabaseUnavailable
+from db.writer import Met, Writer
+from processing.errors import DatabaseUnavailable, Refused
 from processing.records import Kind, Parsed
 from processing.sink import Counts, Delivery
 
@@ -49,7 +49,7 @@ class PostgresSink:
         self._waiting = waiting
         self._connection: Connection | None = None
         self._partitions = Partitions(database)
-        self._overlapping: set[str] = set()
+        self._met = Met()
         self._sender = _Sender(waiting)
 
     @contextmanager
@@ -57,7 +57,7 @@ class PostgresSink:
         """Rolls back unless it was committed; after a rollback nothing of the connection is trusted."""
         with self._waiting():
             connection = self._open()
-        writer = Writer(connection, self._partitions, self._sender, self._overlapping)
+        writer = Writer(connection, self._partitions, self._sender, self._met)
         transaction = self._begin(connection, writer)
         try:
             yield transaction
@@ -113,7 +113,8 @@ class PostgresTransaction:
         with self._waiting(), translated():
             loaded = ledger.loaded(self._cursor, digests)
             new = len(set(digests) - loaded)
-            self._file_ids = ledger.draw_file_ids(self._cursor, new) if new else []
+            if new:
+                self._file_ids, self._writer.ruled = ledger.draw_file_ids(self._cursor, new)
         return loaded
 
     def begin_file(self, delivery: Delivery, kind: Kind) -> None:
@@ -131,7 +132,7 @@ class PostgresTransaction:
         self._redelivered.append(delivery)
 
     def fail(self, delivery: Delivery, kind: str | None, reason: str) -> None:
-        with self._waiting(), translated():
+        with self._waiting(), _written():
             ledger.fail(self._cursor, delivery, kind, reason)
 
     def finish(self) -> list[Counts]:
@@ -163,11 +164,22 @@ class PostgresTransaction:
 
     def _enter(self) -> None:
         """Into the ledger: the files that were loaded, and those that have come again."""
-        if self._entries:
-            ledger.add(self._cursor, self._entries)
-        for delivery in sorted(self._redelivered, key=lambda delivery: delivery.sha256 or b""):
-            ledger.redelivered(self._cursor, delivery)
+        with _written():
+            if self._entries:
+                ledger.add(self._cursor, self._entries)
+            for delivery in sorted(self._redelivered, key=lambda delivery: delivery.sha256 or b""):
+                ledger.redelivered(self._cursor, delivery)
 
     def stop(self) -> None:
         """Leaves no thread at work on the connection."""
         self._writer.abandon()
+
+
+@contextmanager
+def _written() -> Iterator[None]:
+    """What the ledger refuses is no row."""
+    try:
+        with translated():
+            yield
+    except RowRefused as refusal:
+        raise Refused(f"the ledger refuses the file: {refusal}") from None

@@ -10,6 +10,9 @@ from processing.records import Detection, Record, StatusReport
 
 Row = tuple[Any, ...]
 
+#: Characters of stored unknown fields that the detail of a conflict shows.
+MAX_SHOWN = 200
+
 
 @dataclass(frozen=True)
 class Table:
@@ -32,6 +35,22 @@ class Table:
 
     def list_columns(self) -> str:
         return ", ".join(self.columns)
+
+    def difference(self, new: str, old: str) -> str:
+        """SQL: null if two rows have the same value, else that of the old one, cut to be shown."""
+        values = [f"{{0}}.{column}" for column in self.value]
+        new_value, old_value = (", ".join(values).format(side) for side in (new, old))
+        shown = ", ' ', ".join(f"'{column}=', {_shown(old, column)}" for column in self.value)
+        return f"CASE WHEN ({new_value}) IS DISTINCT FROM ({old_value}) THEN concat({shown}) END"
+
+
+def _shown(side: str, column: str) -> str:
+    """The parser has bounded all but the unknown fields."""
+    value = f"{side}.{column}"
+    if column != "extra":
+        return value
+    text, ellipsis = f"{value}::text", f"CASE WHEN length({value}::text) > {MAX_SHOWN} THEN '…' ELSE '' END"
+    return f"coalesce(left({text}, {MAX_SHOWN}) || {ellipsis}, 'null')"
 
 
 def _detection_row(record: Detection, file_id: int) -> Row:

@@ -1,8 +1,9 @@
 """Rows into tables, a chunk at a time: by execute_values, by COPY, or around those that exist already."""
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 import psycopg2
 from psycopg2.extensions import connection as Connection
@@ -15,17 +16,30 @@ from db.latest import Latest
 from db.ledger import Entry
 from db.merge import Merge
 from db.partitions import Partitions
+from db.tables import STATUS_HISTORY, Table
+from processing.errors import TryAgain
 from processing.records import Kind, Parsed, Rejected
 
 _CANCEL_SECONDS = 0.1
+
+
+@dataclass
+class Met:
+    """What the last rows met with, and the next will, too: it outlives the transaction.
+
+    overlapping names the tables in which rows existed; status_refuses tells that vehicle_status did not take
+    a report.
+    """
+
+    overlapping: set[str] = field(default_factory=set)
+    status_refuses: bool = False
 
 
 class Writer:
     """Writes the rows of one transaction.
 
     A full chunk is sent by a thread, while the next one is being parsed; the connection belongs to
-    that thread until finish() has returned. overlapping names the tables in which the last chunk met rows
-    that exist; it outlives the transaction.
+    that thread until finish() has returned. ruled names the tables with a rule: rows go there one by one.
     """
 
     def __init__(
@@ -33,7 +47,7 @@ class Writer:
         connection: Connection,
         partitions: Partitions,
         sender: ThreadPoolExecutor,
-        overlapping: set[str],
+        met: Met,
     ) -> None:
         self._connection = connection
         self._partitions = partitions
@@ -41,7 +55,10 @@ class Writer:
         self._sending: Future[None] | None = None
         self._chunks: dict[str, Chunk] = {}
         self._latest = Latest()
-        self._overlapping = overlapping
+        self.ruled: set[str] = set()
+        self._met = met
+        self._shows_status = met.status_refuses
+        self._has_refused = False
 
     def add(self, entry: Entry, kind: Kind, parsed: Parsed) -> None:
         chunk = self._chunks.get(kind.name)
@@ -58,6 +75,8 @@ class Writer:
             self._write(chunk)
         self._chunks.clear()
         self._flush_latest()
+        if self._shows_status and not self._has_refused:
+            self._met.status_refuses = False
 
     def wait(self) -> None:
         """Until nothing is being sent; raises what the sending raised."""
@@ -83,11 +102,17 @@ class Writer:
     def _write(self, chunk: Chunk) -> None:
         if chunk.packed.rows:
             self._partitions.ensure(chunk.table, chunk.packed.dates())
-            if chunk.table.name in self._overlapping or not self._insert(chunk):
+            if self._is_intricate(chunk.table) or not self._insert(chunk):
                 self._merge(chunk)
         self._reject(chunk.rejected)
         if self._latest.is_full():
             self._flush_latest()
+
+    def _is_intricate(self, table: Table) -> bool:
+        return table.name in self._met.overlapping or table.name in self.ruled or self._shows_status_of(table)
+
+    def _shows_status_of(self, table: Table) -> bool:
+        return self._shows_status and table is STATUS_HISTORY
 
     def _insert(self, chunk: Chunk) -> bool:
         """The fast way, which takes all rows or none; whether it took them."""
@@ -103,26 +128,34 @@ class Writer:
         return True
 
     def _merge(self, chunk: Chunk) -> None:
-        merge = Merge(self._connection, chunk)
+        shows_status = self._shows_status_of(chunk.table)
+        is_ruled = chunk.table.name in self.ruled
+        merge = Merge(self._connection, chunk, shows_status=shows_status, is_ruled=is_ruled)
         merge.run()
         # Where one chunk met rows that exist, the next one will too: the fast way would fail half-way.
-        overlaps = merge.duplicates or any(reason == "conflict" for reason, _ in merge.rejects.values())
-        (self._overlapping.add if overlaps else self._overlapping.discard)(chunk.table.name)
+        reasons = {reason for reason, _ in merge.rejects.values()}
+        overlaps, overlapping = merge.duplicates or "conflict" in reasons, self._met.overlapping
+        (overlapping.add if overlaps else overlapping.discard)(chunk.table.name)
+        self._has_refused |= "refused" in reasons
         for index in merge.duplicates:
             chunk.entry(index).duplicate += 1
-        self._reject([chunk.reject(index, *why) for index, why in sorted(merge.rejects.items())])
-        self._accept(chunk, merge.rejects)
+        self._reject(chunk.rejects(merge.rejects))
+        if not shows_status:
+            self._accept(chunk, merge.rejects)
 
     def _accept(self, chunk: Chunk, rejected: Container[int] = ()) -> None:
         for entry, records in chunk.records(rejected):
             self._latest.take(records, entry.file_id)
 
     def _flush_latest(self) -> None:
-        with translated(), self._connection.cursor() as cursor:
-            self._latest.flush(cursor)
+        try:
+            with translated(), self._connection.cursor() as cursor:
+                self._latest.flush(cursor)
+        except RowRefused as refusal:
+            # The history has the report already: the transaction is repeated, and inserts both or none.
+            self._met.status_refuses = True
+            raise TryAgain(f"vehicle_status refuses a report: {refusal}") from None
 
-    def _reject(self, rejected: list[tuple[Entry, Rejected]]) -> None:
-        for entry, _ in rejected:
-            entry.rejected += 1
-        with translated(), self._connection.cursor() as cursor:
+    def _reject(self, rejected: Iterable[tuple[Entry, Rejected]]) -> None:
+        with self._connection.cursor() as cursor:
             rejects.add(cursor, rejected)

@@ -229,16 +229,17 @@ def alone(item: dict[str, Any], source: Any) -> dict[str, Any]:
     return event
 
 
-def origin(parsed: Parsed, offset: int) -> tuple[str, Any]:
-    """JSON path and original of the detection that stands offset places into its events."""
-    elements = parsed.elements()
-    skipped = 0
-    while offset >= len(elements[skipped]["detections"]):
-        offset -= len(elements[skipped]["detections"])
-        skipped += 1
-    element = elements[skipped]
-    path = f"$.{KEY}[{parsed.index + skipped}].detections[{offset}]"
-    return path, alone(element, element["detections"][offset])
+def origins(parsed: Parsed, offsets: Iterable[int]) -> Iterator[tuple[str, Any]]:
+    """JSON path and original of the detections that stand so many places into their events, in order."""
+    elements = enumerate(parsed.elements(), parsed.index)
+    first = end = 0
+    for offset in offsets:
+        while offset >= end:
+            index, element = next(elements)
+            first, end = end, end + len(element["detections"])
+        number = offset - first
+        path = f"$.{KEY}[{index}].detections[{number}]"
+        yield path, alone(element, element["detections"][number])
 
 
 KIND = Kind(
@@ -250,5 +251,5 @@ KIND = Kind(
     parse,
     read_usual,
     usual_strings,
-    origin,
+    origins,
 )

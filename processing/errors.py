@@ -37,6 +37,13 @@ class Misconfigured(Exception):
     """A person must mend the settings or the database's rights; nothing is touched until then."""
 
 
+class Refused(Misconfigured):
+    """The database does not take what it was given: a row, a reject, an entry of the ledger.
+
+    Where no file is to blame, a person must mend what was changed in the tables.
+    """
+
+
 class WorkerDied(Exception):
     """The process that was loading the batch has ended, or failed in an unforeseen way."""
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from processing.batch import Ended, Outcome, State, Work
 from processing.document import Document, LongKey, Miscounted, RepeatedKey
-from processing.errors import BadFile, Gone, Incomplete, NotReady, Spoils, TooLarge, TryAgain
+from processing.errors import BadFile, Gone, Incomplete, NotReady, Refused, Spoils, TooLarge, TryAgain
 from processing.names import printable
 from processing.reader import MAX_SHARED_BYTES, Source, open_source
 from processing.records import Kind, Parsed
@@ -106,8 +106,13 @@ class Processor:
 
     def _write_shared(self, files: Sequence["_File"]) -> None:
         """As often as it takes to leave out the files that would roll it back."""
-        if files and not _repeated(lambda: self._write_together(files)):
-            self._write_shared([file for file in files if file.error is None])
+        try:
+            if files and not _repeated(lambda: self._write_together(files)):
+                self._write_shared([file for file in files if file.error is None])
+        except Refused as error:  # whose reject or entry that was, each will tell when it is alone
+            for file in files:
+                file.counts = Counts()
+                file.error = file.error or (Spoils() if len(files) > 1 else BadFile(str(error)))
 
     def _write_together(self, files: Sequence["_File"]) -> bool:
         """Each file is read whole before its rows join the transaction: a bad one leaves no trace in it.
@@ -161,6 +166,8 @@ class Processor:
                 _repeated(lambda: self._stream(file, careful=True))
             except TooLarge:
                 raise BadFile(f"expected at most {self._max_bytes} bytes of text (MAX_FILE_BYTES)") from None
+            except Refused as error:
+                raise BadFile(str(error)) from None
 
     def _stream(self, file: "_File", *, careful: bool) -> None:
         with self._sink.transaction() as transaction:
@@ -188,7 +195,10 @@ class Processor:
         for file in files:
             if isinstance(file.error, BadFile) and file.ended is None:
                 kind = file.kind.name if file.kind else None
-                self._sink.record_failure(file.delivery, kind, str(file.error))
+                try:
+                    self._sink.record_failure(file.delivery, kind, str(file.error))
+                except Refused as error:
+                    file.error = NotReady(f"{file.error}; {error}")
 
     def _settle(self, file: "_File") -> Outcome:
         match file.error:

@@ -91,8 +91,8 @@ class Kind:
     element has the fields of an array element. parse takes elements of any form; read_usual takes the
     text of some and gives back their number and records, or None unless each is exactly as
     documented, but for a key that comes twice: usual_strings says how many strings, keys included, so many
-    elements and records have otherwise. origin gives back the JSON path and the original of one record, for a
-    reject found only when it is written.
+    elements and records have otherwise. origins gives back the JSON path and the original of records, by the
+    places at which they stand in their elements, in order: for rejects found only when they are written.
     """
 
     name: str
@@ -103,4 +103,4 @@ class Kind:
     parse: Callable[[Iterable[Any]], Iterator[Parsed]]
     read_usual: Callable[[bytes], tuple[int, list[Record]] | None]
     usual_strings: Callable[[int, int], int]
-    origin: Callable[[Parsed, int], tuple[str, Any]]
+    origins: Callable[[Parsed, Iterable[int]], Iterator[tuple[str, Any]]]

@@ -90,11 +90,20 @@ def flawless(item: Any) -> tuple[Report, str | None, int]:
     return report, extra_json(unknown_fields(item, Report.__struct_fields__)), count_keys(item)
 
 
-def origin(parsed: Parsed, offset: int) -> tuple[str, Any]:
-    """JSON path and original of the report that stands offset places into its elements."""
-    return f"$.{KEY}[{parsed.index + offset}]", parsed.elements()[offset]
+def origins(parsed: Parsed, offsets: Iterable[int]) -> Iterator[tuple[str, Any]]:
+    """JSON path and original of the reports that stand so many places into their elements, in order."""
+    elements = parsed.elements()
+    return ((f"$.{KEY}[{parsed.index + offset}]", elements[offset]) for offset in offsets)
 
 
 KIND = Kind(
-    "vehicles_status", "vehicles_status_", KEY, Report, StatusReport, parse, read_usual, usual_strings, origin
+    "vehicles_status",
+    "vehicles_status_",
+    KEY,
+    Report,
+    StatusReport,
+    parse,
+    read_usual,
+    usual_strings,
+    origins,
 )

@@ -15,7 +15,7 @@ from db.connection import Database
 from processing.unlocked import open_unlocked
 from tests.db.loading import counts, load, sink_to
 from tests.processing.support import WRITER, beside
-from tests.support import ROOT, Daemon, detections, event, report, statuses, until
+from tests.support import ROOT, Daemon, detections, event, query, report, statuses, until
 
 MIXED = statuses(report(1), report(1), report(1, "parking"), {"vehicle_id": "x"})
 
@@ -47,6 +47,34 @@ def test_rejects_are_told_with_path_and_reason(daemon: Daemon, tmp_path: Path) -
         "(status=driving extra=null), got another",
         "  $.vehicle_status[3]  invalid: Object missing required field `report_time`",
     ]
+
+
+@pytest.mark.parametrize("table", ["vehicle_status_history", "vehicle_status"])
+def test_what_the_tables_refuse_is_told(
+    daemon: Daemon, database: Database, tmp_path: Path, table: str
+) -> None:
+    check = "CHECK (status <> 'parking')"
+    query(database.url, f"ALTER TABLE mobileye_data.{table} ADD CONSTRAINT moving {check}")
+    put(tmp_path, "a.json", statuses(report(1), report(2, "parking")))
+    done = daemon.command("check", "a.json")
+    assert done.returncode == 1
+    first, second = done.stdout.splitlines()
+    assert first == "a.json: would load, 2 = 1 inserted + 0 duplicate + 1 rejected (vehicles_status)"
+    assert second.startswith("  $.vehicle_status[1]  refused: new row for relation ")
+    assert set(counts(database).values()) == {0}
+
+
+@pytest.mark.parametrize("table", ["rejected_records", "ingested_files"])
+def test_a_file_that_would_fail_for_a_table_beside_its_rows_is_told(
+    daemon: Daemon, database: Database, tmp_path: Path, table: str
+) -> None:
+    query(database.url, f"ALTER TABLE mobileye_data.{table} ADD CONSTRAINT never CHECK (file_id < 0)")
+    put(tmp_path, "a.json", statuses(report(1), {}))
+    done = daemon.command("check", "a.json")
+    assert done.returncode == 1
+    assert done.stdout.startswith("a.json: would fail: the ")
+    assert 'violates check constraint "never"' in done.stdout
+    assert set(counts(database).values()) == {0}
 
 
 def test_conflicts_with_what_is_stored_are_told(daemon: Daemon, database: Database, tmp_path: Path) -> None:

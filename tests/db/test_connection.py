@@ -71,10 +71,19 @@ ERRORS = {
     "25006": ("SET transaction_read_only = on; CREATE TABLE t ()", DatabaseUnavailable),
     "57014": ("SET statement_timeout = 1; SELECT pg_sleep(20)", DatabaseUnavailable),
     "none": ("SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(20)", DatabaseUnavailable),
-    "40001": ("DO 'BEGIN RAISE SQLSTATE ''40001''; END'", TryAgain),
-    "53100": ("DO 'BEGIN RAISE SQLSTATE ''53100''; END'", DatabaseUnavailable),
-    "58030": ("DO 'BEGIN RAISE SQLSTATE ''58030''; END'", DatabaseUnavailable),
-    "P0001": ("DO 'BEGIN RAISE ''no''; END'", DatabaseUnavailable),
+    "58P01": ("SELECT pg_read_file('/there/is/none')", DatabaseUnavailable),
+    "55000": ("CREATE SEQUENCE s; SELECT currval('s')", DatabaseUnavailable),
+    "0A000": (
+        "CREATE TEMP TABLE t (i integer UNIQUE); CREATE RULE never AS ON UPDATE TO t DO INSTEAD NOTHING;"
+        "INSERT INTO t VALUES (1) ON CONFLICT (i) DO NOTHING",
+        RowRefused,
+    ),
+    "P0001": ("DO 'BEGIN RAISE ''no''; END'", RowRefused),
+    "P0004": ("DO 'BEGIN ASSERT false; END'", RowRefused),
+    "40001": ("DO 'BEGIN RAISE SQLSTATE ''40001''; END'", RowRefused),
+    "53100": ("DO 'BEGIN RAISE SQLSTATE ''53100''; END'", RowRefused),
+    "58030": ("DO 'BEGIN RAISE SQLSTATE ''58030''; END'", RowRefused),
+    "42883": ("SELECT nothing()", Misconfigured),
 }
 
 

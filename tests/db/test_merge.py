@@ -11,11 +11,10 @@ from psycopg2.extensions import cursor as Cursor
 import db.merge
 from db.chunk import Chunk
 from db.connection import Database, RowRefused, translated
-from db.insert import insert_rows
+from db.insert import copy_rows, insert_rows
 from db.ledger import Entry
 from db.merge import Merge, find_existing, first_of_each_key, may_exist
-from db.tables import TABLE_OF
-from processing.errors import TryAgain
+from db.tables import TABLE_OF, Table
 from processing.kinds import KINDS
 from processing.records import Detection, Parsed, Record, StatusReport
 from tests.db.loading import delivery
@@ -208,11 +207,22 @@ def test_of_refused_rows_with_one_key_each_is_told(cursor: Cursor) -> None:
     assert cursor.fetchall() == [(8,)]
 
 
-def test_a_key_that_another_process_writes_just_now_is_tried_again(
-    cursor: Cursor, database: Database, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("value", [1, 5])
+def test_a_key_that_another_process_writes_just_now_is_looked_at_again(
+    cursor: Cursor, database: Database, monkeypatch: pytest.MonkeyPatch, value: int
 ) -> None:
-    with closing(database.connect()) as other, other, other.cursor() as others:
-        store(others, detection(5))
-    monkeypatch.setattr(db.merge, "find_existing", lambda *_: {})
-    with pytest.raises(TryAgain, match="another process has written one of the keys"):
-        Merge(cursor.connection, chunk_of(detection(1))).run()
+    """After it was asked for, and before it is inserted."""
+
+    def overtaken(sent_by: Cursor, table: Table, data: bytes, count: int, name: str = "") -> None:
+        if not name:
+            monkeypatch.setattr(db.merge, "copy_rows", copy_rows)
+            with closing(database.connect()) as other, other, other.cursor() as others:
+                store(others, detection(value))
+        copy_rows(sent_by, table, data, count, name)
+
+    monkeypatch.setattr(db.merge, "copy_rows", overtaken)
+    merge = Merge(cursor.connection, chunk_of(detection(1), detection(2, second=1)))
+    merge.run()
+    conflict = "Expected the value stored under this key (object_value=5 extra=null), got another"
+    assert merge.duplicates == ([0] if value == 1 else [])
+    assert merge.rejects == ({} if value == 1 else {0: ("conflict", conflict)})

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg2.extensions import cursor as Cursor
 
+import db.rows
 from db.connection import Database
 from db.insert import copy_rows
 from db.rows import Packed, copy_data
@@ -91,3 +92,16 @@ def test_rows_in_the_order_of_bytes_are_in_that_of_keys() -> None:
     records = [StatusReport(f"car-{i % 3}", time, "x", None) for i, time in enumerate(times)]
     in_order = sorted(records, key=lambda record: (record.vehicle_id, record.report_time))
     assert sorted(packed(*records).rows) == packed(*in_order).rows
+
+
+def test_what_is_kept_of_values_is_bounded() -> None:
+    """Neither long names of vehicles nor unknown fields nor any number of types."""
+    noon = datetime(2022, 6, 5, tzinfo=UTC)
+    packed(*[StatusReport(f"{i:04}" + "🚗" * 200, noon, "x", None) for i in range(5000)])
+    heads = db.rows._HEADS[5]
+    assert sum(map(len, heads.values())) <= heads._ROOM
+    tails = db.rows._Tails(7)
+    for i in range(10_000):
+        assert tails[f"kind-{i}", i, None] == tails[f"kind-{i}", i, None]
+        assert tails["cars", 1, f'{{"i":{i}}}'].endswith(tails["cars", 1, None][-12:])
+    assert len(tails) <= db.rows._MOST_TAILS

@@ -16,8 +16,8 @@ from db.connection import Database
 from db.ledger import Entry
 from db.partitions import Partitions
 from db.sink import PostgresSink
-from db.writer import Writer
-from processing.errors import DatabaseUnavailable, Misconfigured
+from db.writer import Met, Writer
+from processing.errors import DatabaseUnavailable, Misconfigured, Refused
 from processing.records import Parsed
 from processing.vehicle_status import KIND
 from tests.db.loading import count, counts, delivery, load, parsed_document, sink_to
@@ -40,7 +40,7 @@ def connection(database: Database) -> Iterator[Connection]:
 def writer(connection: Connection, database: Database) -> Iterator[Writer]:
     partitions = Partitions(database)
     with ThreadPoolExecutor(1) as sender:
-        writer = Writer(connection, partitions, sender, set())
+        writer = Writer(connection, partitions, sender, Met())
         yield writer
         writer.abandon()
     partitions.close()
@@ -185,13 +185,14 @@ def test_a_number_that_jsonb_cannot_hold_costs_its_record_alone(
     assert count(database, "vehicle_status_history") == 2
 
 
-@pytest.mark.parametrize("table", ["vehicle_status", "ingested_files", "rejected_records"])
-def test_a_refusal_that_is_no_fault_of_a_row_needs_a_person(
+@pytest.mark.parametrize("table", ["ingested_files", "rejected_records"])
+def test_a_refusal_that_is_no_fault_of_a_row_is_told_apart(
     database: Database, sink: PostgresSink, table: str
 ) -> None:
     constrain(database, table, "file_id < 0")
-    with pytest.raises(Misconfigured, match='violates check constraint "mine"'):
+    with pytest.raises(Refused, match=r'refuses .*violates check constraint "mine"') as raised:
         load(sink, statuses(report(), {}))
+    assert type(raised.value) is Refused
     assert set(counts(database).values()) == {0}
 
 
@@ -236,6 +237,20 @@ def test_memory_does_not_grow_with_the_size_of_records(
     assert peak < 12_000_000  # 18 MB were written
 
 
+def test_memory_does_not_grow_with_the_length_of_texts(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db.chunk, "CHUNK_BYTES", 500_000)
+    entry = Entry(1, delivery(b"x"), "vehicles_status")
+    tracemalloc.start()
+    for parsed in KIND.parse(report(i, "🚗" * 255, f"{i:05}" + "🚗" * 250) for i in range(3000)):
+        writer.add(entry, KIND, parsed)
+    writer.wait()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 6_000_000  # 6 MB were written, of which there would be three copies
+
+
 def test_places_of_records_leave_room_for_the_rejected_between_them() -> None:
     bad: Any = None
     kind, (first, second) = parsed_document(
@@ -244,7 +259,7 @@ def test_places_of_records_leave_room_for_the_rejected_between_them() -> None:
     chunk = Chunk(kind)
     for parsed in (first, second):
         chunk.add(Entry(1, delivery(b"x"), kind.name), parsed)
-    found = [chunk.reject(index, "conflict", "")[1] for index in range(3)]
+    found = [reject for _, reject in chunk.rejects(dict.fromkeys(range(3), ("conflict", "")))]
     assert [(reject.position, reject.original["detections"][0]["object_type"]) for reject in found] == [
         (1, "b"),
         (3, "d"),

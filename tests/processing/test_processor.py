@@ -1252,14 +1252,13 @@ def test_without_its_database_all_files_stay_as_they_were(own_loader: Loader, wr
     assert not own_loader.failed.exists()
 
 
-def test_no_file_is_touched_if_a_failure_cannot_be_recorded(own_loader: Loader) -> None:
+def test_a_file_waits_alone_if_its_failure_cannot_be_recorded(own_loader: Loader) -> None:
     own_loader.rows("ALTER TABLE ingested_files ADD CHECK (state <> 'failed')")
-    with pytest.raises(Misconfigured):
-        own_loader.load(vehicles_status_1=statuses(report()), vehicles_status_2=b"[]")
-    assert own_loader.left() == ["vehicles_status_1.json", "vehicles_status_2.json"]
+    outcomes = own_loader.load(vehicles_status_1=statuses(report()), vehicles_status_2=b"[]")
+    assert states(outcomes) == ["loaded", "waiting"]
+    assert own_loader.left() == ["vehicles_status_2.json"]
     own_loader.rows("ALTER TABLE ingested_files DROP CONSTRAINT ingested_files_state_check1")
-    outcomes = own_loader.processor.load([Work("vehicles_status_1.json"), Work("vehicles_status_2.json")])
-    assert states(outcomes) == ["duplicate", "failed"]
+    assert states(own_loader.processor.load([Work("vehicles_status_2.json")])) == ["failed"]
     assert own_loader.count(HISTORY) == 1
 
 

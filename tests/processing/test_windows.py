@@ -254,8 +254,8 @@ def test_the_original_of_a_record_is_found_in_its_window(
     content: bytes, kind: Kind, paths: dict[int, Any]
 ) -> None:
     _, (parsed,) = windows(content, kind)
-    for offset, (path, counted) in paths.items():
-        found, original = kind.origin(parsed, offset)
+    origins = kind.origins(parsed, list(paths))
+    for (offset, (path, counted)), (found, original) in zip(paths.items(), origins, strict=True):
         assert found == f"$.{kind.key}{path}"
         (record,) = kind.read_usual(json.dumps([original]).encode())[1]  # type: ignore[index]
         assert record == parsed.records[offset]
