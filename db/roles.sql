@@ -5,7 +5,8 @@
 -- 3. Give it a password (\password mobileye_loader), and its URL to the daemon.
 --
 -- It reads all tables and adds rows. It can neither delete, empty, alter nor drop anything, nor change a
--- detection or a report once stored; partitions it makes only through add_partition(), as the owner's.
+-- detection or a report once stored; partitions it makes only through add_partition() and bring_home(),
+-- as the owner's.
 
 DO $$
 BEGIN
@@ -47,5 +48,11 @@ GRANT UPDATE (report_time, status, extra, file_id) ON mobileye_data.vehicle_stat
 -- A replay resolves a record, or says anew why it can't; the original it can't touch.
 GRANT UPDATE (path, reason, detail, edited, resolved_at) ON mobileye_data.rejected_records TO mobileye_loader;
 
-REVOKE EXECUTE ON FUNCTION mobileye_data.add_partition(text, date) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION mobileye_data.add_partition(text, date) TO mobileye_loader;
+REVOKE EXECUTE ON FUNCTION
+    mobileye_data.add_partition(text, date),
+    mobileye_data.bring_home(text, bigint)
+FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION
+    mobileye_data.add_partition(text, date),
+    mobileye_data.bring_home(text, bigint)
+TO mobileye_loader;

@@ -191,12 +191,17 @@ def test_many_processes_may_ask_for_the_same_days_at_once(database: Database) ->
     assert made(database) == [*sorted(f"{day:%Y%m%d}" for day in days), "other"]
 
 
-def test_beyond_its_limit_a_table_gets_no_more_partitions(database: Database, partitions: Partitions) -> None:
+def allow(database: Database, days: int) -> None:
+    """So many days of a table may have their partition."""
     ((definition,),) = query(
-        database.url, "SELECT pg_get_functiondef('mobileye_data.add_partition(text, date)'::regprocedure)"
+        database.url, "SELECT pg_get_functiondef('mobileye_data.most_days()'::regprocedure)"
     )
     assert definition.count("1500") == 1
-    query(database.url, definition.replace("1500", "3"))
+    query(database.url, definition.replace("1500", str(days)))
+
+
+def test_beyond_its_limit_a_table_gets_no_more_partitions(database: Database, partitions: Partitions) -> None:
+    allow(database, 3)
     partitions.ensure(DETECTIONS, {DAY + timedelta(i) for i in range(5)})
     assert made(database) == ["20220605", "20220606", "20220607", "other"]
     with sink_to(database) as sink:
