@@ -149,15 +149,17 @@ END
 $$;
 
 -- How many days of a table may have their partition: a transaction that touches all of them locks each, and its
--- two indexes; over both tables that still fits into three quarters of the server's lock table.
-CREATE OR REPLACE FUNCTION mobileye_data.most_days() RETURNS integer
+-- two indexes; over both tables that fits into three quarters of the lock table of a server with so many
+-- max_locks_per_transaction.
+CREATE OR REPLACE FUNCTION mobileye_data.most_days(
+    locks bigint DEFAULT current_setting('max_locks_per_transaction')::bigint
+) RETURNS bigint
 LANGUAGE sql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT least(1500, current_setting('max_locks_per_transaction')::integer
-                       * (current_setting('max_connections')::integer
-                          + current_setting('max_prepared_transactions')::integer) / 8)
+    SELECT least(1500, locks * (current_setting('max_connections')::bigint
+                                + current_setting('max_prepared_transactions')::bigint) / 8)
 $$;
 
 CREATE OR REPLACE FUNCTION mobileye_data.is_full(parent text) RETURNS boolean

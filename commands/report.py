@@ -7,6 +7,7 @@ from psycopg2.extensions import parse_dsn
 
 from commands.logs import Log
 from config import Settings
+from db.queries import Locks
 from processing.batch import Outcome
 from processing.names import printable
 
@@ -31,6 +32,16 @@ def warn_of_fsync(log: Log) -> None:
     """We delete a file since its rows are committed; then they must be kept."""
     reason = "fsync=off: if its machine crashes it may lose rows whose files are deleted"
     log.warning("the database is not safe", reason=reason)
+
+
+def warn_of_locks(log: Log, locks: Locks) -> None:
+    """A transaction over all partitions must fit into the server's lock table: it has as many as do."""
+    if locks.days < locks.wanted_days:
+        reason = (
+            f"max_locks_per_transaction={locks.setting}: only {locks.days:,} days of a table get a partition "
+            f"of their own; set it to {locks.wanted} for {locks.wanted_days:,}"
+        )
+        log.warning("the database has few locks", reason=reason)
 
 
 def log_outcome(log: Log, outcome: Outcome) -> None:

@@ -72,7 +72,16 @@ OBJECTS = {
     ],
     "VIEW": ["detections_by_hour", "vehicles_by_status", "vehicle_timeline", "open_rejects"],
     "SEQUENCE": ["file_ids"],
-    "FUNCTION": ["add_partition"],
+    "FUNCTION": [
+        "add_partition",
+        "bring_home",
+        "is_full",
+        "is_of_day",
+        "make_partition",
+        "most_days",
+        "strange_day",
+        "time_column",
+    ],
 }
 
 
