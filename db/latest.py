@@ -51,31 +51,32 @@ class Latest:
         if not self._times:
             return
         times = {vehicle_id: in_utc(time) for vehicle_id, time in self._times.items()}
-        cursor.execute(
-            f"""
-            INSERT INTO mobileye_data.vehicle_status AS old
-                (vehicle_id, report_time, status, extra, file_id)
-            SELECT stored.*
-            FROM (SELECT * FROM json_to_recordset(%s) AS listed (v text, t timestamptz)
-                  ORDER BY v COLLATE "C") new
-            CROSS JOIN LATERAL (
-                SELECT vehicle_id, report_time, status, extra, file_id
-                FROM mobileye_data.vehicle_status_history
-                WHERE vehicle_id = new.v AND report_time = new.t
-                  AND ({within(_spans(times.values()), "report_time")})
-                LIMIT 1
-            ) stored
-            ON CONFLICT (vehicle_id) DO UPDATE SET
-                report_time = excluded.report_time,
-                status = excluded.status,
-                extra = excluded.extra,
-                file_id = excluded.file_id
-            WHERE old.report_time < excluded.report_time
-            """,
-            (json.encode([{"v": vehicle_id, "t": time} for vehicle_id, time in times.items()]).decode(),),
-        )
+        listed = json.encode([{"v": vehicle_id, "t": time} for vehicle_id, time in times.items()])
+        cursor.execute(_statement(_spans(times.values())), (listed.decode(),))
         self._times.clear()
         self._characters = 0
+
+
+def _statement(spans: Sequence[Span]) -> str:
+    return f"""
+        INSERT INTO mobileye_data.vehicle_status AS old
+            (vehicle_id, report_time, status, extra, file_id)
+        SELECT stored.*
+        FROM (SELECT * FROM json_to_recordset(%s) AS listed (v text, t timestamptz)
+              ORDER BY v COLLATE "C") new
+        CROSS JOIN LATERAL (
+            SELECT vehicle_id, report_time, status, extra, file_id
+            FROM mobileye_data.vehicle_status_history
+            WHERE vehicle_id = new.v AND report_time = new.t AND ({within(spans, "report_time")})
+            LIMIT 1
+        ) stored
+        ON CONFLICT (vehicle_id) DO UPDATE SET
+            report_time = excluded.report_time,
+            status = excluded.status,
+            extra = excluded.extra,
+            file_id = excluded.file_id
+        WHERE old.report_time < excluded.report_time
+        """
 
 
 def _spans(times: Iterable[datetime]) -> list[Span]:
