@@ -153,35 +153,164 @@ BEGIN
 END
 $$;
 
--- Makes the partition of one UTC day; false if the day's rows have to go to the "other" partition:
--- because some are there already, because the lock is not to be had at once, or because a table
--- has its 1,500 days (a transaction over all of them still fits into the lock table of a server
--- with default settings).
+-- How many days of a table may have their partition: a transaction that touches all of them locks each, and its
+-- two indexes; over both tables that fits into three quarters of the lock table of a server with so many
+-- max_locks_per_transaction.
+CREATE OR REPLACE FUNCTION mobileye_data.most_days(
+    locks bigint DEFAULT current_setting('max_locks_per_transaction')::bigint
+) RETURNS bigint
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT least(1500, locks * (current_setting('max_connections')::bigint
+                                + current_setting('max_prepared_transactions')::bigint) / 8)
+$$;
+
+CREATE OR REPLACE FUNCTION mobileye_data.is_full(parent text) RETURNS boolean
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT count(*) > mobileye_data.most_days()     -- the "other" one is none of a day
+    FROM pg_inherits
+    WHERE inhparent = format('mobileye_data.%I', parent)::regclass
+$$;
+
+-- The column by which a table is partitioned.
+CREATE OR REPLACE FUNCTION mobileye_data.time_column(parent text) RETURNS text
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    found_name text := (SELECT attname FROM pg_partitioned_table
+                        JOIN pg_attribute ON attrelid = partrelid AND attnum = partattrs[0]
+                        WHERE partrelid = format('mobileye_data.%I', parent)::regclass);
+BEGIN
+    IF found_name IS NULL THEN
+        RAISE wrong_object_type USING MESSAGE = format('%s is not partitioned', parent);
+    END IF;
+    RETURN found_name;
+END
+$$;
+
+-- The rows of one UTC day, as a condition.
+CREATE OR REPLACE FUNCTION mobileye_data.is_of_day(parent text, day date) RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format('%1$I >= %2$L AND %1$I < %3$L', mobileye_data.time_column(parent),
+                  format('%s 00:00:00+00', day), format('%s 00:00:00+00', day + 1))
+$$;
+
+-- The first day that has rows in the "other" partition, but no more than these.
+CREATE OR REPLACE FUNCTION mobileye_data.strange_day(parent text, most_rows bigint) RETURNS date
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    chosen date;
+BEGIN
+    EXECUTE format($q$
+        SELECT (%1$I AT TIME ZONE 'UTC')::date FROM mobileye_data.%2$I
+        WHERE %1$I >= '0001-01-01 00:00:00+00' AND %1$I < '10000-01-01 00:00:00+00'   -- not 'infinity', say
+        GROUP BY 1
+        HAVING count(*) <= $1
+           AND to_regclass('mobileye_data.' || %3$L || to_char((%1$I AT TIME ZONE 'UTC')::date, '_YYYYMMDD')) IS NULL
+        ORDER BY 1 LIMIT 1
+        $q$, mobileye_data.time_column(parent), parent || '_other', parent) INTO chosen USING most_rows;
+    RETURN chosen;
+END
+$$;
+
+-- Makes the partition of one UTC day, and with moving brings the day's rows there from the "other" one.
+CREATE OR REPLACE FUNCTION mobileye_data.make_partition(parent text, day date, moving boolean) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    partition_name text := format('%s_%s', parent, to_char(day, 'YYYYMMDD'));
+BEGIN
+    -- Made apart and then attached: attaching lets writers of the parent go on (PARTITION OF would not).
+    EXECUTE format('CREATE TABLE mobileye_data.%I (LIKE mobileye_data.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS)',
+                   partition_name, parent);
+    IF moving THEN
+        -- DELETE, not TRUNCATE: who reads by an older snapshot still finds them where they were.
+        EXECUTE format('WITH moved AS (DELETE FROM mobileye_data.%I WHERE %s RETURNING *)
+                        INSERT INTO mobileye_data.%I SELECT * FROM moved',
+                       parent || '_other', mobileye_data.is_of_day(parent, day), partition_name);
+    END IF;
+    EXECUTE format('ALTER TABLE mobileye_data.%I ATTACH PARTITION mobileye_data.%I FOR VALUES FROM (%L) TO (%L)',
+                   parent, partition_name, format('%s 00:00:00+00', day), format('%s 00:00:00+00', day + 1));
+END
+$$;
+
+-- Gives one UTC day a partition. False if its rows have to go to the "other" partition: because some are there
+-- already, or because the table has its most_days(). Null if a lock is not to be had at once; the other
+-- days of the table need the same lock.
 CREATE OR REPLACE FUNCTION mobileye_data.add_partition(parent text, day date) RETURNS boolean
 LANGUAGE plpgsql
 SECURITY DEFINER    -- who loads need not own the tables: see db/roles.sql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    partition_name text := format('%s_%s', parent, to_char(day, 'YYYYMMDD'));
+    has_rows boolean;
 BEGIN
+    -- For each of the two locks that may be held: who waits for the "other" partition keeps all others from it.
+    SET LOCAL lock_timeout = '250ms';
     PERFORM pg_advisory_xact_lock(hashtext('mobileye_data.' || parent));
-    IF to_regclass(format('mobileye_data.%I', partition_name)) IS NOT NULL THEN
+    IF to_regclass(format('mobileye_data.%I', format('%s_%s', parent, to_char(day, 'YYYYMMDD')))) IS NOT NULL THEN
         RETURN true;
     END IF;
-    IF (SELECT count(*) FROM pg_inherits
-        WHERE inhparent = format('mobileye_data.%I', parent)::regclass) > 1500 THEN
+    IF mobileye_data.is_full(parent) THEN
         RETURN false;
     END IF;
-    SET LOCAL lock_timeout = '500ms';
-    -- Made apart and then attached: attaching lets writers of the parent go on (PARTITION OF would not).
-    EXECUTE format('CREATE TABLE mobileye_data.%I (LIKE mobileye_data.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS)',
-                   partition_name, parent);
-    EXECUTE format('ALTER TABLE mobileye_data.%I ATTACH PARTITION mobileye_data.%I FOR VALUES FROM (%L) TO (%L)',
-                   parent, partition_name, format('%s 00:00:00+00', day), format('%s 00:00:00+00', day + 1));
+    -- Attaching would tell that, too, but only once it has got its lock.
+    EXECUTE format('SELECT EXISTS (SELECT FROM mobileye_data.%I WHERE %s)',
+                   parent || '_other', mobileye_data.is_of_day(parent, day)) INTO has_rows;
+    IF has_rows THEN
+        RETURN false;
+    END IF;
+    PERFORM mobileye_data.make_partition(parent, day, false);
     RETURN true;
-EXCEPTION WHEN check_violation OR lock_not_available THEN
-    RETURN false;
+EXCEPTION
+    WHEN check_violation THEN   -- rows that were committed since
+        RETURN false;
+    WHEN lock_not_available THEN
+        RETURN NULL;
+END
+$$;
+
+-- Gives a day of which rows are in the "other" partition its own, and moves them there. Gives back that day;
+-- null if there is none, or if a lock is not to be had at once. Meanwhile everybody waits who reads or writes
+-- the table: a day with more than most_rows stays where it is.
+CREATE OR REPLACE FUNCTION mobileye_data.bring_home(parent text, most_rows bigint) RETURNS date
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    chosen date;
+BEGIN
+    SET LOCAL lock_timeout = '250ms';
+    IF NOT pg_try_advisory_xact_lock(hashtext('mobileye_data.' || parent)) OR mobileye_data.is_full(parent) THEN
+        RETURN NULL;
+    END IF;
+    chosen := mobileye_data.strange_day(parent, most_rows);
+    IF chosen IS NOT NULL THEN
+        -- The table before its partition. Who reads or writes it looks up which partitions there are, then waits
+        -- for one of them: it would miss what is no longer in the "other" one. And both before the rows are
+        -- looked at: from here on there are none that are not committed.
+        EXECUTE format('LOCK TABLE ONLY mobileye_data.%I IN ACCESS EXCLUSIVE MODE', parent);
+        EXECUTE format('LOCK TABLE ONLY mobileye_data.%I IN ACCESS EXCLUSIVE MODE', parent || '_other');
+        PERFORM mobileye_data.make_partition(parent, chosen, true);
+    END IF;
+    RETURN chosen;
+EXCEPTION WHEN lock_not_available THEN
+    RETURN NULL;
 END
 $$;
 

@@ -7,6 +7,7 @@ from psycopg2.extensions import parse_dsn
 
 from commands.logs import Log
 from config import Settings
+from db.queries import Locks
 from processing.batch import Outcome
 from processing.names import printable
 
@@ -41,6 +42,16 @@ def warn_of_hidden_writers(log: Log, outcome: Outcome) -> None:
     reason = "another user's file, or a network file system: it must be unchanged for QUIET_SECONDS instead"
     advice = "write under a temporary name and rename, or give the daemon the writer's user or CAP_LEASE"
     log.warning(HIDDEN_WRITERS, file=printable(outcome.name), reason=reason, advice=advice)
+
+
+def warn_of_locks(log: Log, locks: Locks) -> None:
+    """A transaction over all partitions must fit into the server's lock table: it has as many as do."""
+    if locks.days < locks.wanted_days:
+        reason = (
+            f"max_locks_per_transaction={locks.setting}: only {locks.days:,} days of a table get a partition "
+            f"of their own; set it to {locks.wanted} for {locks.wanted_days:,}"
+        )
+        log.warning("the database has few locks", reason=reason)
 
 
 def log_outcome(log: Log, outcome: Outcome) -> None:

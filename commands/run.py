@@ -10,14 +10,15 @@ from pathlib import Path
 
 from commands.daemon import Daemon
 from commands.database import connected, open_database
+from commands.housekeeping import Housekeeping
 from commands.logs import Log, adopt_libraries, make_log
 from commands.outage import Outage
-from commands.report import announce, say_goodbye, warn_of_fsync
+from commands.report import announce, say_goodbye, warn_of_fsync, warn_of_locks
 from commands.stop import StopSignal
 from config import Settings
 from db.connection import Database
 from db.embedded import Unwanted
-from db.queries import keeps_commits
+from db.queries import keeps_commits, locks
 from processing.claims import CLAIMS
 from processing.errors import DatabaseUnavailable, Misconfigured
 
@@ -32,7 +33,8 @@ def run(settings: Settings, *, once: bool) -> int:
         with suppress(Unwanted), open_database(settings, stop.event.is_set) as running:
             if prepare_database(running, log, stop, once=once):
                 announce(log, settings)
-                totals = Daemon(settings, running, log, stop, once=once).run()
+                with Housekeeping(running, log):
+                    totals = Daemon(settings, running, log, stop, once=once).run()
         say_goodbye(log, totals)
     return 1 if once and (totals["failed"] or totals["waiting"] or stop.event.is_set()) else 0
 
@@ -76,6 +78,7 @@ def prepare_database(running: Callable[[], Database], log: Log, stop: StopSignal
             with connected(running()) as connection:
                 if not keeps_commits(connection):
                     warn_of_fsync(log)
+                warn_of_locks(log, locks(connection))
                 return True
         except DatabaseUnavailable as error:
             if stop.event.is_set():

@@ -30,6 +30,7 @@ SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "max_connections": "50",
+    "max_locks_per_transaction": "1024",  # 32 MB; twenty sessions may each be at work on all partitions
     "shared_buffers": "256MB",
     "wal_buffers": "64MB",  # two workers fill the default faster than it is written
     "max_wal_size": "4GB",

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from datetime import date, datetime, timedelta
+from datetime import datetime
 from operator import attrgetter
 
 from msgspec import json
@@ -11,6 +11,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from db.chunk import Chunk
 from db.connection import RowRefused, savepoint
+from db.days import MOST_SPANS, Span, day_spans, within
 from db.insert import copy_rows
 from db.latest import Latest
 from db.rows import in_utc, key_start
@@ -83,7 +84,7 @@ class Merge:
     def _insert_singly(self, rows: list[int]) -> None:
         try:
             how = {"shows_status": self._shows_status, "is_ruled": self._is_ruled}
-            verdicts = insert_singly(self._connection, self._chunk, rows, _bounds(self._chunk), **how)
+            verdicts = insert_singly(self._connection, self._chunk, rows, **how)
         except RowRefused as refusal:
             if len(rows) == 1:
                 self._settle(rows[0], "refused", str(refusal))
@@ -128,8 +129,8 @@ class Merge:
             copy_rows(cursor, chunk.table, chunk.data_of(rows), len(rows))
             if self._shows_status:
                 latest = Latest()
-                for entry, record in chunk.of(rows):
-                    latest.take([record], entry.file_id)
+                for _, record in chunk.of(rows):
+                    latest.take([record])
                 latest.flush(cursor)
 
 
@@ -168,9 +169,12 @@ def may_exist(cursor: Cursor, chunk: Chunk, rows: Sequence[int]) -> Sequence[int
 
 
 def _stored_about(cursor: Cursor, chunk: Chunk, limit: int) -> set[tuple[str, bytes]] | None:
-    """Vehicle and time of each row that the table has of the chunk's vehicles, from the first to the last of
-    their times in the chunk; None if there are more than the limit."""
+    """Vehicle and time of each row that the table has of the chunk's vehicles, on its days and from the first
+    to the last of their times in it; None if there are more than the limit."""
     table, time = chunk.table, chunk.table.key[1]
+    spans = day_spans(chunk.packed.dates())
+    if len(spans) > MOST_SPANS:
+        return None
     cursor.execute(
         f"""
         SELECT vehicle_id, timestamptz_send(time)
@@ -179,11 +183,11 @@ def _stored_about(cursor: Cursor, chunk: Chunk, limit: int) -> set[tuple[str, by
             SELECT {time} AS time
             FROM {table.full_name} stored
             WHERE stored.vehicle_id = asked.vehicle_id AND {time} BETWEEN first AND last
-              AND {time} >= %s AND {time} < %s
+              AND ({within(spans, time)})
         ) there
         LIMIT %s
         """,
-        (json.encode(_spans(chunk)).decode(), *_bounds(chunk), limit + 1),
+        (json.encode(_spans(chunk)).decode(), limit + 1),
     )
     found = cursor.fetchall()
     return {(vehicle_id, bytes(sent)) for vehicle_id, sent in found} if len(found) <= limit else None
@@ -223,17 +227,16 @@ def find_existing(cursor: Cursor, chunk: Chunk, rows: Sequence[int]) -> dict[int
         """
     )
     copy_rows(cursor, table, chunk.data_of(rows), len(rows), f"new_{table.name}")
-    return {rows[place]: stored for place, stored in _compare(cursor, table, *_bounds(chunk))}
+    spans = day_spans(chunk.packed.dates())
+    found: dict[int, str | None] = {}
+    for start in range(0, len(spans), MOST_SPANS):
+        some = _compare(cursor, table, spans[start : start + MOST_SPANS])
+        found.update((rows[place], stored) for place, stored in some)
+    return found
 
 
-def _bounds(chunk: Chunk) -> tuple[date, date | str]:
-    """The day of the first row and that behind the last: no partition of another day is looked at."""
-    days = chunk.packed.dates()
-    return days[0], days[-1] + timedelta(1) if days[-1] < date.max else "infinity"
-
-
-def _compare(cursor: Cursor, table: Table, first: date, end: date | str) -> list[tuple[int, str | None]]:
-    """Row by row through the index: a join by hash would read whole partitions."""
+def _compare(cursor: Cursor, table: Table, spans: Sequence[Span]) -> list[tuple[int, str | None]]:
+    """The rows of these days, row by row through the index: a join by hash would read whole partitions."""
     where = " AND ".join(f"{column} = new.{column}" for column in table.key)
     cursor.execute(
         f"""
@@ -242,11 +245,11 @@ def _compare(cursor: Cursor, table: Table, first: date, end: date | str) -> list
         CROSS JOIN LATERAL (
             SELECT {", ".join(table.value)}
             FROM {table.full_name}
-            WHERE {where} AND {table.key[1]} >= %s AND {table.key[1]} < %s
+            WHERE {where} AND ({within(spans, table.key[1])})
             LIMIT 1
         ) old
-        """,
-        (first, end),
+        WHERE {within([(spans[0][0], spans[-1][1])], f"new.{table.key[1]}")}
+        """
     )
     found: list[tuple[int, str | None]] = cursor.fetchall()
     return found

@@ -38,6 +38,16 @@ class FileEntry(Struct, frozen=True):
     error: str | None
 
 
+class Locks(Struct, frozen=True):
+    """max_locks_per_transaction, and how many days of a table may have their partition with it; what it takes
+    for as many as it is good to have."""
+
+    setting: int
+    days: int
+    wanted: int
+    wanted_days: int
+
+
 def totals(connection: Connection) -> Totals:
     rows = _rows(
         connection,
@@ -78,6 +88,21 @@ def last_files(connection: Connection, count: int, *states: str) -> list[FileEnt
 def keeps_commits(connection: Connection) -> bool:
     """Whether the server means to keep what it has committed when its machine crashes."""
     return bool(_rows(connection, "SELECT current_setting('fsync')::bool AS is_on")[0]["is_on"])
+
+
+def locks(connection: Connection) -> Locks:
+    rows = _rows(
+        connection,
+        """
+        SELECT current_setting('max_locks_per_transaction')::integer AS setting,
+               mobileye_data.most_days()                             AS days,
+               min(tried)                                            AS wanted,
+               mobileye_data.most_days(max(tried))                   AS wanted_days
+        FROM (SELECT 1 << n AS tried FROM generate_series(6, 20) n) doubled
+        WHERE mobileye_data.most_days(tried) = mobileye_data.most_days(1 << 20)
+        """,
+    )
+    return Locks(**rows[0])
 
 
 def _rows(connection: Connection, statement: str, *values: object) -> list[dict[str, Any]]:

@@ -5,7 +5,8 @@
 -- 3. Give it a password (\password mobileye_loader), and its URL to the daemon.
 --
 -- It reads all tables and adds rows. It can neither delete, empty, alter nor drop anything, nor change a
--- detection or a report once stored; partitions it makes only through add_partition(), as the owner's.
+-- detection or a report once stored; partitions it makes only through add_partition() and bring_home(),
+-- as the owner's.
 
 DO $$
 BEGIN
@@ -48,5 +49,11 @@ GRANT UPDATE (report_time, status, extra, file_id) ON mobileye_data.vehicle_stat
 GRANT UPDATE (path, reason, detail, edited, resolved_at, resolved_by)
     ON mobileye_data.rejected_records TO mobileye_loader;
 
-REVOKE EXECUTE ON FUNCTION mobileye_data.add_partition(text, date) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION mobileye_data.add_partition(text, date) TO mobileye_loader;
+REVOKE EXECUTE ON FUNCTION
+    mobileye_data.add_partition(text, date),
+    mobileye_data.bring_home(text, bigint)
+FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION
+    mobileye_data.add_partition(text, date),
+    mobileye_data.bring_home(text, bigint)
+TO mobileye_loader;

@@ -84,6 +84,7 @@ class _Heads(dict[str, bytes]):
     """What stands before the bytes of the time, by the vehicle; begins anew when it has grown too large."""
 
     _ROOM = 2 * 1024 * 1024
+    _LONGEST_KEPT = 256
 
     def __init__(self, columns: int) -> None:
         super().__init__()
@@ -92,6 +93,8 @@ class _Heads(dict[str, bytes]):
 
     def __missing__(self, vehicle_id: str) -> bytes:
         made = self._start + _text(vehicle_id) + _EIGHT
+        if len(made) > self._LONGEST_KEPT:
+            return made
         self._left -= len(made)
         if self._left < 0:
             self.clear()

@@ -1,13 +1,13 @@
 """Rows one by one, each in a subtransaction of the server's: which of them it refuses, and what it says."""
 
 from collections.abc import Sequence
-from datetime import date
 
 from msgspec import json
 from psycopg2.extensions import connection as Connection
 
 from db.chunk import Chunk
 from db.connection import MAX_MESSAGE, ROW_CLASSES, savepoint
+from db.days import Span, spans_of, within
 from db.insert import LEFT_OUT
 from db.tables import Table
 
@@ -19,7 +19,6 @@ def insert_singly(
     connection: Connection,
     chunk: Chunk,
     rows: Sequence[int],
-    bounds: tuple[date, date | str],
     *,
     shows_status: bool,
     is_ruled: bool,
@@ -33,14 +32,15 @@ def insert_singly(
     given = [dict(zip(table.columns, row, strict=True)) for row in found]
     # All in one parameter, as text: a temporary table for them, emptied hundreds of times in a transaction,
     # makes each of the subtransactions slower than the one before.
-    values = {"rows": json.encode(given).decode(), "first": bounds[0], "end": bounds[1]}
+    values = {"rows": json.encode(given).decode()}
     with savepoint(connection) as cursor:
-        cursor.execute(_block(table, shows_status=shows_status, is_ruled=is_ruled), values)
+        spans = spans_of(row[1] for row in found)
+        cursor.execute(_block(table, spans, shows_status=shows_status, is_ruled=is_ruled), values)
         ((verdicts,),) = cursor.fetchall()
     return [(rows[place], reason, said) for place, reason, said in json.decode(verdicts, type=list[Verdict])]
 
 
-def _block(table: Table, *, shows_status: bool, is_ruled: bool) -> str:
+def _block(table: Table, spans: Sequence[Span], *, shows_status: bool, is_ruled: bool) -> str:
     """A DO block returns nothing, hence the setting; a function would leave its traces in the catalogues."""
     where = " AND ".join(f"old.{column} = new.{column}" for column in table.key)
     time = table.key[1]
@@ -50,7 +50,7 @@ def _block(table: Table, *, shows_status: bool, is_ruled: bool) -> str:
     mine = ", ".join(f"{value} AS {column}" for value, column in zip(values, table.columns, strict=True))
     there = (
         f"FROM {table.full_name} old CROSS JOIN (SELECT {mine}) mine "
-        f"WHERE {where} AND old.{time} >= %(first)s AND old.{time} < %(end)s"
+        f"WHERE {where} AND ({within(spans, f'old.{time}')})"
     )
     return f"""
         DO $block$

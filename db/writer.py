@@ -144,8 +144,8 @@ class Writer:
             self._accept(chunk, merge.rejects)
 
     def _accept(self, chunk: Chunk, rejected: Container[int] = ()) -> None:
-        for entry, records in chunk.records(rejected):
-            self._latest.take(records, entry.file_id)
+        for _, records in chunk.records(rejected):
+            self._latest.take(records)
 
     def _flush_latest(self) -> None:
         try:

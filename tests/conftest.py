@@ -25,7 +25,8 @@ def server() -> Iterator[Server]:
         Path(folder).chmod(0o755)
         server = Server(Path(folder) / "server")
         server.create()
-        server.start("fsync=off")  # the tests kill processes, never the machine
+        # The tests kill processes, never the machine.
+        server.start("fsync=off", "max_locks_per_transaction=128")
         yield server
         server.stop()
 

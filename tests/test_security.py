@@ -149,6 +149,16 @@ def test_the_role_makes_no_partition_of_another_table(loader: Daemon) -> None:
         loader.rows("SELECT mobileye_data.add_partition('ingested_files', '2022-01-01')")
 
 
+def test_the_role_moves_rows_only_to_where_they_belong(loader: Daemon, database: Database) -> None:
+    row = "INSERT INTO mobileye_data.vehicle_status_history VALUES ('x', '2022-05-05Z', 'y', NULL, 1)"
+    query(database.url, row)
+    loader.rows("SELECT mobileye_data.bring_home('vehicle_status_history', 1)")
+    partition = "SELECT tableowner FROM pg_tables WHERE tablename = 'vehicle_status_history_20220505'"
+    assert query(database.url, partition) == [("tester",)]
+    with pytest.raises(InsufficientPrivilege):
+        loader.rows("SELECT mobileye_data.make_partition('vehicle_status_history', '2022-05-06', false)")
+
+
 def test_tables_that_are_not_there_are_told_under_the_role(loader: Daemon, database: Database) -> None:
     query(database.url, "COMMENT ON SCHEMA mobileye_data IS 'of another version'")
     done = loader.command("status")

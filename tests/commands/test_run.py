@@ -225,6 +225,16 @@ def test_a_server_that_may_forget_what_it_committed_is_told_once(daemon: Daemon,
     assert ' the database is not safe reason="fsync=off: if its machine crashes it may lose rows' in line
 
 
+def test_a_server_with_few_locks_is_told_once_and_what_to_set(daemon: Daemon) -> None:
+    statement = "SELECT pg_get_functiondef('mobileye_data.most_days(bigint)'::regprocedure)"
+    ((definition,),) = daemon.rows(statement)
+    daemon.rows(definition.replace("/ 8", "/ 16"))
+    assert once(daemon) == 0
+    (line,) = [line for line in daemon.log().splitlines() if "few locks" in line]
+    assert ' warning the database has few locks reason="max_locks_per_transaction=128: only 800 days' in line
+    assert "a table get a partition of their own; set it to 256 for 1,500" in line
+
+
 # The embedded database ----------------------------------------------------------------------------
 
 

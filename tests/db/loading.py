@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from msgspec import json
+from psycopg2.extensions import cursor as Cursor
 
 from db.connection import Database
 from db.sink import PostgresSink, PostgresTransaction
+from db.tables import Table
 from processing.kinds import kind_of_key
 from processing.records import Kind
 from processing.sink import Counts, Delivery
@@ -65,3 +67,15 @@ def counts(database: Database) -> dict[str, int]:
     """The rows of each table."""
     tables = ("objects_detection_events", "vehicle_status_history", "vehicle_status", "ingested_files")
     return {table: count(database, table) for table in (*tables, "rejected_records")}
+
+
+def locked(cursor: Cursor, table: Table) -> list[str]:
+    """The partitions on which this transaction has a lock, without the name of their table."""
+    cursor.execute(
+        """
+        SELECT DISTINCT relname::text FROM pg_locks JOIN pg_class ON relation = pg_class.oid
+        WHERE pid = pg_backend_pid() AND relispartition AND relkind = 'r' AND relname LIKE %s ORDER BY 1
+        """,
+        (f"{table.name}%",),
+    )
+    return [name.removeprefix(f"{table.name}_") for (name,) in cursor.fetchall()]

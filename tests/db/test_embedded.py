@@ -139,6 +139,15 @@ def test_server_is_durable_and_local(folder: Path) -> None:
             run(database.url.replace("mobileye:", "mobileye:not-"), "select 1")
 
 
+def test_it_has_locks_for_transactions_over_all_partitions(folder: Path) -> None:
+    with Embedded(folder) as database:
+        assert run(database.url, "show max_locks_per_transaction") == [("1024",)]
+    settings = folder / "postgres" / "postgresql.auto.conf"
+    settings.write_text("max_locks_per_transaction = 64\n")
+    with Embedded(folder) as database:
+        assert run(database.url, "show max_locks_per_transaction") == [("1024",)], "of an older folder, too"
+
+
 def test_the_last_user_to_leave_stops_it(folder: Path) -> None:
     with Embedded(folder) as first:
         add_row(first.url)

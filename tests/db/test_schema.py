@@ -12,7 +12,7 @@ import pytest
 
 from db import schema
 from db.connection import Database
-from processing.errors import DatabaseUnavailable, Misconfigured
+from processing.errors import Misconfigured
 from tests.db.loading import load, sink_to
 from tests.support import ROOT, VEHICLE, Server, detections, event, query, report, statuses
 
@@ -72,7 +72,16 @@ OBJECTS = {
     ],
     "VIEW": ["detections_by_hour", "vehicles_by_status", "vehicle_timeline", "open_rejects"],
     "SEQUENCE": ["file_ids"],
-    "FUNCTION": ["add_partition"],
+    "FUNCTION": [
+        "add_partition",
+        "bring_home",
+        "is_full",
+        "is_of_day",
+        "make_partition",
+        "most_days",
+        "strange_day",
+        "time_column",
+    ],
 }
 
 
@@ -105,7 +114,7 @@ def test_one_that_fails_leaves_nothing(
     broken = tmp_path / "schema.sql"
     broken.write_text(SQL + "\nDO 'BEGIN RAISE SQLSTATE ''53100''; END'")
     monkeypatch.setattr(schema, "_SCHEMA_SQL", broken)
-    with pytest.raises(DatabaseUnavailable):
+    with pytest.raises(Misconfigured):
         apply(empty_database)
     assert query(empty_database.url, "SELECT to_regnamespace('mobileye_data')") == [(None,)]
 
