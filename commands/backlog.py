@@ -20,6 +20,18 @@ MAX_DEATHS = 2
 #: the memory), but not so often, with growing pauses between; one that eats the memory itself does.
 MAX_KILLS = 10
 
+#: A file that failed alone so often, while the database answered and took others meanwhile, is condemned.
+MAX_STRIKES = 4
+
+#: The same if there were no others to tell by: then only a probe says that the database is well.
+MAX_LONE_STRIKES = 10
+
+#: A file that suffers so often alone a setback that the others do not share is held back from them.
+_MAX_SETBACKS = 3
+
+#: The longest pause of a file that is suspected, or held back, in seconds.
+_LONGEST_SUSPENSE = 60.0
+
 _FIRST_DELAY = 0.2
 
 #: However many files wait, so many of them are tried again in a second at most: a tenth of what a core can.
@@ -47,12 +59,40 @@ class _Deaths:
     reason: str = ""
 
 
-class Backlog:
-    """Every name is in one place: fresh (just heard of), ready, flying, or waiting until it is due."""
+@dataclass
+class _Strikes:
+    """How often a file failed alone, though the database answered; told: the batches that others had loaded
+    by the last time."""
 
-    def __init__(self, settle_seconds: float, longest_delay: float) -> None:
+    proved: int = 0
+    lone: int = 0
+    setbacks: int = 0
+    told: int = -1
+    reason: str = ""
+
+
+class Backlog:
+    """Every name is in one place: fresh (just heard of), ready, held, flying, or waiting until it is due.
+
+    Held are files that might keep a worker for long: suspects, and those which wait for a lock. Only one of
+    them is in flight at a time, alone.
+    """
+
+    def __init__(
+        self,
+        settle_seconds: float,
+        longest_delay: float,
+        max_strikes: int = MAX_STRIKES,
+        max_lone_strikes: int = MAX_LONE_STRIKES,
+    ) -> None:
         self._settle_seconds = settle_seconds
         self._longest_delay = longest_delay
+        self._max_strikes = max_strikes
+        self._max_lone_strikes = max_lone_strikes
+        self._loaded_batches = 0
+        self._apart: dict[str, None] = {}  # names that may be tried as held ones only
+        self._held: dict[str, None] = {}
+        self._strikes: dict[str, _Strikes] = {}
         self._fresh: dict[str, None] = {}
         self._ready: dict[str, None] = {}
         self._flying: dict[str, bool] = {}  # true: heard of again meanwhile
@@ -62,50 +102,65 @@ class Backlog:
         self._deaths: dict[str, _Deaths] = {}
 
     def __len__(self) -> int:
-        return len(self._fresh.keys() | self._ready.keys() | self._flying.keys() | self._waiting.keys())
+        places = (self._fresh, self._ready, self._held, self._flying, self._waiting)
+        return len(set[str]().union(*places))
 
     def hear(self, name: str) -> None:
         """An event: the file comes before those that have been waiting, so that it is not late."""
         if name in self._flying:
             self._flying[name] = True
+        elif name in self._apart:
+            if name not in self._waiting:  # else its pause goes on
+                self._held[name] = None
         else:
             self._ready.pop(name, None)
             self._fresh[name] = None
 
     def see(self, names: Iterable[str]) -> None:
         """A scan: what was not known is ready."""
-        known = self._fresh.keys() | self._flying.keys() | self._waiting.keys()
+        known = self._fresh.keys() | self._flying.keys() | self._waiting.keys() | self._held.keys()
         self._ready.update(dict.fromkeys(name for name in names if name not in known))
 
     def keep_only(self, names: Iterable[str]) -> None:
         """Forgets what a scan did not find: somebody else took it."""
         present = set(names)
-        for held in (self._fresh, self._ready, self._waiting, self._alone, self._deaths):
-            for name in [name for name in held if name not in present]:
-                del held[name]
+        places = (self._fresh, self._ready, self._held, self._waiting)
+        for names_of in (*places, self._alone, self._apart, self._deaths, self._strikes):
+            for name in [name for name in names_of if name not in present]:
+                del names_of[name]
 
     def next_due(self) -> float:
         """When the next waiting file is to be tried again, on the monotonic clock."""
         return self._due[0][0] if self._due else math.inf
 
-    def batch(self, share: int, size_of: Callable[[str], int | None]) -> list[Work]:
-        """The next files to load together, an equal share of what is there, now in flight."""
+    def batch(
+        self, share: int, size_of: Callable[[str], int | None], *, others_first: bool = False
+    ) -> list[Work]:
+        """The next files to load together, an equal share of what is there, now in flight.
+
+        A held file comes first, if none is in flight, or last: where it would get the only worker.
+        """
         self._wake_due()
-        names = self._take(share, size_of)
+        names = [] if others_first else self._take_held(size_of)
+        names = names or self._take(share, size_of)
+        names = names or self._take_held(size_of)
         self._flying.update(dict.fromkeys(names, False))
         return [self._work(name) for name in names]
 
     def settle(self, outcome: Outcome) -> None:
         """A file has come back with its outcome."""
         name, again = outcome.name, self._flying.pop(outcome.name, False)
-        if outcome.state == "waiting" or outcome.ended is not None:
+        if outcome.state == "contended":
+            self._apart[name] = None
+            self._suspend(name, outcome.seconds, self._longest_delay)
+        elif outcome.state == "waiting" or outcome.ended is not None:
             self._postpone(name, outcome.stamp)
             self._waiting[name].ended = outcome.ended
         else:
             self._forget(name)
         if outcome.state == "alone":
             self._alone[name] = None
-            self._ready[name] = None
+            self._enqueue(name)
         if again:
             self.hear(name)
 
@@ -113,7 +168,62 @@ class Backlog:
         """The batch was not loaded, through no fault of its files."""
         for work in batch:
             self._flying.pop(work.name, None)
-            self._ready[work.name] = None
+            self._enqueue(work.name)
+
+    def note_loaded(self) -> None:
+        """A batch was committed: evidence that the database is well, for whatever fails before and after."""
+        self._loaded_batches += 1
+
+    def suspect(self, batch: list[Work], reason: str, seconds: float) -> float:
+        """The batch failed though the database answers: each is tried alone, and condemned if that goes on.
+
+        seconds is how long it took; it returns in how many more it is tried again.
+        """
+        self._apart.update(dict.fromkeys(work.name for work in batch))
+        self.give_back(batch)
+        if len(batch) > 1:
+            return 0.0
+        name = batch[0].name
+        strikes = self._strikes.setdefault(name, _Strikes())
+        strikes.reason = reason
+        if self._others_loaded_since(strikes):
+            strikes.proved += 1
+        else:
+            strikes.lone += 1
+        return 0.0 if self._condemned(name) else self._suspend(name, seconds, _LONGEST_SUSPENSE)
+
+    def set_back(self, batch: list[Work], seconds: float) -> None:
+        """What befell the batch may be one file's doing, but is no reason to fail it: if others are loaded
+        meanwhile it is held back, and the files of a batch are tried one by one."""
+        self.give_back(batch)
+        for work in batch:
+            strikes = self._strikes.setdefault(work.name, _Strikes())
+            if len(batch) > 1 or self._others_loaded_since(strikes):
+                strikes.setbacks += 1
+            if len(batch) > 1 and strikes.setbacks >= _MAX_SETBACKS:
+                strikes.setbacks = 0
+                self._alone[work.name] = None
+        if len(batch) == 1 and self._strikes[batch[0].name].setbacks >= _MAX_SETBACKS:
+            self._apart[batch[0].name] = None
+            self._suspend(batch[0].name, seconds, _LONGEST_SUSPENSE)
+
+    def _others_loaded_since(self, strikes: _Strikes) -> bool:
+        told, strikes.told = strikes.told, self._loaded_batches
+        return 0 <= told < self._loaded_batches
+
+    def _suspend(self, name: str, seconds: float, longest: float) -> float:
+        """Out of the queues until its pause is over, which grows; how long that is.
+
+        No shorter than the try took, so that it has a worker for half of the time at most.
+        """
+        self._drop(name)
+        now = time.monotonic()
+        known = self._waiting.setdefault(name, _Waiting(None, now))
+        pause, known.delay = max(known.delay, seconds), min(known.delay * 2, longest)
+        known.due = now + pause
+        known.tries += 1
+        heapq.heappush(self._due, (known.due, name))
+        return pause
 
     def blame(self, batch: list[Work], reason: str, *, is_killed: bool) -> None:
         """The worker died over this batch: each file is tried alone, and condemned when that goes on."""
@@ -127,7 +237,7 @@ class Backlog:
         deaths.reason = reason
         if is_killed:
             deaths.kills += 1
-            del self._ready[name]
+            self._drop(name)
             self._postpone(name, None)
         else:
             deaths.own += 1
@@ -139,8 +249,21 @@ class Backlog:
     def only_stuck(self, seconds: float) -> bool:
         """Whether nothing is left but files that have been waiting for longer than that."""
         now = time.monotonic()
-        idle = not (self._fresh or self._ready or self._flying)
+        idle = not (self._fresh or self._ready or self._held or self._flying)
         return idle and all(now - waiting.since > seconds for waiting in self._waiting.values())
+
+    def _enqueue(self, name: str) -> None:
+        (self._held if name in self._apart else self._ready)[name] = None
+
+    def _take_held(self, size_of: Callable[[str], int | None]) -> list[str]:
+        """One that is there, if none is in flight."""
+        if self._apart.keys() & self._flying.keys():
+            return []
+        for name in list(self._held):
+            self._drop(name)
+            if size_of(name) is not None:
+                return [name]
+        return []
 
     def _take(self, share: int, size_of: Callable[[str], int | None]) -> list[str]:
         limit = min(BATCH_FILES, -(-(len(self._fresh) + len(self._ready)) // share))
@@ -167,6 +290,7 @@ class Backlog:
     def _drop(self, name: str) -> None:
         self._fresh.pop(name, None)
         self._ready.pop(name, None)
+        self._held.pop(name, None)
 
     def _work(self, name: str) -> Work:
         waiting = self._waiting.get(name)
@@ -184,6 +308,12 @@ class Backlog:
         deaths = self._deaths.get(name, _Deaths())
         if deaths.own >= MAX_DEATHS or deaths.kills >= MAX_KILLS:
             return f"{deaths.reason}; {deaths.own + deaths.kills} times, with this file alone"
+        strikes = self._strikes.get(name, _Strikes())
+        failures = strikes.proved + strikes.lone
+        if strikes.proved >= self._max_strikes:
+            return f"{strikes.reason}; {failures} times, with this file alone, while others were loaded"
+        if failures >= self._max_lone_strikes:
+            return f"{strikes.reason}; {failures} times, with this file alone, while the database answered"
         return None
 
     def _postpone(self, name: str, stamp: Stamp | None) -> None:
@@ -208,12 +338,14 @@ class Backlog:
             due, name = heapq.heappop(self._due)
             waiting = self._waiting.get(name)
             if waiting and waiting.due == due and name not in self._flying:
-                self._ready[name] = None
+                self._enqueue(name)
 
     def _forget(self, name: str) -> None:
         self._waiting.pop(name, None)
         self._alone.pop(name, None)
+        self._apart.pop(name, None)
         self._deaths.pop(name, None)
+        self._strikes.pop(name, None)
 
 
 def _first(names: Iterable[str], count: int) -> Iterator[str]:

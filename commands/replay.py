@@ -18,7 +18,7 @@ from db.rejects import Stored
 from db.replay import PAGE, Key, Open, ReplaySink
 from db.sink import PostgresSink
 from processing.batch import Outcome, Work
-from processing.errors import Misconfigured
+from processing.errors import DatabaseUnavailable, Misconfigured
 from processing.held import Held
 from processing.kinds import KINDS
 from processing.names import printable
@@ -168,6 +168,9 @@ def load_records(settings: Settings, database: Database, named: Mapping[str, Ope
         outcomes = processor.load([Work(name) for name in named])
         alone = [outcome.name for outcome in outcomes if outcome.state == "alone"]
         outcomes += [outcome for name in alone for outcome in processor.load([Work(name)])]
+        for outcome in outcomes:
+            if outcome.state == "contended":
+                raise DatabaseUnavailable(f"another transaction is in the way: {outcome.reason}")
         return {outcome.name: sink.found[outcome.name] for outcome in outcomes if outcome.state == "failed"}
 
 

@@ -11,7 +11,14 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extensions import parse_dsn
 
-from processing.errors import DatabaseUnavailable, Misconfigured, TryAgain
+from processing.errors import (
+    DatabaseUnavailable,
+    LockTimeout,
+    Misconfigured,
+    Setback,
+    TransactionFailed,
+    TryAgain,
+)
 
 #: What a connection string may override. A server that does not answer is given up after 3 s; a dead
 #: link is noticed in about 10 s: by tcp_user_timeout where data is in flight, by the keepalives where
@@ -145,7 +152,7 @@ def savepoint(connection: Connection) -> Iterator[Cursor]:
 def _translate(error: psycopg2.Error) -> Exception:
     message, code = _first_line(error), error.pgcode
     if code is None or code[:2] not in _BY_CLASS:
-        return TryAgain(message) if code in _LOST_RACES else DatabaseUnavailable(message)
+        return _no_row_s_fault(code, message)
     if code == "23505":
         return KeyExists(code, message)
     if code[:2] in ("22", "23") or code == "54000":
@@ -153,10 +160,31 @@ def _translate(error: psycopg2.Error) -> Exception:
     return Misconfigured(f"the database refuses: {message}")
 
 
-#: Data (22, 23, and 54 for a row that exceeds a limit), and what a person must mend; all else is
-#: infrastructure, whatever psycopg2's class says: 25006 of a standby is an InternalError.
+def _no_row_s_fault(code: str | None, message: str) -> Exception:
+    """By what is known of it; psycopg2's classes tell nothing: 25006 of a standby is an InternalError.
+
+    Without a SQLSTATE the connection was lost.
+    """
+    if code is None or code in _EXHAUSTED:
+        return Setback(message)
+    if code in _SERVER or code[:2] in _SERVER_CLASSES:
+        return DatabaseUnavailable(message)
+    if code == "55P03":
+        return LockTimeout(message)
+    return TryAgain(message) if code in _LOST_RACES else TransactionFailed(message)
+
+
+#: Data (22, 23, and 54 for a row that exceeds a limit), and what a person must mend.
 _BY_CLASS = {"22", "23", "28", "3D", "3F", "42", "54"}
 _LOST_RACES = {"40001", "40P01"}
+
+#: Disk and memory: a large file may meet with their end where small ones do not.
+_EXHAUSTED = {"53100", "53200"}
+
+#: The server's condition, whatever is sent: the connection (08), resources (53), the system (58); and the end
+#: of a session or of all by somebody's hand, a standby, a session that was idle for too long.
+_SERVER_CLASSES = {"08", "53", "58"}
+_SERVER = {"57P01", "57P02", "57P03", "57P05", "25006", "25P03", "40003"}
 
 
 def _refused(error: psycopg2.Error) -> Exception:

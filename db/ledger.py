@@ -27,10 +27,11 @@ class Entry:
         return Counts(self.read, inserted, self.duplicate, self.rejected)
 
 
-def loaded(cursor: Cursor, digests: Sequence[bytes]) -> set[bytes]:
-    """Those of the digests that are loaded, as far as this transaction sees."""
+def loaded(cursor: Cursor, digests: Sequence[bytes], before: str = "") -> set[bytes]:
+    """Those of the digests that are loaded, as far as this transaction sees; before goes ahead, with it."""
     cursor.execute(
-        """
+        f"""
+        {before}
         SELECT sha256
         FROM mobileye_data.ingested_files
         WHERE sha256 = ANY (%s) AND state = 'loaded'

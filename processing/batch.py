@@ -7,7 +7,7 @@ from msgspec import Struct
 from processing.reader import Stamp
 from processing.sink import Counts
 
-State = Literal["loaded", "duplicate", "failed", "waiting", "alone", "gone"]
+State = Literal["loaded", "duplicate", "failed", "waiting", "contended", "alone", "gone"]
 
 
 class Ended(Struct, frozen=True):
@@ -35,7 +35,8 @@ class Outcome(Struct, frozen=True):
     """What became of a file.
 
     loaded, duplicate and failed are final; waiting and alone: it has to be tried again, or again without
-    others; gone: it was not there. Whatever the state, ended is how it did if the file is still there.
+    others; contended: both, another transaction holds what it needs;
+    gone: it was not there. Whatever the state, ended is how it did if the file is still there.
     """
 
     name: str

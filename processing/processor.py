@@ -10,7 +10,17 @@ from msgspec.structs import replace
 
 from processing.batch import Ended, Outcome, State, Work
 from processing.document import Document, Overflow, RepeatedKey
-from processing.errors import BadFile, Gone, Incomplete, NotReady, Spoils, TooLarge, TryAgain
+from processing.errors import (
+    BadFile,
+    Contended,
+    Gone,
+    Incomplete,
+    LockTimeout,
+    NotReady,
+    Spoils,
+    TooLarge,
+    TryAgain,
+)
 from processing.names import printable
 from processing.reader import MAX_SHARED_BYTES, Source, open_source
 from processing.records import Kind, Parsed
@@ -21,7 +31,7 @@ from processing.text import open_text
 #: How often a transaction is repeated that lost a race, before its files go back to wait.
 _TRIES = 5
 
-FileError = BadFile | NotReady | Gone | TooLarge | Spoils
+FileError = BadFile | NotReady | Gone | TooLarge | Spoils | Contended
 
 #: Opens the file of a folder that has a name, as open_source() does, and with the same errors.
 OpenFile = Callable[[str, str], AbstractContextManager[Source]]
@@ -89,16 +99,23 @@ class Processor:
                 self._write_alone(files[0])
 
     def _write_shared(self, files: Sequence["_File"]) -> None:
-        """As often as it takes to leave out the files that would roll it back."""
-        if files and not _repeated(lambda: self._write_together(files)):
-            self._write_shared([file for file in files if file.error is None])
+        """As often as it takes to leave out the files that would roll it back.
+
+        Which of them meets with another transaction is not known: each is tried alone.
+        """
+        try:
+            if files and not _repeated(lambda: self._write_together(files)):
+                self._write_shared([file for file in files if file.error is None])
+        except TryAgain as error:
+            for file in files:
+                file.error = Spoils() if len(files) > 1 else Contended(str(error))
 
     def _write_together(self, files: Sequence["_File"]) -> bool:
         """Each file is read whole before its rows join the transaction: a bad one leaves no trace in it.
 
         False, and nothing is written, if a file turns out to have too many rejects.
         """
-        with self._sink.transaction() as transaction:
+        with self._sink.transaction(is_hasty=True) as transaction:
             loaded = transaction.loaded([file.sha256 for file in files])
             written = []
             for file in files:
@@ -143,6 +160,8 @@ class Processor:
                 _repeated(lambda: self._stream(file, careful=True))
             except TooLarge:
                 raise BadFile(f"expected at most {self._max_bytes} bytes of text (MAX_FILE_BYTES)") from None
+            except TryAgain as error:
+                raise Contended(str(error)) from None
 
     def _stream(self, file: "_File", *, careful: bool) -> None:
         with self._sink.transaction() as transaction:
@@ -165,7 +184,10 @@ class Processor:
         for file in files:
             if isinstance(file.error, BadFile) and file.ended is None:
                 kind = file.kind.name if file.kind else None
-                self._sink.record_failure(file.delivery, kind, str(file.error))
+                try:
+                    self._sink.record_failure(file.delivery, kind, str(file.error))
+                except TryAgain as error:
+                    file.error = Contended(str(error))
 
     def _settle(self, file: "_File") -> Outcome:
         match file.error:
@@ -177,6 +199,8 @@ class Processor:
                 return file.outcome("waiting", str(file.error))
             case TooLarge() | Spoils():
                 return file.outcome("alone")
+            case Contended():
+                return file.outcome("contended", str(file.error))
             case Gone():
                 return file.outcome("gone")
 
@@ -247,7 +271,7 @@ class _File:
             self.error = self._unless_changed(BadFile(str(error))) if settled else error
         except BadFile as error:
             self.error = self._unless_changed(error)
-        except (NotReady, Gone, TooLarge, Spoils) as error:
+        except (NotReady, Gone, TooLarge, Spoils, Contended) as error:
             self.error = error
 
     def outcome(self, state: State, reason: str = "") -> Outcome:
@@ -304,6 +328,8 @@ def _repeated(step: Callable[[], T]) -> T:
     for _ in range(_TRIES - 1):
         try:
             return step()
+        except LockTimeout:
+            raise
         except TryAgain:
             continue
     return step()
