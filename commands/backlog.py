@@ -6,28 +6,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from commands.suspects import Suspects
 from processing.batch import Ended, Outcome, Work
 from processing.reader import Stamp
 
 #: A batch shares a transaction: so many files, or so many bytes, at most.
 BATCH_FILES = 500
 BATCH_BYTES = 8 * 1024 * 1024
-
-#: A file over which, alone, a worker died or hung so often is condemned.
-MAX_DEATHS = 2
-
-#: The same for SIGKILL, which a good file may meet with by chance (a person, another program that eats
-#: the memory), but not so often, with growing pauses between; one that eats the memory itself does.
-MAX_KILLS = 10
-
-#: A file that failed alone so often, while the database answered and took others meanwhile, is condemned.
-MAX_STRIKES = 4
-
-#: The same if there were no others to tell by: then only a probe says that the database is well.
-MAX_LONE_STRIKES = 10
-
-#: A file that suffers so often alone a setback that the others do not share is held back from them.
-_MAX_SETBACKS = 3
 
 #: The longest pause of a file that is suspected, or held back, in seconds.
 _LONGEST_SUSPENSE = 60.0
@@ -50,27 +35,6 @@ class _Waiting:
     due: float = 0.0
 
 
-@dataclass
-class _Deaths:
-    """How often a worker died over a file that it had alone."""
-
-    own: int = 0
-    kills: int = 0
-    reason: str = ""
-
-
-@dataclass
-class _Strikes:
-    """How often a file failed alone, though the database answered; told: the batches that others had loaded
-    by the last time."""
-
-    proved: int = 0
-    lone: int = 0
-    setbacks: int = 0
-    told: int = -1
-    reason: str = ""
-
-
 class Backlog:
     """Every name is in one place: fresh (just heard of), ready, held, flying, or waiting until it is due.
 
@@ -78,28 +42,18 @@ class Backlog:
     them is in flight at a time, alone.
     """
 
-    def __init__(
-        self,
-        settle_seconds: float,
-        longest_delay: float,
-        max_strikes: int = MAX_STRIKES,
-        max_lone_strikes: int = MAX_LONE_STRIKES,
-    ) -> None:
+    def __init__(self, settle_seconds: float, longest_delay: float, suspects: Suspects | None = None) -> None:
         self._settle_seconds = settle_seconds
         self._longest_delay = longest_delay
-        self._max_strikes = max_strikes
-        self._max_lone_strikes = max_lone_strikes
-        self._loaded_batches = 0
+        self._suspects = suspects or Suspects()
         self._apart: dict[str, None] = {}  # names that may be tried as held ones only
         self._held: dict[str, None] = {}
-        self._strikes: dict[str, _Strikes] = {}
         self._fresh: dict[str, None] = {}
         self._ready: dict[str, None] = {}
         self._flying: dict[str, bool] = {}  # true: heard of again meanwhile
         self._waiting: dict[str, _Waiting] = {}
         self._due: list[tuple[float, str]] = []
         self._alone: dict[str, None] = {}
-        self._deaths: dict[str, _Deaths] = {}
 
     def __len__(self) -> int:
         places = (self._fresh, self._ready, self._held, self._flying, self._waiting)
@@ -125,9 +79,10 @@ class Backlog:
         """Forgets what a scan did not find: somebody else took it."""
         present = set(names)
         places = (self._fresh, self._ready, self._held, self._waiting)
-        for names_of in (*places, self._alone, self._apart, self._deaths, self._strikes):
+        for names_of in (*places, self._alone, self._apart):
             for name in [name for name in names_of if name not in present]:
                 del names_of[name]
+        self._suspects.keep_only(present)
 
     def next_due(self) -> float:
         """When the next waiting file is to be tried again, on the monotonic clock."""
@@ -171,8 +126,8 @@ class Backlog:
             self._enqueue(work.name)
 
     def note_loaded(self) -> None:
-        """A batch was committed: evidence that the database is well, for whatever fails before and after."""
-        self._loaded_batches += 1
+        """A batch was committed: evidence that the database was well."""
+        self._suspects.note_loaded()
 
     def suspect(self, batch: list[Work], reason: str, seconds: float) -> float:
         """The batch failed though the database answers: each is tried alone, and condemned if that goes on.
@@ -184,32 +139,23 @@ class Backlog:
         if len(batch) > 1:
             return 0.0
         name = batch[0].name
-        strikes = self._strikes.setdefault(name, _Strikes())
-        strikes.reason = reason
-        if self._others_loaded_since(strikes):
-            strikes.proved += 1
-        else:
-            strikes.lone += 1
-        return 0.0 if self._condemned(name) else self._suspend(name, seconds, _LONGEST_SUSPENSE)
+        self._suspects.count_strike(name, reason)
+        return 0.0 if self._suspects.verdict(name) else self._suspend(name, seconds, _LONGEST_SUSPENSE)
 
     def set_back(self, batch: list[Work], seconds: float) -> None:
-        """What befell the batch may be one file's doing, but is no reason to fail it: if others are loaded
-        meanwhile it is held back, and the files of a batch are tried one by one."""
+        """What befell the batch may be a file's doing, but is no reason to fail it: if that goes on the files
+        are tried one by one, and one that suffers it while others load is held back from them."""
         self.give_back(batch)
-        for work in batch:
-            strikes = self._strikes.setdefault(work.name, _Strikes())
-            if len(batch) > 1 or self._others_loaded_since(strikes):
-                strikes.setbacks += 1
-            if len(batch) > 1 and strikes.setbacks >= _MAX_SETBACKS:
-                strikes.setbacks = 0
-                self._alone[work.name] = None
-        if len(batch) == 1 and self._strikes[batch[0].name].setbacks >= _MAX_SETBACKS:
-            self._apart[batch[0].name] = None
-            self._suspend(batch[0].name, seconds, _LONGEST_SUSPENSE)
-
-    def _others_loaded_since(self, strikes: _Strikes) -> bool:
-        told, strikes.told = strikes.told, self._loaded_batches
-        return 0 <= told < self._loaded_batches
+        is_alone = len(batch) == 1
+        for name in [work.name for work in batch]:
+            if not self._suspects.count_setback(name, is_alone=is_alone):
+                continue
+            if is_alone:
+                self._apart[name] = None
+                self._suspend(name, seconds, _LONGEST_SUSPENSE)
+            else:
+                self._suspects.forget([name])
+                self._alone[name] = None
 
     def _suspend(self, name: str, seconds: float, longest: float) -> float:
         """Out of the queues until its pause is over, which grows; how long that is.
@@ -230,17 +176,10 @@ class Backlog:
         self.give_back(batch)
         self._alone.update(dict.fromkeys(work.name for work in batch))
         if len(batch) == 1:
-            self._count_death(batch[0].name, reason, is_killed)
-
-    def _count_death(self, name: str, reason: str, is_killed: bool) -> None:
-        deaths = self._deaths.setdefault(name, _Deaths())
-        deaths.reason = reason
-        if is_killed:
-            deaths.kills += 1
-            self._drop(name)
-            self._postpone(name, None)
-        else:
-            deaths.own += 1
+            self._suspects.count_death(batch[0].name, reason, is_killed=is_killed)
+            if is_killed:
+                self._drop(batch[0].name)
+                self._postpone(batch[0].name, None)
 
     def tries(self, name: str) -> int:
         """How often a waiting file has been tried."""
@@ -295,26 +234,14 @@ class Backlog:
     def _work(self, name: str) -> Work:
         waiting = self._waiting.get(name)
         if waiting is None:
-            return Work(name, condemned=self._condemned(name))
+            return Work(name, condemned=self._suspects.verdict(name))
         settled = time.monotonic() - waiting.since >= self._settle_seconds
         return Work(
             name,
             settled=waiting.stamp if settled else None,
-            condemned=self._condemned(name),
+            condemned=self._suspects.verdict(name),
             ended=waiting.ended,
         )
-
-    def _condemned(self, name: str) -> str | None:
-        deaths = self._deaths.get(name, _Deaths())
-        if deaths.own >= MAX_DEATHS or deaths.kills >= MAX_KILLS:
-            return f"{deaths.reason}; {deaths.own + deaths.kills} times, with this file alone"
-        strikes = self._strikes.get(name, _Strikes())
-        failures = strikes.proved + strikes.lone
-        if strikes.proved >= self._max_strikes:
-            return f"{strikes.reason}; {failures} times, with this file alone, while others were loaded"
-        if failures >= self._max_lone_strikes:
-            return f"{strikes.reason}; {failures} times, with this file alone, while the database answered"
-        return None
 
     def _postpone(self, name: str, stamp: Stamp | None) -> None:
         now = time.monotonic()
@@ -344,8 +271,7 @@ class Backlog:
         self._waiting.pop(name, None)
         self._alone.pop(name, None)
         self._apart.pop(name, None)
-        self._deaths.pop(name, None)
-        self._strikes.pop(name, None)
+        self._suspects.forget([name])
 
 
 def _first(names: Iterable[str], count: int) -> Iterator[str]:
