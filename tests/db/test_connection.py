@@ -13,7 +13,14 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from db.connection import Database, KeyExists, RowRefused, translated
-from processing.errors import DatabaseUnavailable, Misconfigured, TryAgain
+from processing.errors import (
+    DatabaseUnavailable,
+    LockTimeout,
+    Misconfigured,
+    Setback,
+    TransactionFailed,
+    TryAgain,
+)
 from tests.support import Server, free_port, query, until
 
 
@@ -69,12 +76,15 @@ ERRORS = {
     "42703": ("SELECT nothing FROM pg_class", Misconfigured),
     "42501": ("SET ROLE pg_monitor; CREATE TABLE pg_catalog.t ()", Misconfigured),
     "25006": ("SET transaction_read_only = on; CREATE TABLE t ()", DatabaseUnavailable),
-    "57014": ("SET statement_timeout = 1; SELECT pg_sleep(20)", DatabaseUnavailable),
-    "none": ("SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(20)", DatabaseUnavailable),
+    "57014": ("SET statement_timeout = 1; SELECT pg_sleep(20)", TransactionFailed),
+    "none": ("SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(20)", Setback),
     "40001": ("DO 'BEGIN RAISE SQLSTATE ''40001''; END'", TryAgain),
-    "53100": ("DO 'BEGIN RAISE SQLSTATE ''53100''; END'", DatabaseUnavailable),
+    "53100": ("DO 'BEGIN RAISE SQLSTATE ''53100''; END'", Setback),
+    "55P03": ("DO 'BEGIN RAISE SQLSTATE ''55P03''; END'", LockTimeout),
+    "57P02": ("DO 'BEGIN RAISE SQLSTATE ''57P02''; END'", DatabaseUnavailable),
+    "HV000": ("DO 'BEGIN RAISE SQLSTATE ''HV000''; END'", TransactionFailed),
     "58030": ("DO 'BEGIN RAISE SQLSTATE ''58030''; END'", DatabaseUnavailable),
-    "P0001": ("DO 'BEGIN RAISE ''no''; END'", DatabaseUnavailable),
+    "P0001": ("DO 'BEGIN RAISE ''no''; END'", TransactionFailed),
 }
 
 
