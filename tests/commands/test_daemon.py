@@ -28,7 +28,7 @@ from commands.workers import StartWorker
 from config import LogFormat, Settings
 from db.connection import Database
 from processing.batch import Outcome, Work
-from processing.errors import BatchLost, DatabaseUnavailable, Misconfigured
+from processing.errors import BatchLost, DatabaseUnavailable, Misconfigured, TransactionFailed
 from processing.processor import Processor
 from processing.pulse import Pulse
 from processing.worker import Results
@@ -469,6 +469,34 @@ def test_a_batch_that_began_before_an_outage_does_not_end_it(
         "warning waiting for the",
         "info the database is",
     ], told
+
+
+def test_a_batch_that_fails_while_nobody_is_answered_is_an_outage_and_no_file_to_blame(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon = Daemon(tmp_path, None)
+    daemon.drop("vehicles_status_1.json", one_status(1))
+    process = here(daemon, Database("postgresql://127.0.0.1:1/d"))
+    process._pool.stop(0)
+    process._pool = pool = cast(Any, ScriptedPool())
+    process._scan_if_due()
+    process._dispatch()
+    pool.flights[0].set_exception(TransactionFailed("no answer"))
+
+    def is_told() -> bool:
+        process._wait()
+        return process._outage is not None
+
+    until(is_told)
+    process._stop.event.set()
+    until(lambda: time.monotonic() >= (process._outage.next_try if process._outage else 0.0))
+    process._dispatch()
+    pool.flights[1].set_exception(TransactionFailed("no answer"))
+    process._wait()
+    process._finish()
+    told = capsys.readouterr().err
+    assert told.count(' waiting for the database reason="no answer"') == 1 and " suspected " not in told
+    assert process._probe is None and process._totals["waiting"] == 1
 
 
 def here(daemon: Daemon, database: Database) -> commands.daemon.Daemon:
