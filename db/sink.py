@@ -51,6 +51,9 @@ class _Sender(ThreadPoolExecutor):
 class PostgresSink:
     """Keeps one connection for its transactions, and makes a new one after any trouble with it."""
 
+    #: Of a hasty transaction; a person who waits at a command has nothing else to do.
+    gives_up_locks = True
+
     def __init__(
         self, database: Database, waiting: Waiting = nullcontext, idle_seconds: float = IDLE_SECONDS
     ) -> None:
@@ -70,7 +73,7 @@ class PostgresSink:
             connection = self._open()
         writer = self._writer = Writer(connection, self._partitions, self._sender, self._overlapping)
         transaction = self._begin(connection, writer)
-        transaction.is_hasty = is_hasty
+        transaction.is_hasty = is_hasty and self.gives_up_locks
         try:
             yield transaction
         finally:
