@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from commands.suspects import Suspects
 from processing.batch import Ended, Outcome, Work
 from processing.reader import Stamp
 from processing.settle import QUIET_SECONDS
@@ -15,12 +16,8 @@ from processing.settle import QUIET_SECONDS
 BATCH_FILES = 500
 BATCH_BYTES = 8 * 1024 * 1024
 
-#: A file over which, alone, a worker died or hung so often is condemned.
-MAX_DEATHS = 2
-
-#: The same for SIGKILL, which a good file may meet with by chance (a person, another program that eats
-#: the memory), but not so often, with growing pauses between; one that eats the memory itself does.
-MAX_KILLS = 10
+#: The longest pause of a file that is suspected, or held back, in seconds.
+_LONGEST_SUSPENSE = 60.0
 
 _FIRST_DELAY = 0.2
 
@@ -40,70 +37,87 @@ class _Waiting:
     due: float = 0.0
 
 
-@dataclass
-class _Deaths:
-    """How often a worker died over a file that it had alone."""
-
-    own: int = 0
-    kills: int = 0
-    reason: str = ""
-
-
 class Backlog:
-    """Every name is in one place: fresh (just heard of), ready, flying, or waiting until it is due."""
+    """Every name is in one place: fresh (just heard of), ready, held, flying, or waiting until it is due.
+
+    Held are files that might keep a worker for long: suspects, and those which wait for a lock. Only one of
+    them is in flight at a time, alone.
+    """
 
     def __init__(
-        self, settle_seconds: float, longest_delay: float, quiet_seconds: float = QUIET_SECONDS
+        self,
+        settle_seconds: float,
+        longest_delay: float,
+        quiet_seconds: float = QUIET_SECONDS,
+        suspects: Suspects | None = None,
     ) -> None:
         self._settle_seconds = settle_seconds
         self._quiet_seconds = quiet_seconds
         self._longest_delay = longest_delay
+        self._suspects = suspects or Suspects()
+        self._apart: dict[str, None] = {}  # names that may be tried as held ones only
+        self._held: dict[str, None] = {}
         self._fresh: dict[str, None] = {}
         self._ready: dict[str, None] = {}
         self._flying: dict[str, bool] = {}  # true: heard of again meanwhile
         self._waiting: dict[str, _Waiting] = {}
         self._due: list[tuple[float, str]] = []
         self._alone: dict[str, None] = {}
-        self._deaths: dict[str, _Deaths] = {}
 
     def __len__(self) -> int:
-        return len(self._fresh.keys() | self._ready.keys() | self._flying.keys() | self._waiting.keys())
+        places = (self._fresh, self._ready, self._held, self._flying, self._waiting)
+        return len(set[str]().union(*places))
 
     def hear(self, name: str) -> None:
         """An event: the file comes before those that have been waiting, so that it is not late."""
         if name in self._flying:
             self._flying[name] = True
+        elif name in self._apart:
+            if name not in self._waiting:  # else its pause goes on
+                self._held[name] = None
         else:
             self._ready.pop(name, None)
             self._fresh[name] = None
 
     def see(self, names: Iterable[str]) -> None:
         """A scan: what was not known is ready."""
-        known = self._fresh.keys() | self._flying.keys() | self._waiting.keys()
+        known = self._fresh.keys() | self._flying.keys() | self._waiting.keys() | self._held.keys()
         self._ready.update(dict.fromkeys(name for name in names if name not in known))
 
     def keep_only(self, names: Iterable[str]) -> None:
         """Forgets what a scan did not find: somebody else took it."""
         present = set(names)
-        for held in (self._fresh, self._ready, self._waiting, self._alone, self._deaths):
-            for name in [name for name in held if name not in present]:
-                del held[name]
+        places = (self._fresh, self._ready, self._held, self._waiting)
+        for names_of in (*places, self._alone, self._apart):
+            for name in [name for name in names_of if name not in present]:
+                del names_of[name]
+        self._suspects.keep_only(present)
 
     def next_due(self) -> float:
         """When the next waiting file is to be tried again, on the monotonic clock."""
         return self._due[0][0] if self._due else math.inf
 
-    def batch(self, share: int, size_of: Callable[[str], int | None]) -> list[Work]:
-        """The next files to load together, an equal share of what is there, now in flight."""
+    def batch(
+        self, share: int, size_of: Callable[[str], int | None], *, others_first: bool = False
+    ) -> list[Work]:
+        """The next files to load together, an equal share of what is there, now in flight.
+
+        A held file comes first, if none is in flight, or last: where it would get the only worker.
+        """
         self._wake_due()
-        names = self._take(share, size_of)
+        names = [] if others_first else self._take_held(size_of)
+        names = names or self._take(share, size_of)
+        names = names or self._take_held(size_of)
         self._flying.update(dict.fromkeys(names, False))
         return [self._work(name) for name in names]
 
     def settle(self, outcome: Outcome) -> None:
         """A file has come back with its outcome."""
         name, again = outcome.name, self._flying.pop(outcome.name, False)
-        if outcome.state == "waiting" or outcome.ended is not None:
+        if outcome.state == "contended":
+            self._apart[name] = None
+            self._suspend(name, outcome.seconds, self._longest_delay)
+        elif outcome.state == "waiting" or outcome.ended is not None:
             unread = outcome.hides_writers and outcome.ended is None
             self._postpone(name, outcome.stamp, must_be_quiet=unread)
             self._waiting[name].ended = outcome.ended
@@ -111,7 +125,7 @@ class Backlog:
             self._forget(name)
         if outcome.state == "alone":
             self._alone[name] = None
-            self._ready[name] = None
+            self._enqueue(name)
         if again:
             self.hear(name)
 
@@ -119,24 +133,63 @@ class Backlog:
         """The batch was not loaded, through no fault of its files."""
         for work in batch:
             self._flying.pop(work.name, None)
-            self._ready[work.name] = None
+            self._enqueue(work.name)
+
+    def note_loaded(self) -> None:
+        """A batch was committed: evidence that the database was well."""
+        self._suspects.note_loaded()
+
+    def suspect(self, batch: list[Work], reason: str, seconds: float) -> float:
+        """The batch failed though the database answers: each is tried alone, and condemned if that goes on.
+
+        seconds is how long it took; it returns in how many more it is tried again.
+        """
+        self._apart.update(dict.fromkeys(work.name for work in batch))
+        self.give_back(batch)
+        if len(batch) > 1:
+            return 0.0
+        name = batch[0].name
+        self._suspects.count_strike(name, reason)
+        return 0.0 if self._suspects.verdict(name) else self._suspend(name, seconds, _LONGEST_SUSPENSE)
+
+    def set_back(self, batch: list[Work], seconds: float) -> None:
+        """What befell the batch may be a file's doing, but is no reason to fail it: if that goes on the files
+        are tried one by one, and one that suffers it while others load is held back from them."""
+        self.give_back(batch)
+        is_alone = len(batch) == 1
+        for name in [work.name for work in batch]:
+            if not self._suspects.count_setback(name, is_alone=is_alone):
+                continue
+            if is_alone:
+                self._apart[name] = None
+                self._suspend(name, seconds, _LONGEST_SUSPENSE)
+            else:
+                self._suspects.forget([name])
+                self._alone[name] = None
+
+    def _suspend(self, name: str, seconds: float, longest: float) -> float:
+        """Out of the queues until its pause is over, which grows; how long that is.
+
+        No shorter than the try took, so that it has a worker for half of the time at most.
+        """
+        self._drop(name)
+        now = time.monotonic()
+        known = self._waiting.setdefault(name, _Waiting(None, now))
+        pause, known.delay = max(known.delay, seconds), min(known.delay * 2, longest)
+        known.due = now + pause
+        known.tries += 1
+        heapq.heappush(self._due, (known.due, name))
+        return pause
 
     def blame(self, batch: list[Work], reason: str, *, is_killed: bool) -> None:
         """The worker died over this batch: each file is tried alone, and condemned when that goes on."""
         self.give_back(batch)
         self._alone.update(dict.fromkeys(work.name for work in batch))
         if len(batch) == 1:
-            self._count_death(batch[0].name, reason, is_killed)
-
-    def _count_death(self, name: str, reason: str, is_killed: bool) -> None:
-        deaths = self._deaths.setdefault(name, _Deaths())
-        deaths.reason = reason
-        if is_killed:
-            deaths.kills += 1
-            del self._ready[name]
-            self._postpone(name, None)
-        else:
-            deaths.own += 1
+            self._suspects.count_death(batch[0].name, reason, is_killed=is_killed)
+            if is_killed:
+                self._drop(batch[0].name)
+                self._postpone(batch[0].name, None)
 
     def tries(self, name: str) -> int:
         """How often a waiting file has been tried."""
@@ -145,8 +198,21 @@ class Backlog:
     def only_stuck(self, seconds: float) -> bool:
         """Whether nothing is left but files that have been waiting for longer than that."""
         now = time.monotonic()
-        idle = not (self._fresh or self._ready or self._flying)
+        idle = not (self._fresh or self._ready or self._held or self._flying)
         return idle and all(now - waiting.since > seconds for waiting in self._waiting.values())
+
+    def _enqueue(self, name: str) -> None:
+        (self._held if name in self._apart else self._ready)[name] = None
+
+    def _take_held(self, size_of: Callable[[str], int | None]) -> list[str]:
+        """One that is there, if none is in flight."""
+        if self._apart.keys() & self._flying.keys():
+            return []
+        for name in list(self._held):
+            self._drop(name)
+            if size_of(name) is not None:
+                return [name]
+        return []
 
     def _take(self, share: int, size_of: Callable[[str], int | None]) -> list[str]:
         limit = min(BATCH_FILES, -(-(len(self._fresh) + len(self._ready)) // share))
@@ -173,25 +239,20 @@ class Backlog:
     def _drop(self, name: str) -> None:
         self._fresh.pop(name, None)
         self._ready.pop(name, None)
+        self._held.pop(name, None)
 
     def _work(self, name: str) -> Work:
         waiting = self._waiting.get(name)
         if waiting is None:
-            return Work(name, condemned=self._condemned(name))
+            return Work(name, condemned=self._suspects.verdict(name))
         settled = time.monotonic() - waiting.since >= self._settle_seconds
         return Work(
             name,
             settled=waiting.stamp if settled else None,
-            condemned=self._condemned(name),
+            condemned=self._suspects.verdict(name),
             ended=waiting.ended,
             quiet=waiting.stamp if time.monotonic() >= waiting.since + self._quiet_seconds else None,
         )
-
-    def _condemned(self, name: str) -> str | None:
-        deaths = self._deaths.get(name, _Deaths())
-        if deaths.own >= MAX_DEATHS or deaths.kills >= MAX_KILLS:
-            return f"{deaths.reason}; {deaths.own + deaths.kills} times, with this file alone"
-        return None
 
     def _postpone(self, name: str, stamp: Stamp | None, *, must_be_quiet: bool = False) -> None:
         """must_be_quiet: it is not read before it has been so."""
@@ -220,12 +281,13 @@ class Backlog:
             due, name = heapq.heappop(self._due)
             waiting = self._waiting.get(name)
             if waiting and waiting.due == due and name not in self._flying:
-                self._ready[name] = None
+                self._enqueue(name)
 
     def _forget(self, name: str) -> None:
         self._waiting.pop(name, None)
         self._alone.pop(name, None)
-        self._deaths.pop(name, None)
+        self._apart.pop(name, None)
+        self._suspects.forget([name])
 
 
 def _first(names: Iterable[str], count: int) -> Iterator[str]:

@@ -13,14 +13,23 @@ from commands.backlog import Backlog
 from commands.logs import Log
 from commands.lookout import Lookout
 from commands.outage import GaveUp, Outage
-from commands.report import log_outcome, log_waiting, warn_of_hidden_writers
+from commands.probe import Probe
+from commands.report import log_outcome, log_suspects, log_waiting, warn_of_hidden_writers
 from commands.stop import StopSignal
 from commands.workers import start_pool
 from config import Settings
 from db.connection import Database
 from processing.batch import Outcome, Work
 from processing.claims import recover_claims
-from processing.errors import BatchLost, DatabaseUnavailable, Misconfigured, WorkerDied, WorkerKilled
+from processing.errors import (
+    BatchLost,
+    DatabaseUnavailable,
+    Misconfigured,
+    Setback,
+    TransactionFailed,
+    WorkerDied,
+    WorkerKilled,
+)
 from processing.pulse import CHECK_SECONDS
 from processing.worker import Results
 
@@ -44,11 +53,12 @@ class Daemon:
         self._log = log
         self._stop = stop
         self._once = once
-        self._inbox: queue.SimpleQueue[str | Results | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[str | Results | Probe | None] = queue.SimpleQueue()
         self._lookout = Lookout(self._folder, settings.observer, self._inbox.put, log)
         self._backlog = Backlog(settings.settle_seconds, settings.rescan_seconds, settings.quiet_seconds)
         self._pool = start_pool(settings, self._database)
-        self._flights: dict[Results, list[Work]] = {}
+        self._flights: dict[Results, tuple[list[Work], float]] = {}  # with the time of their departure
+        self._probe: Probe | None = None
         self._outage: Outage | None = None
         self._next_scan = 0.0
         self._listed: list[str] | None = []  # by --once
@@ -94,7 +104,8 @@ class Daemon:
     def _dispatch(self) -> None:
         """A batch for each free worker; in an outage one at a time, to see whether it is over."""
         while self._may_dispatch():
-            batch = self._backlog.batch(self._pool.size, self._size_of)
+            others_first = self._pool.size == 1 or self._outage is not None
+            batch = self._backlog.batch(self._pool.size, self._size_of, others_first=others_first)
             if not batch:
                 return
             try:
@@ -103,7 +114,7 @@ class Daemon:
                 self._backlog.give_back(batch)
                 self._wait_for("a worker", error)
                 return
-            self._flights[flight] = batch
+            self._flights[flight] = batch, time.monotonic()
             if self._outage is not None:
                 self._outage.trial = flight
             flight.add_done_callback(self._inbox.put)
@@ -129,10 +140,12 @@ class Daemon:
             self._take(self._inbox.get(timeout=self._patience()))
             while True:
                 self._take(self._inbox.get_nowait())
+        if self._probe is not None and self._probe.is_over():
+            self._judge(self._probe)
 
     def _patience(self) -> float:
         due = [self._next_scan]
-        if self._flights:
+        if self._flights or self._probe:
             due.append(time.monotonic() + CHECK_SECONDS)
         if self._outage and not self._flights:
             due.append(self._outage.next_try)
@@ -140,20 +153,27 @@ class Daemon:
             due.append(self._backlog.next_due())
         return max(0.0, min(due) - time.monotonic())
 
-    def _take(self, item: str | Results | None) -> None:
+    def _take(self, item: str | Results | Probe | None) -> None:
         if isinstance(item, str):
             self._backlog.hear(item)
+        elif isinstance(item, Probe):
+            return  # it has woken us; unless it was late it is judged now
         elif item is None:
             self._next_scan = time.monotonic()
         else:
             self._collect(item)
 
     def _collect(self, flight: Results) -> None:
-        batch = self._flights.pop(flight)
+        batch, since = self._flights.pop(flight)
         try:
             results = self._pool.outcomes(flight)
+        except TransactionFailed as error:
+            self._ask_for(batch, time.monotonic() - since, error)
         except DatabaseUnavailable as error:
-            self._backlog.give_back(batch)
+            if isinstance(error, Setback):
+                self._backlog.set_back(batch, time.monotonic() - since)
+            else:
+                self._backlog.give_back(batch)
             self._wait_for("the database", error)
             self._reach_again()
         except BatchLost as error:
@@ -168,8 +188,32 @@ class Daemon:
                 self._log.error("worker died", files=len(batch), reason=str(error))
         else:
             self._end_outage(flight)
+            if any(outcome.state == "loaded" for outcome in results):
+                self._backlog.note_loaded()
             for outcome in results:
                 self._settle(outcome)
+
+    def _ask_for(self, batch: list[Work], seconds: float, error: TransactionFailed) -> None:
+        """Whether the database answers somebody else decides what becomes of the batch, still in flight."""
+        if self._stop.event.is_set():
+            self._backlog.give_back(batch)
+            return
+        if self._probe is None:
+            self._probe = Probe(self._database, self._inbox.put)
+            self._probe.start()
+        self._probe.failed.append((batch, seconds, error))
+
+    def _judge(self, probe: Probe) -> None:
+        """If it answers, it is not to blame."""
+        self._probe = None
+        for batch, seconds, error in probe.failed:
+            if probe.complaint is None:
+                pause = self._backlog.suspect(batch, str(error), seconds)
+                log_suspects(self._log, [work.name for work in batch], str(error), pause)
+            else:
+                self._backlog.give_back(batch)
+                self._wait_for("the database", error)
+                self._reach_again()
 
     def _wait_for(self, what: str, error: Exception) -> None:
         if self._stop.event.is_set():  # then nothing is missed any more

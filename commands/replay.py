@@ -22,7 +22,7 @@ from db.replay import ReplaySink
 from db.sink import PostgresSink
 from processing.batch import Outcome, Work
 from processing.claims import recover_claims
-from processing.errors import Misconfigured
+from processing.errors import DatabaseUnavailable, Misconfigured
 from processing.held import Held
 from processing.names import printable
 from processing.processor import Processor
@@ -216,6 +216,9 @@ def load_records(settings: Settings, database: Database, named: Mapping[str, Rej
         outcomes = processor.load([Work(name) for name in named])
         alone = [outcome.name for outcome in outcomes if outcome.state == "alone"]
         outcomes += [outcome for name in alone for outcome in processor.load([Work(name)])]
+    for outcome in outcomes:
+        if outcome.state not in ("loaded", "duplicate", "failed"):
+            raise DatabaseUnavailable(f"another transaction is in the way: {outcome.reason}")
     failed = [outcome.name for outcome in outcomes if outcome.state == "failed"]
     duplicates = [named[outcome.name] for outcome in outcomes if outcome.counts.duplicate]
     return Replayed({name: sink.found[name] for name in failed}, duplicates)

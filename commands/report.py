@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 
 from psycopg2.extensions import parse_dsn
 
@@ -73,6 +74,12 @@ def log_outcome(log: Log, outcome: Outcome) -> None:
 def log_waiting(log: Log, outcome: Outcome) -> None:
     """A file that has been tried several times, and why."""
     log.info("waiting", file=printable(outcome.name), reason=outcome.reason)
+
+
+def log_suspects(log: Log, names: Sequence[str], reason: str, pause: float) -> None:
+    """Files that failed while the database was well: the one, or how many; next: in how many seconds."""
+    which: dict[str, object] = {"file": printable(names[0])} if len(names) == 1 else {"files": len(names)}
+    log.warning("suspected", **which, reason=reason, next=round(pause, 1))
 
 
 def say_goodbye(log: Log, totals: Counter[str]) -> None:

@@ -34,7 +34,12 @@ class StartWorker:
         settler = Settler(self.folder, self.failed, self.archive, self.on_loaded, self.quiet_seconds)
         sink = PostgresSink(self.database, pulse.waiting)
         limits = self.max_bytes, self.max_reject_ratio
-        return Processor(self.folder, sink, settler, *limits, partial(open_source, beat=pulse.beat))
+
+        def beat() -> None:
+            pulse.beat()
+            sink.keep_alive()
+
+        return Processor(self.folder, sink, settler, *limits, partial(open_source, beat=beat))
 
 
 def start_pool(settings: "Settings", database: Database) -> Pool:

@@ -11,7 +11,15 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extensions import parse_dsn
 
-from processing.errors import DatabaseUnavailable, Misconfigured, Refused, TryAgain
+from processing.errors import (
+    DatabaseUnavailable,
+    LockTimeout,
+    Misconfigured,
+    Refused,
+    Setback,
+    TransactionFailed,
+    TryAgain,
+)
 
 #: What a connection string may override. A server that does not answer is given up after 3 s; a dead
 #: link is noticed in about 10 s: by tcp_user_timeout where data is in flight, by the keepalives where
@@ -146,18 +154,39 @@ def _translate(error: psycopg2.Error) -> Exception:
     message, code = _first_line(error), error.pgcode
     if code is not None and _names_row(error):
         return KeyExists(code, message) if code == "23505" else RowRefused(code, message)
-    if code is None or code[:2] not in _MENDED_BY_A_PERSON:
-        return TryAgain(message) if code in _LOST_RACES else DatabaseUnavailable(message)
-    return Misconfigured(f"the database refuses: {message}")
+    if code is not None and code[:2] in _FIXED_BY_A_PERSON:
+        return Misconfigured(f"the database refuses: {message}")
+    return _no_fault_of_a_row(code, message)
+
+
+def _no_fault_of_a_row(code: str | None, message: str) -> Exception:
+    """By what is known of it; psycopg2's classes tell nothing: 25006 of a standby is an InternalError.
+
+    Without a SQLSTATE the connection was lost.
+    """
+    if code is None or code in _EXHAUSTED:
+        return Setback(message)
+    if code in _SERVER or code[:2] in _SERVER_CLASSES:
+        return DatabaseUnavailable(message)
+    if code == "55P03":
+        return LockTimeout(message)
+    return TryAgain(message) if code in _LOST_RACES else TransactionFailed(message)
 
 
 #: Classes of SQLSTATE that say what is wrong with a row, or with what a trigger did about it. 0A is what a
 #: table does not take in this way, because of a rule, say; 54 is a row that exceeds a limit.
 ROW_CLASSES = ("09", "0A", "20", "21", "22", "23", "27", "2F", "38", "39", "44", "54", "P0")
 
-#: All else is infrastructure, whatever psycopg2's class says: 25006 of a standby is an InternalError.
-_MENDED_BY_A_PERSON = {"28", "3D", "3F", "42"}
+_FIXED_BY_A_PERSON = {"28", "3D", "3F", "42"}
 _LOST_RACES = {"40001", "40P01"}
+
+#: Disk and memory: a large file may meet with their end where small ones do not.
+_EXHAUSTED = {"53100", "53200"}
+
+#: The server's condition, whatever is sent: the connection (08), resources (53), the system (58); and the end
+#: of a session or of all by somebody's hand, a standby, a session that was idle for too long.
+_SERVER_CLASSES = {"08", "53", "58"}
+_SERVER = {"57P01", "57P02", "57P03", "57P05", "25006", "25P03", "40003"}
 
 
 def _names_row(error: psycopg2.Error) -> bool:

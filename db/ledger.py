@@ -28,14 +28,15 @@ class Entry:
         return Counts(self.read, inserted, self.duplicate, self.rejected)
 
 
-def loaded(cursor: Cursor, digests: Sequence[bytes]) -> set[bytes]:
-    """Those of the digests that are loaded, as far as this transaction sees.
+def loaded(cursor: Cursor, digests: Sequence[bytes], before: str = "") -> set[bytes]:
+    """Those of the digests that are loaded, as far as this transaction sees; before goes ahead, with it.
 
     The first statement of the transaction: what is refused is to be so where it is written, not at the end.
     """
     cursor.execute(
-        """
+        f"""
         SET CONSTRAINTS ALL IMMEDIATE;
+        {before}
         SELECT sha256
         FROM mobileye_data.ingested_files
         WHERE sha256 = ANY (%s) AND state = 'loaded'

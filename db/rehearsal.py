@@ -33,6 +33,7 @@ class RehearsedTransaction(PostgresTransaction):
 class Rehearsal(PostgresSink):
     """A sink that keeps nothing."""
 
+    gives_up_locks = False
     _last: RehearsedTransaction | None = None
 
     @property

@@ -131,6 +131,8 @@ class ReplayTransaction(PostgresTransaction):
 class ReplaySink(PostgresSink):
     """Takes open records, each as the file of its name; found says why some of them stay open."""
 
+    gives_up_locks = False
+
     def __init__(self, database: Database, records: Mapping[str, Reject]) -> None:
         super().__init__(database)
         self.found: dict[str, Stored] = {}

@@ -19,6 +19,13 @@ from processing.errors import DatabaseUnavailable, Refused
 from processing.records import Kind, Parsed
 from processing.sink import Counts, Delivery
 
+#: A transaction of small files waits for a lock no longer than this: long enough for the server to find a
+#: deadlock (deadlock_timeout, 1 s), which is repeated at once.
+HASTY = "SET LOCAL lock_timeout = '2s';"
+
+#: A transaction that has nothing to send for so long says so; the server ends it after ten minutes.
+IDLE_SECONDS = 60.0
+
 #: Entered while the database has the next word.
 Waiting = Callable[[], AbstractContextManager[None]]
 
@@ -44,8 +51,15 @@ class _Sender(ThreadPoolExecutor):
 class PostgresSink:
     """Keeps one connection for its transactions, and makes a new one after any trouble with it."""
 
-    def __init__(self, database: Database, waiting: Waiting = nullcontext) -> None:
+    #: Of a hasty transaction; a person who waits at a command has nothing else to do.
+    gives_up_locks = True
+
+    def __init__(
+        self, database: Database, waiting: Waiting = nullcontext, idle_seconds: float = IDLE_SECONDS
+    ) -> None:
         self._database = database
+        self._idle_seconds = idle_seconds
+        self._writer: Writer | None = None
         self._waiting = waiting
         self._connection: Connection | None = None
         self._partitions = Partitions(database)
@@ -53,23 +67,31 @@ class PostgresSink:
         self._sender = _Sender(waiting)
 
     @contextmanager
-    def transaction(self) -> Iterator["PostgresTransaction"]:
+    def transaction(self, *, is_hasty: bool = False) -> Iterator["PostgresTransaction"]:
         """Rolls back unless it was committed; after a rollback nothing of the connection is trusted."""
         with self._waiting():
             connection = self._open()
-        writer = Writer(connection, self._partitions, self._sender, self._met)
+        writer = self._writer = Writer(connection, self._partitions, self._sender, self._met)
         transaction = self._begin(connection, writer)
+        transaction.is_hasty = is_hasty and self.gives_up_locks
         try:
             yield transaction
         finally:
+            self._writer = None
             with self._waiting():
                 transaction.stop()
                 if not transaction.committed:
                     self._drop()
 
+    def keep_alive(self) -> None:
+        """To be called with each step in reading: a file may have no rows for longer than a session may be
+        idle in its transaction, such as one of blanks."""
+        if self._writer is not None:
+            self._writer.keep_alive(self._idle_seconds)
+
     def record_failure(self, delivery: Delivery, kind: str | None, reason: str) -> None:
         """Notes that a file can't be loaded, durably."""
-        with self.transaction() as transaction:
+        with self.transaction(is_hasty=True) as transaction:
             transaction.fail(delivery, kind, reason)
             transaction.commit()
 
@@ -106,12 +128,13 @@ class PostgresTransaction:
         self._entries: list[Entry] = []
         self._redelivered: list[Delivery] = []
         self._kind: Kind | None = None
+        self.is_hasty = False
         self.committed = False
 
     def loaded(self, digests: Sequence[bytes]) -> set[bytes]:
         """Those of the digests that the ledger has as loaded; draws ids for the other files."""
         with self._waiting(), translated():
-            loaded = ledger.loaded(self._cursor, digests)
+            loaded = ledger.loaded(self._cursor, digests, HASTY if self.is_hasty else "")
             new = len(set(digests) - loaded)
             if new:
                 self._file_ids, self._writer.ruled = ledger.draw_file_ids(self._cursor, new)
@@ -133,6 +156,8 @@ class PostgresTransaction:
 
     def fail(self, delivery: Delivery, kind: str | None, reason: str) -> None:
         with self._waiting(), _written():
+            if self.is_hasty:
+                self._cursor.execute(HASTY)
             ledger.fail(self._cursor, delivery, kind, reason)
 
     def finish(self) -> list[Counts]:

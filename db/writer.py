@@ -1,5 +1,6 @@
 """Rows into tables, a chunk at a time: by execute_values, by COPY, or around those that exist already."""
 
+import time
 from collections.abc import Container, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -59,6 +60,7 @@ class Writer:
         self._met = met
         self._shows_status = met.status_refuses
         self._has_refused = False
+        self._sent_at = time.monotonic()
 
     def add(self, entry: Entry, kind: Kind, parsed: Parsed) -> None:
         chunk = self._chunks.get(kind.name)
@@ -84,6 +86,19 @@ class Writer:
             sending, self._sending = self._sending, None
             sending.result()
 
+    def keep_alive(self, seconds: float) -> None:
+        """If nothing has been sent for so long: the server would end the session as one that is idle."""
+        before = self._sending
+        if time.monotonic() - self._sent_at >= seconds and (before is None or before.done()):
+            self._sent_at = time.monotonic()
+            self._sending = self._sender.submit(self._touch, before)
+
+    def _touch(self, before: Future[None] | None) -> None:
+        if before is not None:
+            before.result()  # what it raised is not lost
+        with translated(), self._connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+
     def abandon(self) -> None:
         """Stops what is being sent, whatever comes of it."""
         while self._sending is not None and not self._sending.done():
@@ -98,6 +113,7 @@ class Writer:
         _ = chunk.data
         self.wait()
         self._sending = self._sender.submit(self._write, chunk)
+        self._sent_at = time.monotonic()
 
     def _write(self, chunk: Chunk) -> None:
         if chunk.packed.rows:

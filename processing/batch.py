@@ -7,7 +7,7 @@ from msgspec import Struct
 from processing.reader import Stamp
 from processing.sink import Counts
 
-State = Literal["loaded", "duplicate", "failed", "waiting", "alone", "gone"]
+State = Literal["loaded", "duplicate", "failed", "waiting", "contended", "alone", "gone"]
 
 
 class Ended(Struct, frozen=True):
@@ -37,8 +37,9 @@ class Outcome(Struct, frozen=True):
     """What became of a file.
 
     loaded, duplicate and failed are final; waiting and alone: it has to be tried again, or again without
-    others; gone: it was not there. Whatever the state, ended is how it did if the file is still there, and
-    hides_writers says that nobody can tell whether it is being written.
+    others; contended: both, another transaction holds what it needs; gone: it was not there. Whatever the
+    state, ended is how it did if the file is still there, and hides_writers says that nobody can tell whether
+    it is being written.
     """
 
     name: str

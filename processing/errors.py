@@ -29,8 +29,27 @@ class DatabaseUnavailable(Exception):
     """The file stays; loading goes on when the database answers again."""
 
 
+class Setback(DatabaseUnavailable):
+    """In the middle of a transaction: the connection was lost, or the server ran out of something.
+
+    The file may have brought it about, but that can't be told: it is never failed for it.
+    """
+
+
+class TransactionFailed(DatabaseUnavailable):
+    """The transaction failed; whether by the fault of its files shows when the server is asked."""
+
+
 class TryAgain(DatabaseUnavailable):
     """The database asks for the same transaction once more: a deadlock, a lost race."""
+
+
+class LockTimeout(TryAgain):
+    """Another transaction holds a lock, and may do so for long."""
+
+
+class Contended(Exception):
+    """Another transaction is in the way of the file: it is tried again later, alone."""
 
 
 class Misconfigured(Exception):

@@ -10,7 +10,18 @@ from msgspec.structs import replace
 
 from processing.batch import Ended, Outcome, State, Work
 from processing.document import Document, LongKey, Miscounted, RepeatedKey
-from processing.errors import BadFile, Gone, Incomplete, NotReady, Refused, Spoils, TooLarge, TryAgain
+from processing.errors import (
+    BadFile,
+    Contended,
+    Gone,
+    Incomplete,
+    LockTimeout,
+    NotReady,
+    Refused,
+    Spoils,
+    TooLarge,
+    TryAgain,
+)
 from processing.names import printable
 from processing.reader import MAX_SHARED_BYTES, Source, open_source
 from processing.records import Kind, Parsed
@@ -27,7 +38,7 @@ _MUST_BE_CAREFUL = (RepeatedKey, LongKey, Miscounted)
 #: Rejects of a small file that are held together: each takes hundreds of bytes, however short its text is.
 _MAX_REJECTS = 10_000
 
-FileError = BadFile | NotReady | Gone | TooLarge | Spoils
+FileError = BadFile | NotReady | Gone | TooLarge | Spoils | Contended
 
 #: Opens the file of a folder that has a name, as open_source() does, and with the same errors.
 OpenFile = Callable[[str, str], AbstractContextManager[Source]]
@@ -105,21 +116,26 @@ class Processor:
                 self._write_alone(files[0])
 
     def _write_shared(self, files: Sequence["_File"]) -> None:
-        """As often as it takes to leave out the files that would roll it back."""
+        """As often as it takes to leave out the files that would roll it back.
+
+        Which of them meets with another transaction, or whose reject or entry is refused, is not known: each
+        is tried alone.
+        """
         try:
             if files and not _repeated(lambda: self._write_together(files)):
                 self._write_shared([file for file in files if file.error is None])
-        except Refused as error:  # whose reject or entry that was, each will tell when it is alone
+        except (Refused, TryAgain) as error:
+            alone = BadFile(str(error)) if isinstance(error, Refused) else Contended(str(error))
             for file in files:
                 file.counts = Counts()
-                file.error = file.error or (Spoils() if len(files) > 1 else BadFile(str(error)))
+                file.error = file.error or (Spoils() if len(files) > 1 else alone)
 
     def _write_together(self, files: Sequence["_File"]) -> bool:
         """Each file is read whole before its rows join the transaction: a bad one leaves no trace in it.
 
         False, and nothing is written, if a file turns out to have too many rejects.
         """
-        with self._sink.transaction() as transaction:
+        with self._sink.transaction(is_hasty=True) as transaction:
             loaded = transaction.loaded([file.sha256 for file in files])
             written = []
             for file in files:
@@ -168,6 +184,8 @@ class Processor:
                 raise BadFile(f"expected at most {self._max_bytes} bytes of text (MAX_FILE_BYTES)") from None
             except Refused as error:
                 raise BadFile(str(error)) from None
+            except TryAgain as error:
+                raise Contended(str(error)) from None
 
     def _stream(self, file: "_File", *, careful: bool) -> None:
         with self._sink.transaction() as transaction:
@@ -199,6 +217,8 @@ class Processor:
                     self._sink.record_failure(file.delivery, kind, str(file.error))
                 except Refused as error:
                     file.error = NotReady(f"{file.error}; {error}")
+                except TryAgain as error:
+                    file.error = Contended(str(error))
 
     def _settle(self, file: "_File") -> Outcome:
         match file.error:
@@ -210,6 +230,8 @@ class Processor:
                 return file.outcome("waiting", str(file.error))
             case TooLarge() | Spoils():
                 return file.outcome("alone")
+            case Contended():
+                return file.outcome("contended", str(file.error))
             case Gone():
                 return file.outcome("gone")
 
@@ -292,7 +314,7 @@ class _File:
             self.error = self._unless_changed(BadFile(str(error))) if self._has_settled else error
         except BadFile as error:
             self.error = self._unless_changed(error)
-        except (NotReady, Gone, TooLarge, Spoils) as error:
+        except (NotReady, Gone, TooLarge, Spoils, Contended) as error:
             self.error = error
 
     @property
@@ -383,6 +405,8 @@ def _repeated(step: Callable[[], T]) -> T:
     for _ in range(_TRIES - 1):
         try:
             return step()
+        except LockTimeout:
+            raise
         except TryAgain:
             continue
     return step()

@@ -5,7 +5,7 @@ from collections.abc import Iterator, MutableSequence
 from contextlib import contextmanager
 from threading import Lock
 
-from processing.errors import BatchLost, DatabaseUnavailable, WorkerHung
+from processing.errors import BatchLost, TransactionFailed, WorkerHung
 
 #: The longest that a step forward may take, such as reading 64 KB of a file and parsing them.
 HANG_SECONDS = 60.0
@@ -78,7 +78,7 @@ class Watch:
             return None
         self._still = 0.0
         if is_waiting:
-            return DatabaseUnavailable(f"it did not answer for {limit:g} s")
+            return TransactionFailed(f"the database did not answer this batch for {limit:g} s")
         if not self.is_taken:
             return BatchLost(f"no worker took the batch for {limit:g} s")
         return WorkerHung(f"the worker process made no progress for {limit:g} s")

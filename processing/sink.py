@@ -56,8 +56,8 @@ class Transaction(Protocol):
 class Sink(Protocol):
     """Every method raises DatabaseUnavailable or Misconfigured."""
 
-    def transaction(self) -> AbstractContextManager[Transaction]:
-        """Rolls back unless it was committed."""
+    def transaction(self, *, is_hasty: bool = False) -> AbstractContextManager[Transaction]:
+        """Rolls back unless it was committed; a hasty one soon gives up a lock that another one holds."""
 
     def record_failure(self, delivery: Delivery, kind: str | None, reason: str) -> None:
         """Notes that a file can't be loaded, durably."""

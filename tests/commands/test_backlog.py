@@ -1,11 +1,22 @@
 """The backlog: every name is in one place, no file is forgotten, none starves the others."""
 
+import itertools
 from collections.abc import Iterable
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import commands.backlog
-from commands.backlog import BATCH_BYTES, BATCH_FILES, MAX_DEATHS, MAX_KILLS, Backlog
+from commands.backlog import BATCH_BYTES, BATCH_FILES, Backlog
+from commands.suspects import (
+    MAX_DEATHS,
+    MAX_KILLS,
+    MAX_LONE_STRIKES,
+    MAX_SETBACKS,
+    MAX_STRIKES,
+    Suspects,
+)
 from processing.batch import Ended, Outcome, State, Work
 from processing.reader import Stamp
 
@@ -378,3 +389,191 @@ def test_a_file_that_was_moved_there_and_back_by_us_waits_longer_and_longer(
     assert backlog.next_due() - clock.now > first and backlog.tries("a") == 2
     clock.go_to(clock.now + 60)
     assert [work.settled for work in take(backlog)] == [moved]
+
+
+# Suspects -----------------------------------------------------------------------------------------
+
+
+def load_another(backlog: Backlog, name: str = "another") -> None:
+    """Heard of, taken alone and loaded: the database is well."""
+    backlog.hear(name)
+    (work,) = backlog.batch(2, lambda name: 10, others_first=True)
+    assert work.name == name
+    backlog.settle(Outcome(name, "loaded"))
+    backlog.note_loaded()
+
+
+def strike(backlog: Backlog, clock: Clock) -> str | None:
+    """The one file is due, tried and fails; why it would have been condemned before that."""
+    clock.now = max(clock.now, backlog.next_due()) if backlog.next_due() < float("inf") else clock.now
+    (work,) = take(backlog)
+    backlog.suspect([work], "no", 0.1)
+    return work.condemned
+
+
+def test_a_suspect_of_which_others_show_that_the_database_is_well_is_condemned(
+    backlog: Backlog, clock: Clock
+) -> None:
+    backlog.see(["a"])
+    for _ in range(MAX_STRIKES + 1):
+        assert strike(backlog, clock) is None
+        load_another(backlog)
+    (work,) = take(backlog)
+    reason = f"no; {MAX_STRIKES + 1} times, with this file alone, while others were loaded"
+    assert work.condemned == reason
+
+
+def test_a_suspect_without_others_is_condemned_later_with_growing_pauses(clock: Clock) -> None:
+    backlog = Backlog(60, 5, suspects=Suspects(max_lone_strikes=MAX_LONE_STRIKES))
+    backlog.see(["a"])
+    moments = []
+    for _ in range(MAX_LONE_STRIKES):
+        assert strike(backlog, clock) is None
+        moments.append(clock.now)
+    (work,) = take(backlog)
+    assert work.condemned and work.condemned.endswith("with this file alone, while the database answered")
+    pauses = [later - earlier for earlier, later in itertools.pairwise(moments)]
+    assert pauses == sorted(pauses) and pauses[0] == pytest.approx(0.2) and pauses[-1] > 40
+
+
+def test_a_suspect_rests_for_as_long_as_it_kept_a_worker(backlog: Backlog) -> None:
+    backlog.see(["a"])
+    assert backlog.suspect(take(backlog), "no", 120.0) == 120.0
+
+
+def test_the_files_of_a_suspected_batch_are_tried_alone_one_at_a_time_and_the_others_go_on(
+    backlog: Backlog,
+) -> None:
+    backlog.see(["a", "b", "c"])
+    backlog.suspect(take(backlog), "no", 1.0)
+    backlog.see(["d", "e"])
+    assert [names(take(backlog)) for _ in range(3)] == [["a"], ["d", "e"], []]
+    backlog.settle(Outcome("a", "loaded"))
+    backlog.hear("b")
+    assert [names(take(backlog)) for _ in range(2)] == [["b"], []]
+
+
+def test_where_there_is_one_worker_the_others_come_before_suspects(backlog: Backlog) -> None:
+    backlog.see(["a"])
+    backlog.settle(Outcome(take(backlog)[0].name, "alone"))
+    backlog.suspect([*take(backlog), Work("b")], "no", 1.0)
+    backlog.see(["c"])
+    found = [names(backlog.batch(1, lambda name: 10, others_first=True)) for _ in range(3)]
+    assert found == [["c"], ["a"], []]
+
+
+def test_a_suspect_that_is_gone_is_passed_over(backlog: Backlog) -> None:
+    backlog.see(["a", "b"])
+    backlog.suspect(take(backlog), "no", 1.0)
+    assert names(backlog.batch(1, lambda name: None if name == "a" else 10)) == ["b"]
+
+
+def test_a_file_that_meets_a_lock_rests_and_is_not_hurried(backlog: Backlog, clock: Clock) -> None:
+    backlog.see(["a"])
+    take(backlog)
+    backlog.settle(Outcome("a", "contended", seconds=2.0))
+    backlog.hear("a")
+    assert take(backlog) == [] and clock.go_to(backlog.next_due()) == 2.0
+    assert names(take(backlog)) == ["a"]
+
+
+def test_setbacks_of_a_batch_have_its_files_tried_alone_and_hold_back_the_one_that_goes_on(
+    backlog: Backlog, clock: Clock
+) -> None:
+    backlog.see(["a", "b"])
+    for _ in range(MAX_SETBACKS):
+        backlog.set_back(take(backlog), 0.1)
+    for _ in range(MAX_SETBACKS + 1):
+        (work,) = [work for work in [*take(backlog), *take(backlog)] if _gives_back(backlog, work)]
+        assert work.name == "a" and work.condemned is None
+        backlog.set_back([work], 0.1)
+        load_another(backlog)
+    assert names(take(backlog)) == ["b"] and take(backlog) == []
+    clock.go_to(backlog.next_due())
+    assert names(take(backlog)) == ["a"]
+
+
+def _gives_back(backlog: Backlog, work: Work) -> bool:
+    """All but the file that is meant."""
+    if work.name != "a":
+        backlog.give_back([work])
+    return work.name == "a"
+
+
+def test_setbacks_while_nothing_is_loaded_hold_nobody_back(backlog: Backlog) -> None:
+    backlog.see(["a"])
+    for _ in range(20):
+        backlog.set_back(take(backlog), 0.1)
+    assert names(take(backlog)) == ["a"]
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[tuple[str, str]]:
+    """What happens to the next batch, and the state that is meant where it comes back."""
+    fates = st.sampled_from(
+        ["settle", "suspect", "set back", "give back", "die", "hear", "wait", "load another"]
+    )
+    ends = st.sampled_from(["loaded", "waiting", "contended", "alone", "failed", "gone"])
+    return draw(st.lists(st.tuples(fates, ends), max_size=60))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(history=histories(), workers=st.integers(1, 3))
+def test_whatever_happens_no_file_is_forgotten_or_in_flight_twice_and_one_suspect_at_most(
+    clock: Clock, history: list[tuple[str, str]], workers: int
+) -> None:
+    backlog = Backlog(settle_seconds=60, longest_delay=5)
+    left, flying, struck = set(numbered(8)), list[list[Work]](), set[str]()
+
+    def size_of(name: str) -> int | None:
+        return 10 if name in left else None
+
+    backlog.see(sorted(left))
+    for fate, end in history:
+        if len(flying) < workers and (batch := backlog.batch(workers, size_of, others_first=workers == 1)):
+            flying.append(batch)
+        in_flight = [work.name for batch in flying for work in batch]
+        assert len(in_flight) == len(set(in_flight)) and len(backlog) >= len(left)
+        assert sum(name in struck for name in in_flight) <= 1
+        for batch in flying:
+            assert len(batch) == 1 or not any(work.name in struck for work in batch)
+        if fate == "wait":
+            clock.now += 70
+        elif fate == "hear":
+            for name in sorted(left)[:1]:
+                backlog.hear(name)
+        elif flying:
+            batch = flying.pop(0)
+            names_of = {work.name for work in batch}
+            if fate == "settle":
+                for work in batch:
+                    backlog.settle(Outcome(work.name, end, stamp=STAMP))  # type: ignore[arg-type]
+                if end in ("loaded", "failed", "gone"):
+                    left -= names_of
+                    struck -= names_of
+                struck |= names_of if end == "contended" else set()
+            elif fate == "suspect":
+                backlog.suspect(batch, "no", 0.1)
+                struck |= names_of
+            elif fate == "set back":
+                backlog.set_back(batch, 0.1)
+            elif fate == "give back":
+                backlog.give_back(batch)
+            elif fate == "die":
+                backlog.blame(batch, "died", is_killed=end == "failed")
+            else:
+                backlog.note_loaded()
+                backlog.give_back(batch)
+    drained(backlog, clock, flying, left)
+
+
+def drained(backlog: Backlog, clock: Clock, flying: list[list[Work]], left: set[str]) -> None:
+    """When all goes well again each file is loaded, or condemned."""
+    for _ in range(100):
+        for batch in flying:
+            for work in batch:
+                left.remove(work.name)
+                backlog.settle(Outcome(work.name, "loaded"))
+        flying = [batch for batch in [backlog.batch(2, lambda name: 10 if name in left else None)] if batch]
+        clock.now += 130
+    assert not left and len(backlog) == 0

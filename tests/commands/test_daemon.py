@@ -19,16 +19,16 @@ import pytest
 from psycopg2.extensions import connection as Connection
 
 import commands.daemon
-from commands.backlog import MAX_DEATHS
 from commands.logs import make_log
 from commands.outage import GaveUp
 from commands.run import prepare_folders
 from commands.stop import StopSignal
+from commands.suspects import MAX_DEATHS
 from commands.workers import StartWorker
 from config import LogFormat, Settings
 from db.connection import Database
 from processing.batch import Outcome, Work
-from processing.errors import BatchLost, DatabaseUnavailable, Misconfigured
+from processing.errors import BatchLost, DatabaseUnavailable, Misconfigured, TransactionFailed
 from processing.processor import Processor
 from processing.pulse import Pulse
 from processing.worker import Results
@@ -239,7 +239,7 @@ def test_a_file_whose_worker_is_killed_from_outside_again_and_again_is_loaded(
 def test_a_file_over_which_the_system_kills_every_worker_fails_at_last(
     troubled: Daemon, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("commands.backlog.MAX_KILLS", 4)
+    monkeypatch.setattr("commands.suspects.MAX_KILLS", 4)
     name = "vehicles_status_killed_always.json"
     (tmp_path / name).touch()
     troubled.drop(name, one_status(99))
@@ -274,7 +274,7 @@ BUSY = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may stop the server's processes")
-def test_a_frozen_server_process_is_an_outage_and_no_file_to_blame(
+def test_a_frozen_server_process_is_no_outage_and_no_file_to_blame(
     tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("processing.pulse.HANG_SECONDS", 0.5)
@@ -302,8 +302,8 @@ def test_a_frozen_server_process_is_an_outage_and_no_file_to_blame(
         release.join()
     assert (totals["loaded"], totals["failed"], totals["waiting"]) == (1, 0, 0)
     told = capsys.readouterr().err
-    assert told.count(' waiting for the database reason="it did not answer for 1.5 s"') == 1
-    assert " the database is back " in told and " worker died " not in told
+    assert ' suspected file=objects_detection_1.json reason="the database did not answer this batch' in told
+    assert " waiting for the database " not in told and " worker died " not in told
 
 
 @pytest.fixture
@@ -469,6 +469,34 @@ def test_a_batch_that_began_before_an_outage_does_not_end_it(
         "warning waiting for the",
         "info the database is",
     ], told
+
+
+def test_a_batch_that_fails_while_nobody_is_answered_is_an_outage_and_no_file_to_blame(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon = Daemon(tmp_path, None)
+    daemon.drop("vehicles_status_1.json", one_status(1))
+    process = here(daemon, Database("postgresql://127.0.0.1:1/d"))
+    process._pool.stop(0)
+    process._pool = pool = cast(Any, ScriptedPool())
+    process._scan_if_due()
+    process._dispatch()
+    pool.flights[0].set_exception(TransactionFailed("no answer"))
+
+    def is_told() -> bool:
+        process._wait()
+        return process._outage is not None
+
+    until(is_told)
+    process._stop.event.set()
+    until(lambda: time.monotonic() >= (process._outage.next_try if process._outage else 0.0))
+    process._dispatch()
+    pool.flights[1].set_exception(TransactionFailed("no answer"))
+    process._wait()
+    process._finish()
+    told = capsys.readouterr().err
+    assert told.count(' waiting for the database reason="no answer"') == 1 and " suspected " not in told
+    assert process._probe is None and process._totals["waiting"] == 1
 
 
 def here(daemon: Daemon, database: Database) -> commands.daemon.Daemon:

@@ -16,6 +16,7 @@ import psycopg2
 import pytest
 from msgspec import json
 
+import db.connection
 from commands import replay
 from config import load_settings
 from db.connection import Database
@@ -587,6 +588,18 @@ def test_a_record_that_is_edited_meanwhile_is_not_loaded(database: Database) -> 
         replay.load_records(load_settings(), database, {record.name: record})
     assert query(database.url, OPEN) == [(0, "invalid")]
     assert query(database.url, HISTORY) == []
+
+
+def test_a_record_that_meets_a_lock_is_not_taken_for_loaded(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(db.connection._SESSION, "lock_timeout", "'200ms'")
+    file_id = reject(database, statuses(NO_ZONE))
+    record = Reject(file_id, 0, "x.json", "vehicles_status", json.encode(report(1)).decode())
+    with closing(psycopg2.connect(database.url)) as holder:
+        holder.cursor().execute(HELD[0])
+        with pytest.raises(DatabaseUnavailable, match="another transaction is in the way"):
+            replay.load_records(load_settings(), database, {record.name: record})
 
 
 def test_a_record_that_fails_before_it_is_written_stays_open(database: Database) -> None:

@@ -13,7 +13,14 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from db.connection import Database, KeyExists, RowRefused, translated
-from processing.errors import DatabaseUnavailable, Misconfigured, TryAgain
+from processing.errors import (
+    DatabaseUnavailable,
+    LockTimeout,
+    Misconfigured,
+    Setback,
+    TransactionFailed,
+    TryAgain,
+)
 from tests.support import Server, free_port, query, until
 
 
@@ -69,10 +76,11 @@ ERRORS = {
     "42703": ("SELECT nothing FROM pg_class", Misconfigured),
     "42501": ("SET ROLE pg_monitor; CREATE TABLE pg_catalog.t ()", Misconfigured),
     "25006": ("SET transaction_read_only = on; CREATE TABLE t ()", DatabaseUnavailable),
-    "57014": ("SET statement_timeout = 1; SELECT pg_sleep(20)", DatabaseUnavailable),
-    "none": ("SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(20)", DatabaseUnavailable),
+    "57014": ("SET statement_timeout = 1; SELECT pg_sleep(20)", TransactionFailed),
+    "none": ("SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(20)", Setback),
     "58P01": ("SELECT pg_read_file('/there/is/none')", DatabaseUnavailable),
-    "55000": ("CREATE SEQUENCE s; SELECT currval('s')", DatabaseUnavailable),
+    "55000": ("CREATE SEQUENCE s; SELECT currval('s')", TransactionFailed),
+    "55P03": ("SET lock_timeout = 1; SELECT pg_advisory_lock(1)", LockTimeout),
     "0A000": (
         "CREATE TEMP TABLE t (i integer UNIQUE); CREATE RULE never AS ON UPDATE TO t DO INSTEAD NOTHING;"
         "INSERT INTO t VALUES (1) ON CONFLICT (i) DO NOTHING",

@@ -6,8 +6,10 @@ import hashlib
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from io import BufferedWriter
 from itertools import count
 from pathlib import Path
@@ -21,6 +23,7 @@ from hypothesis import strategies as st
 from msgspec import json
 
 import db.chunk
+import db.connection
 import db.merge
 import db.writer
 import processing.document
@@ -34,7 +37,7 @@ from processing.batch import Outcome, Work
 from processing.document import Document
 from processing.errors import DatabaseUnavailable, Misconfigured, TryAgain
 from processing.processor import Processor
-from processing.reader import Source
+from processing.reader import Source, open_source
 from processing.records import Parsed
 from processing.settle import OnLoaded, Settler
 from processing.windows import Windows
@@ -965,12 +968,75 @@ def test_a_lost_race_is_run_again_a_few_times(
 ) -> None:
     monkeypatch.setattr(processing.processor, "MAX_SHARED_BYTES", shared)
     content = statuses(report(1), report(1), report(1, "parking"))
-    with races_lost(monkeypatch, 5, lambda: None), pytest.raises(TryAgain):
-        loader.load(vehicles_status_1=content)
+    with races_lost(monkeypatch, 5, lambda: None):
+        (outcome,) = loader.load_named({"vehicles_status_1.json": content})
+    assert (outcome.state, outcome.reason) == ("contended", "lost")
     with races_lost(monkeypatch, 4, lambda: None):
         (outcome,) = loader.processor.load([Work("vehicles_status_1.json")])
     assert (outcome.state, counts(outcome)) == ("loaded", (3, 1, 1, 1))
     assert loader.count(HISTORY) == loader.count("rejected_records") == 1
+
+
+def test_files_that_lose_every_race_are_tried_alone(loader: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {f"{S}{number}.json": statuses(report(number)) for number in range(3)}
+    with races_lost(monkeypatch, 5, lambda: None):
+        assert states(loader.load_named(files)) == ["alone"] * 3
+    assert states(loader.processor.load([Work(name) for name in files])) == ["loaded"] * 3
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locks that are waited for are given up soon."""
+    monkeypatch.setattr("db.sink.HASTY", "SET LOCAL lock_timeout = '200ms';")
+    monkeypatch.setitem(db.connection._SESSION, "lock_timeout", "'400ms'")
+
+
+@contextmanager
+def locked(loader: Loader, table: str) -> Iterator[None]:
+    with closing(psycopg2.connect(loader.database.url)) as other:
+        other.cursor().execute(f"LOCK TABLE mobileye_data.{table} IN EXCLUSIVE MODE")
+        yield
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("shared", [1, 10_000_000], ids=["large", "small"])
+@pytest.mark.parametrize("table", ["ingested_files", "vehicle_status", HISTORY])
+def test_a_file_that_meets_a_lock_is_tried_again_later(
+    loader: Loader, monkeypatch: pytest.MonkeyPatch, table: str, shared: int
+) -> None:
+    monkeypatch.setattr(processing.processor, "MAX_SHARED_BYTES", shared)
+    with locked(loader, table):
+        (outcome,) = loader.load(vehicles_status_1=statuses(report()))
+    assert outcome.state == "contended" and "lock timeout" in outcome.reason
+    assert states(loader.processor.load([Work("vehicles_status_1.json")])) == ["loaded"]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_bad_file_that_can_not_be_entered_for_a_lock_is_tried_again_later(loader: Loader) -> None:
+    with locked(loader, "ingested_files"):
+        assert states(loader.load(vehicles_status_1=b"hello")) == ["contended"]
+    assert states(loader.processor.load([Work("vehicles_status_1.json")])) == ["failed"]
+
+
+def test_a_file_that_has_no_rows_for_longer_than_a_session_may_be_idle_is_loaded(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processing.processor, "MAX_SHARED_BYTES", 1)
+    monkeypatch.setitem(db.connection._SESSION, "idle_in_transaction_session_timeout", "'500ms'")
+    text = statuses(report(1), report(2)).replace(b"},{", b"}," + b" " * 2_000_000 + b"{")
+    drop(tmp_path, f"{S}1.json", gzip.compress(text))
+    settler = Settler(str(tmp_path), str(tmp_path / "failed"), "", OnLoaded.DELETE)
+    with closing(PostgresSink(database, idle_seconds=0.1)) as sink:
+
+        def beat() -> None:
+            time.sleep(0.05)  # a slow disk
+            sink.keep_alive()
+
+        processor = Processor(
+            str(tmp_path), sink, settler, GIGABYTE, open_file=partial(open_source, beat=beat)
+        )
+        (outcome,) = processor.load([Work(f"{S}1.json")])
+    assert (outcome.state, outcome.counts.inserted) == ("loaded", 2)
 
 
 def test_a_file_that_could_not_be_read_at_the_first_try_may_be_loaded_at_the_next(
