@@ -5,9 +5,9 @@ python := .venv/bin/python
 help:  ## list the targets
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-.venv: requirements.txt requirements-dev.txt
+.venv: requirements.txt requirements/dev.txt
 	python3 -m venv .venv
-	$(python) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(python) -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt
 	@touch .venv
 
 run: .venv  ## run the daemon

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from processing.errors import Misconfigured
-from processing.settle import QUIET_SECONDS, OnLoaded
+from sources.disposal import QUIET_SECONDS, OnLoaded
 from watcher.observer import ObserverKind
 
 

@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from commands import check, database, demo, replay, run, sql, status, verify
-from commands.outage import GaveUp
+from commands import check, demo, replay, run, sql, status, verify
 from commands.replay import Reason
-from commands.stop import StopSignal
 from config import load_settings
 from processing.errors import DatabaseUnavailable, Misconfigured
+from service import database
+from service.outage import GaveUp
+from service.signals import StopSignal
 
 app = typer.Typer(
     help="Loads the JSON files of a fleet from a folder into PostgreSQL, every row exactly once.",

@@ -15,9 +15,9 @@ import psycopg2
 
 from benchmarks.files import Made
 from db.chunk import CHUNK_ROWS
-from db.rows import Packed, copy_data
+from db.copy_format import Packed, copy_data
 from db.tables import TABLE_OF
-from processing.kinds import kind_of_name
+from processing.file_types import kind_of_name
 
 ROOT = Path(__file__).parent.parent
 

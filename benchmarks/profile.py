@@ -19,13 +19,13 @@ from db.sink import PostgresSink, PostgresTransaction
 from db.writer import Writer
 from processing.batch import Work
 from processing.document import Document
-from processing.kinds import kind_of_name
-from processing.processor import Processor
-from processing.reader import Source, open_source
+from processing.file_types import kind_of_name
+from processing.loader import Processor
 from processing.records import Parsed
-from processing.settle import OnLoaded, Settler
 from processing.sink import Delivery
 from processing.text import open_text
+from sources.disposal import OnLoaded, Settler
+from sources.local_file import Source, open_source
 
 _MAX_BYTES = 1 << 40
 

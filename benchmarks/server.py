@@ -18,8 +18,8 @@ import psycopg2
 from benchmarks.files import FIRST_DAY, TABLES
 from db import schema
 from db.connection import Database
-from db.embedded import find_binaries
-from db.keeper import SETTINGS
+from db.embedded.keeper import SETTINGS
+from db.embedded.server import find_binaries
 
 #: Number of days whose partitions exist before a run starts, for every contender.
 DAYS = 3

@@ -4,15 +4,15 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 
-from commands.single import load_one, told
 from config import Settings
 from db.connection import Database
-from db.rehearsal import Rehearsal
+from db.dry_run import Rehearsal
 from processing.batch import Outcome
-from processing.names import printable
-from processing.processor import Processor
-from processing.settle import LeaveAlone
-from processing.unlocked import open_unlocked
+from processing.loader import Processor
+from processing.printable import printable
+from service.load_one import load_one, told
+from sources.disposal import LeaveAlone
+from sources.peek import open_unlocked
 
 
 def run(settings: Settings, database: Database, paths: Iterable[Path], tell: Callable[[str], None]) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msgspec import json
 
-from commands.fleet import Clock, Fleet
+from commands.demo_fleet import Clock, Fleet
 from processing.errors import Misconfigured
 
 

@@ -11,8 +11,6 @@ from msgspec import DecodeError, Meta, Raw, Struct, json
 from psycopg2.extensions import connection as Connection
 
 import watcher.scan
-from commands.rejects import document, rows_of
-from commands.single import load_one, told
 from config import Settings
 from db import reject_pages, replay
 from db.connection import Database, translated
@@ -21,12 +19,14 @@ from db.rejects import Stored
 from db.replay import ReplaySink
 from db.sink import PostgresSink
 from processing.batch import Outcome, Work
-from processing.claims import recover_claims
 from processing.errors import DatabaseUnavailable, Misconfigured
-from processing.held import Held
-from processing.names import printable
-from processing.processor import Processor
-from processing.settle import LeaveAlone, Settler
+from processing.loader import Processor
+from processing.printable import printable
+from service.load_one import load_one, told
+from service.rejects import document, rows_of
+from sources.claims import recover_claims
+from sources.disposal import LeaveAlone, Settler
+from sources.memory import Held
 
 Tell = Callable[[str], None]
 

@@ -8,19 +8,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from commands.daemon import Daemon
-from commands.database import connected, open_database
-from commands.housekeeping import Housekeeping
-from commands.logs import Log, adopt_libraries, make_log
-from commands.outage import Outage
-from commands.report import announce, say_goodbye, warn_of_fsync, warn_of_locks
-from commands.stop import StopSignal
 from config import Settings
 from db.connection import Database
-from db.embedded import Unwanted
+from db.embedded.server import Unwanted
 from db.queries import keeps_commits, locks
-from processing.claims import CLAIMS
+from monitor.event_log import announce, say_goodbye, warn_of_fsync, warn_of_locks
+from monitor.log import Log, adopt_libraries, make_log
 from processing.errors import DatabaseUnavailable, Misconfigured
+from service.daemon import Daemon
+from service.database import connected, open_database
+from service.housekeeping import Housekeeping
+from service.outage import Outage
+from service.signals import StopSignal
+from sources.claims import CLAIMS
 
 
 def run(settings: Settings, *, once: bool) -> int:

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from processing.names import printable
+from processing.printable import printable
 
 
 class Form(StrEnum):

@@ -8,15 +8,15 @@ from msgspec import Struct
 from psycopg2.extensions import connection as Connection
 
 import watcher.scan
-from commands.rejects import rows_of
 from config import Settings
 from db import audit, reject_pages
 from db.connection import RowRefused, savepoint, translated
 from db.reject_pages import Reject
-from db.stored import StoredRow
+from db.stored_rows import StoredRow
 from processing.errors import BadFile, Gone, NotReady
-from processing.names import printable
-from processing.unlocked import open_unlocked
+from processing.printable import printable
+from service.rejects import rows_of
+from sources.peek import open_unlocked
 
 
 class Found(Struct, frozen=True):

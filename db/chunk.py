@@ -7,8 +7,8 @@ from itertools import groupby
 
 from msgspec import Raw, json
 
+from db.copy_format import Packed, copy_data
 from db.ledger import Entry
-from db.rows import Packed, copy_data
 from db.tables import TABLE_OF, Row, Table
 from processing.records import Kind, Parsed, Record, Rejected
 

@@ -9,7 +9,7 @@ from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import execute_values
 
 from db.connection import RowRefused
-from db.rows import END, START
+from db.copy_format import END, START
 from db.tables import Row, Table
 
 _MESSAGE_BYTES = 64 * 1024

@@ -7,12 +7,12 @@ from msgspec import Struct
 from psycopg2.extensions import cursor as Cursor
 
 from db.connection import RowRefused, translated
+from db.copy_format import pack_texts
 from db.insert import stream_into
 from db.ledger import Entry
-from db.rows import pack_texts
 from processing.errors import Refused
-from processing.fields import to_json
 from processing.records import Rejected
+from processing.validation import to_json
 
 
 class Stored(Struct, frozen=True):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from db.rows import Packed, in_utc, pack_detections, pack_reports
+from db.copy_format import Packed, in_utc, pack_detections, pack_reports
 from processing.records import Detection, Record, StatusReport
 
 Row = tuple[Any, ...]

@@ -11,11 +11,11 @@ from psycopg2.extensions import connection as Connection
 
 from db import rejects
 from db.chunk import Chunk
+from db.conflicts import Merge
 from db.connection import RowRefused, savepoint, translated
 from db.insert import COPY_ROWS, copy_rows, insert_rows
-from db.latest import Latest
+from db.latest_status import Latest
 from db.ledger import Entry
-from db.merge import Merge
 from db.partitions import Partitions
 from db.tables import STATUS_HISTORY, Table
 from processing.errors import TryAgain

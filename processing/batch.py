@@ -4,8 +4,8 @@ from typing import Literal
 
 from msgspec import Struct
 
-from processing.reader import Stamp
 from processing.sink import Counts
+from sources.local_file import Stamp
 
 State = Literal["loaded", "duplicate", "failed", "waiting", "contended", "alone", "gone"]
 

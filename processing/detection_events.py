@@ -7,7 +7,8 @@ from typing import Any
 from msgspec import DecodeError, Struct, ValidationError, convert
 from msgspec.json import Decoder
 
-from processing.fields import (
+from processing.records import Detection, Instant, Int32, Kind, Parsed, Record, Rejected, Text
+from processing.validation import (
     Invalid,
     check_text,
     check_year,
@@ -21,7 +22,6 @@ from processing.fields import (
     translate,
     unknown_fields,
 )
-from processing.records import Detection, Instant, Int32, Kind, Parsed, Record, Rejected, Text
 
 KEY = "objects_detection_events"
 

@@ -3,7 +3,7 @@
 import re
 from decimal import Decimal
 
-from processing.structure import Structure
+from processing.json_limits import Structure
 
 #: What PostgreSQL's numeric, and so jsonb, takes before and behind the decimal point.
 MAX_WHOLE_DIGITS, MAX_DECIMALS = 131_072, 16_383

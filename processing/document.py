@@ -14,14 +14,14 @@ from msgspec.structs import replace
 
 from processing.digits import LongIntegers
 from processing.errors import BadFile, Incomplete
-from processing.kinds import KINDS, kind_of_key, kind_of_name
+from processing.fast_path import HEAD, UNFINISHED_HEAD, Windows
+from processing.file_types import KINDS, kind_of_key, kind_of_name
+from processing.json_limits import MAX_ELEMENT_BYTES, Structure
 from processing.long_keys import LongKeys, built_carefully
-from processing.reader import CHUNK_BYTES
 from processing.records import Kind, Parsed
-from processing.structure import MAX_ELEMENT_BYTES, Structure
 from processing.tally import Tally
 from processing.text import Readable
-from processing.windows import HEAD, UNFINISHED_HEAD, Windows
+from sources.local_file import CHUNK_BYTES
 
 #: Opens the text from its beginning; called again to find where a syntax error stands.
 OpenText = Callable[[], Readable]

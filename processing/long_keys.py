@@ -9,10 +9,10 @@ from ijson.backends import yajl2_c
 from ijson.common import JSONError
 from ijson.utils import sendable_list
 
-from processing.fields import UniqueKeys
-from processing.reader import CHUNK_BYTES
-from processing.structure import Structure
+from processing.json_limits import Structure
 from processing.text import Readable
+from processing.validation import UniqueKeys
+from sources.local_file import CHUNK_BYTES
 
 #: A key up to twice as long does no harm.
 _LONG = 512

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import zstandard
 
 from processing.errors import BadFile, Incomplete, TooLarge
-from processing.reader import CHUNK_BYTES, Beat, Source
+from sources.local_file import CHUNK_BYTES, Beat, Source
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 #: zstd frames that hold no data, which every decoder passes over.

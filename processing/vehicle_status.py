@@ -7,7 +7,8 @@ from typing import Any
 from msgspec import DecodeError, Struct, ValidationError, convert
 from msgspec.json import Decoder
 
-from processing.fields import (
+from processing.records import Instant, Kind, Parsed, Record, Rejected, StatusReport, Text
+from processing.validation import (
     Invalid,
     check_text,
     check_year,
@@ -20,7 +21,6 @@ from processing.fields import (
     translate,
     unknown_fields,
 )
-from processing.records import Instant, Kind, Parsed, Record, Rejected, StatusReport, Text
 
 KEY = "vehicle_status"
 

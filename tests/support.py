@@ -17,7 +17,7 @@ import psycopg2
 from msgspec import json
 
 from db.connection import Database
-from db.embedded import find_binaries
+from db.embedded.server import find_binaries
 
 ROOT = Path(__file__).parent.parent
 VEHICLE = "ebab5f787798416fb2b8afc1340d7a4e"

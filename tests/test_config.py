@@ -10,7 +10,7 @@ from psycopg2.extensions import parse_dsn
 
 from config import LogFormat, Settings, load_settings
 from processing.errors import Misconfigured
-from processing.settle import OnLoaded
+from sources.disposal import OnLoaded
 from tests.support import ROOT, Server
 from watcher.observer import ObserverKind
 

@@ -60,8 +60,8 @@ def imports_of_part(part: str) -> set[str]:
     [
         ("watcher", set()),
         ("processing", set()),
-        ("db", {"processing.errors", "processing.fields", "processing.records", "processing.sink"}),
-        ("config", {"processing.errors", "processing.settle", "watcher.observer"}),
+        ("db", {"processing.errors", "processing.validation", "processing.records", "processing.sink"}),
+        ("config", {"processing.errors", "sources.disposal", "watcher.observer"}),
     ],
 )
 def test_a_part_imports_exactly_what_it_may(part: str, allowed: set[str]) -> None:
@@ -94,7 +94,7 @@ def test_only_the_watcher_knows_watchdog() -> None:
 
 def test_only_config_reads_the_environment() -> None:
     readers = {m for m in MODULES if {"environ", "getenv"} & words(MODULES[m])}
-    assert readers - {"db.keeper"} == set(), "the keeper passes its own on to the server"
+    assert readers - {"db.embedded.keeper"} == set(), "the keeper passes its own on to the server"
 
 
 def words(path: Path) -> set[str]:

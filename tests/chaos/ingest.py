@@ -8,16 +8,16 @@ import signal
 from collections.abc import Callable
 
 import db.chunk
-import processing.processor
-import processing.reader
+import processing.loader
+import sources.local_file
 import watcher.scan
-from commands.workers import StartWorker
 from db.connection import Database
 from processing.batch import Outcome, Work
-from processing.claims import recover_claims
 from processing.errors import DatabaseUnavailable, NotReady
-from processing.processor import Processor
-from processing.settle import OnLoaded
+from processing.loader import Processor
+from service.build import StartWorker
+from sources.claims import recover_claims
+from sources.disposal import OnLoaded
 
 _MAX_SHARED_BYTES = 200_000
 
@@ -31,7 +31,7 @@ def get_ready() -> None:
     """Makes files of a few thousand rows count as large, with several chunks."""
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # as workers do
     db.chunk.CHUNK_ROWS = 1_000
-    for module in (processing.reader, processing.processor):
+    for module in (sources.local_file, processing.loader):
         module.MAX_SHARED_BYTES = _MAX_SHARED_BYTES  # type: ignore[attr-defined]
 
 

@@ -13,7 +13,7 @@ from tests.support import Server
 SEED = 20220605
 
 #: Each scenario does its share of a run of this many minutes; some need more to cover all their cases.
-#: "silence" is left out because it takes minutes; tests/commands/test_daemon.py freezes a server with shorter
+#: "silence" is left out because it takes minutes; tests/service/test_daemon.py freezes a server with shorter
 #: limits.
 MINUTES = {
     "kill-pairs": 1,

@@ -12,7 +12,7 @@ import psycopg2
 import pytest
 
 from db.connection import Database
-from processing.unlocked import open_unlocked
+from sources.peek import open_unlocked
 from tests.db.loading import counts, load, sink_to
 from tests.processing.support import WRITER, beside
 from tests.support import ROOT, Daemon, detections, event, query, report, statuses, until

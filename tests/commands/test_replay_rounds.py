@@ -16,8 +16,8 @@ from config import load_settings
 from db.connection import Database
 from db.sink import PostgresSink
 from processing.batch import Work
-from processing.processor import Processor
-from processing.settle import LeaveAlone
+from processing.loader import Processor
+from sources.disposal import LeaveAlone
 from tests.support import detections, event, query, report, statuses
 
 SEEDS, ROUNDS = range(3), 4

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 import watcher.scan
-from commands.outage import GaveUp
 from commands.run import run
 from config import Settings
 from db.connection import Database
-from db.keeper import open_lock, try_lock
+from db.embedded.keeper import open_lock, try_lock
+from service.outage import GaveUp
 from tests.processing.support import give_to_other_user
 from tests.support import Daemon, Server, Unprivileged, detections, drop, event, report, statuses, until
 
@@ -200,7 +200,7 @@ def test_once_ends_with_1_if_it_can_not_list_the_folder_at_first_or_at_last(
 def test_once_gives_up_a_database_that_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("commands.outage.ONCE_SECONDS", 1.0)
+    monkeypatch.setattr("service.outage.ONCE_SECONDS", 1.0)
     path = Daemon(tmp_path, None).drop("vehicles_status_1.json", GOOD)
     settings = Settings(watch_folder=path.parent, database_url=NOWHERE)
     with pytest.raises(GaveUp, match=r"^gave up waiting for the database after [1-9] s: connection"):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from commands.report import HIDDEN_WRITERS
 from db.connection import Database
+from monitor.event_log import HIDDEN_WRITERS
 from tests.processing.support import give_to_other_user
 from tests.support import ROOT, Daemon, Unprivileged, report, statuses, until
 

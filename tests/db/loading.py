@@ -12,7 +12,7 @@ from psycopg2.extensions import cursor as Cursor
 from db.connection import Database
 from db.sink import PostgresSink, PostgresTransaction
 from db.tables import Table
-from processing.kinds import kind_of_key
+from processing.file_types import kind_of_key
 from processing.records import Kind
 from processing.sink import Counts, Delivery
 from tests.support import query

@@ -1,112 +1,228 @@
-"""Many records in conflict with what is stored: told at the price of duplicates, in bounded memory."""
+"""Rows beside what is stored already: which are new, which the same, which others."""
 
-import tracemalloc
+import random
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
-from typing import Any
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+from psycopg2.extensions import cursor as Cursor
 
-from db import rejects
-from db.connection import Database
+import db.conflicts
+from db.chunk import Chunk
+from db.conflicts import Merge, find_existing, first_of_each_key, may_exist
+from db.connection import Database, RowRefused, translated
+from db.insert import copy_rows, insert_rows
 from db.ledger import Entry
-from processing.records import Parsed, Rejected
-from processing.sink import Counts
+from db.tables import TABLE_OF, Table
+from processing.file_types import KINDS
+from processing.records import Detection, Parsed, Record, StatusReport
 from tests.db.loading import delivery
-from tests.processing.test_processor import Loader
-from tests.support import detections, event, query, report, statuses
 
-D, S = "objects_detection_1", "vehicles_status_1"
+NOON = datetime(2022, 6, 5, 12, tzinfo=UTC)
 
 
 @pytest.fixture
-def loader(tmp_path: Path, database: Database) -> Iterator[Loader]:
-    loader = Loader(tmp_path, database)
-    yield loader
-    loader.sink.close()
+def cursor(database: Database) -> Iterator[Cursor]:
+    with closing(database.connect()) as connection, connection.cursor() as cursor:
+        yield cursor
 
 
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Parsed]:
-    """What was gone back to, as often as it was."""
-    found: list[Parsed] = []
-    elements = Parsed.elements
-
-    def counted(parsed: Parsed) -> list[Any]:
-        found.append(parsed)
-        return elements(parsed)
-
-    monkeypatch.setattr(Parsed, "elements", counted)
-    return found
+def detection(value: int, extra: str | None = None, second: int = 0, kind: str = "cars") -> Detection:
+    return Detection("car", NOON + timedelta(seconds=second), kind, value, extra)
 
 
-def of_many_events(value: int) -> bytes:
-    kinds = [(f"kind-{i}", value) for i in range(10)]
-    return detections(*[event(i % 3600, *kinds, vehicle=f"car-{i // 3600}") for i in range(2000)])
+def status(status: str, extra: str | None = None) -> StatusReport:
+    return StatusReport("car", NOON, status, extra)
 
 
-def of_one_event(value: int) -> bytes:
-    return detections(event(0, *[(f"kind-{i}", value) for i in range(20_000)]))
+def chunk_of(*records: Record) -> Chunk:
+    (kind,) = (kind for kind in KINDS if kind.record is type(records[0]))
+    chunk = Chunk(kind)
+    chunk.add(Entry(7, delivery(b"x"), kind.name), Parsed(0, 0, {}, list(records), []))
+    return chunk
 
 
-def of_one_event_with_flaws(value: int) -> bytes:
-    flawed: Any = "many"
-    kinds = [(f"kind-{i}", flawed if i % 2 else value) for i in range(4_000)]
-    return detections(event(0, *kinds))
+def store(cursor: Cursor, *records: Record) -> None:
+    table = TABLE_OF[type(records[0])]
+    insert_rows(cursor, table, [table.row(record, 1) for record in records])
+
+
+def find(cursor: Cursor, *records: Record) -> dict[int, str | None]:
+    """The value that is stored where it is another."""
+    with translated():
+        return find_existing(cursor, chunk_of(*records), range(len(records)))
+
+
+def test_new_rows_are_not_found(cursor: Cursor) -> None:
+    store(cursor, detection(1))
+    assert find(cursor, detection(2, second=1), detection(3, kind="signs")) == {}
+
+
+def test_the_first_of_each_key_comes_before_the_others() -> None:
+    chunk = chunk_of(detection(1, second=5), detection(2), detection(3, second=5), detection(4), detection(5))
+    assert first_of_each_key(chunk, [4, 3, 2, 1, 0]) == ([1, 0], [4, 3, 2])
+
+
+def test_rows_are_told_apart_by_their_value(cursor: Cursor) -> None:
+    store(cursor, detection(1))
+    found = find(cursor, detection(2), detection(1), detection(5, second=9))
+    assert found == {0: "object_value=1 extra=null", 1: None}
+
+
+def test_the_same_instant_is_the_same_key_whatever_its_offset(cursor: Cursor) -> None:
+    store(cursor, detection(1))
+    there = NOON.astimezone(timezone(timedelta(hours=5, minutes=30)))
+    assert find(cursor, Detection("car", there, "cars", 1, None)) == {0: None}
 
 
 @pytest.mark.parametrize(
-    ("document", "read", "times"),
-    [(of_many_events, 20_000, 8), (of_one_event, 20_000, 1), (of_one_event_with_flaws, 4_000, 1)],
+    ("first", "second", "is_same"),
+    [
+        (None, None, True),
+        (None, '{"a": 1}', False),
+        ('{"a": 1}', None, False),
+        ('{"a": 1, "b": 2}', '{"b":2,"a":1}', True),
+        ('{"a": 1}', '{"a": 1.0}', True),
+        ('{"a": 1}', '{"a": "1"}', False),
+        ('{"a": null}', None, False),
+    ],
 )
-def test_what_conflicts_came_from_is_gone_back_to_once(
-    loader: Loader, decoded: list[Parsed], document: Any, read: int, times: int
+def test_extra_fields_are_a_part_of_the_value(
+    cursor: Cursor, first: str | None, second: str | None, is_same: bool
 ) -> None:
-    loader.load_until_done({f"{D}.json": document(1)})
-    (outcome,) = loader.load_until_done({f"{D}.json": document(2)})
-    assert outcome.counts == Counts(read, 0, 0, read)
-    assert len(decoded) <= times  # a window of 256 kB, or the event
-    last = "WHERE reason = 'conflict' ORDER BY position DESC LIMIT 1"
-    ((position, original),) = loader.rows(f"SELECT position, original FROM rejected_records {last}")
-    assert position == read - (2 if read == 4_000 else 1)
-    (counted,) = original["detections"]
-    assert counted["object_type"] == ("kind-9" if document is of_many_events else f"kind-{position}")
+    store(cursor, detection(1, first))
+    assert (find(cursor, detection(1, second))[0] is None) == is_same
 
 
-@pytest.mark.parametrize("size", [199, 200, 201, 1_000_000])
-def test_a_conflict_quotes_the_beginning_of_a_stored_value(loader: Loader, size: int) -> None:
-    text = "ü" * (size - 9)  # beside {"a": ""}, as jsonb shows it
-    loader.load_one(f"{S}.json", statuses(report(a=text)))
-    loader.load_one(f"{S}.json", statuses(report()))
-    (detail,) = loader.values("SELECT detail FROM rejected_records")
-    shown = f'{{"a": "{text}"}}'
-    shown = shown if size <= 200 else shown[:200] + "…"
-    assert detail == (f"Expected the value stored under this key (status=driving extra={shown}), got another")
+def test_the_stored_value_is_shown(cursor: Cursor) -> None:
+    store(cursor, status("parking", '{"a": "ü"}'))
+    assert find(cursor, status("driving")) == {0: 'status=parking extra={"a": "ü"}'}
 
 
-def test_memory_does_not_grow_with_what_is_stored(loader: Loader) -> None:
-    rows = "SELECT 'car', '2022-05-05 22:00:00.546Z'::timestamptz + i * interval '1 s', 'driving', "
-    extra = "jsonb_build_object('a', repeat('x', 100000)), 1 FROM generate_series(0, 299) i"
-    loader.rows(f"INSERT INTO vehicle_status_history {rows} {extra}")
-    tracemalloc.start()
-    outcome = loader.load_one(f"{S}.json", statuses(*[report(i, vehicle="car") for i in range(300)]))
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert outcome.counts == Counts(300, 0, 0, 300)
-    assert peak < 5_000_000  # 30 MB are stored
+def test_both_tables_may_be_used_in_one_transaction_and_again_in_the_next(cursor: Cursor) -> None:
+    store(cursor, detection(1))
+    store(cursor, status("x"))
+    for _ in range(2):
+        assert find(cursor, detection(2, second=1), detection(1)) == {1: None}
+        assert find(cursor, status("x")) == {0: None}
+        cursor.connection.commit()
 
 
-def test_memory_does_not_grow_with_the_originals(database: Database) -> None:
-    entry = Entry(7, delivery(b"x"), "vehicles_status")
-    many = ((entry, Rejected(i, "$", "invalid", "x", {"a": f"{i:05}" * 4000})) for i in range(2000))
-    with closing(database.connect()) as connection, connection, connection.cursor() as cursor:
-        tracemalloc.start()
-        rejects.add(cursor, many)
-        _, peak = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-    assert peak < 2_000_000  # 40 MB were written
-    assert entry.rejected == 2000
-    wrong = "length(original::text) <> 20008"
-    statement = f"SELECT count(*), count(*) FILTER (WHERE {wrong}) FROM mobileye_data.rejected_records"
-    assert query(database.url, statement) == [(2000, 0)]
+def test_a_refused_row_leaves_the_caller_to_find_it(cursor: Cursor) -> None:
+    with pytest.raises(RowRefused, match="numeric"):
+        find(cursor, detection(1), detection(9, '{"a": 1E+200000}', second=1))
+
+
+def test_rows_of_several_days_are_found(cursor: Cursor) -> None:
+    days = [detection(day, second=86_400 * day) for day in range(-3, 4)]
+    cursor.execute("SELECT mobileye_data.add_partition('objects_detection_events', '2022-06-06')")
+    store(cursor, *days)
+    assert find(cursor, *days) == dict.fromkeys(range(7))
+
+
+def test_a_row_that_another_session_has_committed_meanwhile_is_found(
+    cursor: Cursor, database: Database
+) -> None:
+    cursor.execute("SELECT 1")  # the transaction has begun
+    with closing(database.connect()) as other, other, other.cursor() as others:
+        store(others, detection(1))
+    assert find(cursor, detection(2)) == {0: "object_value=1 extra=null"}
+
+
+# Which may exist -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sought(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few the rows and however many are found, it is asked first what there is."""
+    monkeypatch.setattr(db.conflicts, "_MANY_ROWS", 0)
+    monkeypatch.setattr(db.conflicts, "_SPARSE", 1000)
+
+
+VEHICLES = ["car", "a", "bus", "ü", "車", "x" * 40, 'a"\\ b']
+TIMES = [
+    NOON,
+    NOON + timedelta(microseconds=1),
+    NOON + timedelta(days=1),
+    datetime(1999, 12, 31, 23, 59, 59, 999_999, UTC),
+    datetime(2000, 1, 1, tzinfo=UTC),
+    datetime(1, 1, 1, tzinfo=UTC),
+    datetime(9999, 12, 31, 23, tzinfo=UTC),
+    datetime(2022, 6, 5, 14, tzinfo=timezone(timedelta(hours=2))),
+]
+
+
+@pytest.mark.usefixtures("sought")
+@pytest.mark.parametrize("seed", range(40))
+def test_those_that_may_exist_are_those_whose_vehicle_and_time_are_there(cursor: Cursor, seed: int) -> None:
+    rng = random.Random(seed)
+    keys = [(vehicle, time, kind) for vehicle in VEHICLES for time in TIMES[:-1] for kind in ("cars", "dogs")]
+    stored = [Detection(*key, 1, None) for key in rng.sample(keys, rng.choice((0, 3, 40)))]
+    if stored:
+        store(cursor, *stored)
+    asked = [
+        Detection(rng.choice(VEHICLES), rng.choice(TIMES), rng.choice(("cars", "signs")), 1, None)
+        for _ in range(rng.choice((1, 30)))
+    ]
+    chunk = chunk_of(*asked)
+    there = {(row.vehicle_id, row.detection_time) for row in stored}
+    expected = [i for i, row in enumerate(asked) if (row.vehicle_id, row.detection_time) in there]
+    assert sorted(may_exist(cursor, chunk, chunk.order)) == expected
+    half = chunk.order[::2]
+    assert sorted(may_exist(cursor, chunk, half)) == sorted(set(half) & set(expected))
+
+
+@pytest.mark.parametrize(("stored", "candidates"), [(0, 0), (100, 100), (101, 1000)])
+def test_each_is_looked_at_if_many_are_there(cursor: Cursor, stored: int, candidates: int) -> None:
+    rows = [detection(1, second=second) for second in range(1000)]
+    for row in rows[:stored]:
+        store(cursor, row)
+    chunk = chunk_of(*rows)
+    assert len(may_exist(cursor, chunk, chunk.order)) == candidates
+
+
+@pytest.mark.usefixtures("sought")
+def test_a_status_may_exist_too(cursor: Cursor) -> None:
+    store(cursor, status("parking"))
+    for known in (status("driving"), status("parking")):
+        chunk = chunk_of(known)
+        assert list(may_exist(cursor, chunk, chunk.order)) == [0]
+
+
+def test_of_refused_rows_with_one_key_each_is_told(cursor: Cursor) -> None:
+    """Whatever their order by bytes: the first that is not refused counts."""
+    cursor.execute("ALTER TABLE objects_detection_events ADD CHECK (object_value < 9)")
+    values = [10, 9, 8, 7, 8, 12]
+    merge = Merge(cursor.connection, chunk_of(*[detection(value) for value in values]))
+    merge.run()
+    assert merge.duplicates == [4]
+    assert {index: reason for index, (reason, _) in sorted(merge.rejects.items())} == {
+        0: "refused",
+        1: "refused",
+        3: "conflict",
+        5: "conflict",
+    }
+    cursor.execute("SELECT object_value FROM objects_detection_events")
+    assert cursor.fetchall() == [(8,)]
+
+
+@pytest.mark.parametrize("value", [1, 5])
+def test_a_key_that_another_process_writes_just_now_is_looked_at_again(
+    cursor: Cursor, database: Database, monkeypatch: pytest.MonkeyPatch, value: int
+) -> None:
+    """After it was asked for, and before it is inserted."""
+
+    def overtaken(sent_by: Cursor, table: Table, data: bytes, count: int, name: str = "") -> None:
+        if not name:
+            monkeypatch.setattr(db.conflicts, "copy_rows", copy_rows)
+            with closing(database.connect()) as other, other, other.cursor() as others:
+                store(others, detection(value))
+        copy_rows(sent_by, table, data, count, name)
+
+    monkeypatch.setattr(db.conflicts, "copy_rows", overtaken)
+    merge = Merge(cursor.connection, chunk_of(detection(1), detection(2, second=1)))
+    merge.run()
+    conflict = "Expected the value stored under this key (object_value=5 extra=null), got another"
+    assert merge.duplicates == ([0] if value == 1 else [])
+    assert merge.rejects == ({} if value == 1 else {0: ("conflict", conflict)})

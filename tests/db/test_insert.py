@@ -8,8 +8,8 @@ import pytest
 from psycopg2.extensions import cursor as Cursor
 
 from db.connection import Database
+from db.copy_format import Packed, copy_data
 from db.insert import copy_rows, insert_rows
-from db.rows import Packed, copy_data
 from db.tables import STATUS_HISTORY
 from processing.errors import Misconfigured
 from processing.records import StatusReport

@@ -8,15 +8,15 @@ import pytest
 from psycopg2.extensions import connection as Connection
 
 import db.chunk
+import db.conflicts
 import db.connection
-import db.merge
-import db.singly
+import db.row_by_row
 import db.writer
-import processing.processor
+import processing.loader
 from db.connection import Database
 from processing.sink import Counts
 from tests.db.loading import counts
-from tests.processing.test_processor import Loader
+from tests.processing.test_loader import Loader
 from tests.support import detections, event, report, statuses
 
 #: Records in a file, and the way they go.
@@ -191,7 +191,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[object]:
         taken.append(connection)
         return savepoint(connection)
 
-    for module in (db.merge, db.singly, db.writer):
+    for module in (db.conflicts, db.row_by_row, db.writer):
         monkeypatch.setattr(module, "savepoint", counted)
     return taken
 
@@ -313,7 +313,7 @@ def test_a_reject_that_a_trigger_leaves_out_is_missed(loader: Loader) -> None:
 def test_a_large_file_whose_reject_is_refused_fails_too(
     loader: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processing.processor, "MAX_SHARED_BYTES", 1000)
+    monkeypatch.setattr(processing.loader, "MAX_SHARED_BYTES", 1000)
     monkeypatch.setattr(db.chunk, "CHUNK_ROWS", 4)
     add_trigger(loader, "rejected_records", "RAISE 'no rejects';")
     content = statuses({}, *[report(i) for i in range(50)])

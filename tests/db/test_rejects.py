@@ -9,8 +9,8 @@ import pytest
 from db import rejects
 from db.connection import Database
 from db.ledger import Entry
-from processing.fields import UniqueKeys
 from processing.records import Rejected
+from processing.validation import UniqueKeys
 from tests.db.loading import delivery
 from tests.support import query
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from processing.fields import to_json
+from processing.validation import to_json
 from tests.processing.support import Reading, read
 
 MISSING = msgspec.UNSET

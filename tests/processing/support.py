@@ -12,9 +12,9 @@ from typing import Any
 from msgspec import Struct
 
 from processing.document import Document, LongKey, Miscounted, OpenText, RepeatedKey
-from processing.reader import Source
 from processing.records import Record, Rejected
 from processing.text import open_text
+from sources.local_file import Source
 from tests.support import ROOT
 
 MAX_BYTES = 1024**3

@@ -10,8 +10,8 @@ from msgspec import Raw
 
 from processing.detection_events import KEY, KIND
 from processing.document import Document
-from processing.fields import to_json
 from processing.records import Detection
+from processing.validation import to_json
 from tests.processing.strictness import (
     INTEGERS,
     MISSING,

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import processing.document
-import processing.windows
+import processing.fast_path
 from processing.errors import BadFile, NotReady
-from processing.fields import to_json
+from processing.validation import to_json
 from tests.processing.support import read
 
 EVENTS, STATUS = "objects_detection_events", "vehicle_status"
@@ -337,9 +337,9 @@ def _as_pairs_text(extra: str | None) -> Any:
 def test_a_document_is_read_as_the_rules_say(content: bytes, size: int, longest: int) -> None:
     reference = expected(content)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(processing.windows, "WINDOW_BYTES", size)
-        patched.setattr(processing.windows, "_NEAR_END", size // 2)
-        patched.setattr(processing.windows, "_MAX_ELEMENT_BYTES", longest)
+        patched.setattr(processing.fast_path, "WINDOW_BYTES", size)
+        patched.setattr(processing.fast_path, "_NEAR_END", size // 2)
+        patched.setattr(processing.fast_path, "_MAX_ELEMENT_BYTES", longest)
         patched.setattr(processing.document, "CHUNK_BYTES", max(size, 40))
         ours = found(content)
     if reference is None or ours is None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processing.digits import LongIntegers, is_storable
-from processing.structure import Structure
+from processing.json_limits import Structure
 from tests.support import Server
 
 NUMBERS = [

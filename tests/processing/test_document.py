@@ -12,9 +12,9 @@ import pytest
 
 from processing.document import Document, LongKey, RepeatedKey
 from processing.errors import BadFile, Incomplete
-from processing.fields import to_json
-from processing.reader import open_source
 from processing.records import Detection
+from processing.validation import to_json
+from sources.local_file import open_source
 from tests.processing.bombs import BOMBS
 from tests.processing.support import peak, read, read_source
 from tests.support import detections, event, report, statuses

@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from itertools import cycle, product
 
-from processing.pulse import DATABASE_SECONDS
+from service.heartbeat import DATABASE_SECONDS
 from tests.chaos.link import Link, plugged
 from tests.chaos.proxy import TO_CLIENT, TO_SERVER, Fault, Harm, Proxy
 from tests.chaos.rig import Figure, Finding, Rig, Trial, p99
@@ -24,7 +24,7 @@ _DEADLINE = 12.0
 #: Rows of a file that takes long enough to be interrupted; and the time limit of a start and its load.
 _LONG, _START = 200_000, 5.0
 
-#: The time after which processing/pulse.py gives up a silent server, and the time of a restart. Silence while
+#: The time after which the heartbeat gives up a silent server, and the time of a restart. Silence while
 #: a connection is made is noticed earlier, within connect_timeout.
 _SILENT_DEADLINE = DATABASE_SECONDS + 10
 

@@ -9,7 +9,7 @@ import fcntl
 import os
 from typing import Any
 
-from processing import lease
+from sources import lease
 
 
 class _EveryType:

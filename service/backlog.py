@@ -1,0 +1,299 @@
+"""Which files wait to be loaded, for what, and which are being loaded."""
+
+import heapq
+import math
+import operator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from processing.batch import Ended, Outcome, Work
+from service.suspects import Suspects
+from sources.disposal import QUIET_SECONDS
+from sources.local_file import Stamp
+
+#: A batch shares a transaction: so many files, or so many bytes, at most.
+BATCH_FILES = 500
+BATCH_BYTES = 8 * 1024 * 1024
+
+#: The longest pause of a file that is suspected, or held back, in seconds.
+_LONGEST_SUSPENSE = 60.0
+
+_FIRST_DELAY = 0.2
+
+#: However many files wait, so many of them are tried again in a second at most: a tenth of what a core can.
+_RETRIES_A_SECOND = 500
+
+
+@dataclass
+class _Waiting:
+    """A file that was not ready, or could not be removed; since: when it was first seen with this stamp."""
+
+    stamp: Stamp | None
+    since: float
+    ended: Ended | None = None
+    delay: float = _FIRST_DELAY
+    tries: int = 0
+    due: float = 0.0
+
+
+class Backlog:
+    """Every name is in one place: fresh (just heard of), ready, held, flying, or waiting until it is due.
+
+    Held are files that might keep a worker for long: suspects, and those which wait for a lock. Only one of
+    them is in flight at a time, alone.
+    """
+
+    def __init__(
+        self,
+        settle_seconds: float,
+        longest_delay: float,
+        quiet_seconds: float = QUIET_SECONDS,
+        suspects: Suspects | None = None,
+    ) -> None:
+        self._settle_seconds = settle_seconds
+        self._quiet_seconds = quiet_seconds
+        self._longest_delay = longest_delay
+        self._suspects = suspects or Suspects()
+        self._apart: dict[str, None] = {}  # names that may be tried as held ones only
+        self._held: dict[str, None] = {}
+        self._fresh: dict[str, None] = {}
+        self._ready: dict[str, None] = {}
+        self._flying: dict[str, bool] = {}  # true: heard of again meanwhile
+        self._waiting: dict[str, _Waiting] = {}
+        self._due: list[tuple[float, str]] = []
+        self._alone: dict[str, None] = {}
+
+    def __len__(self) -> int:
+        places = (self._fresh, self._ready, self._held, self._flying, self._waiting)
+        return len(set[str]().union(*places))
+
+    def hear(self, name: str) -> None:
+        """An event: the file comes before those that have been waiting, so that it is not late."""
+        if name in self._flying:
+            self._flying[name] = True
+        elif name in self._apart:
+            if name not in self._waiting:  # else its pause goes on
+                self._held[name] = None
+        else:
+            self._ready.pop(name, None)
+            self._fresh[name] = None
+
+    def see(self, names: Iterable[str]) -> None:
+        """A scan: what was not known is ready."""
+        known = self._fresh.keys() | self._flying.keys() | self._waiting.keys() | self._held.keys()
+        self._ready.update(dict.fromkeys(name for name in names if name not in known))
+
+    def keep_only(self, names: Iterable[str]) -> None:
+        """Forgets what a scan did not find: somebody else took it."""
+        present = set(names)
+        places = (self._fresh, self._ready, self._held, self._waiting)
+        for names_of in (*places, self._alone, self._apart):
+            for name in [name for name in names_of if name not in present]:
+                del names_of[name]
+        self._suspects.keep_only(present)
+
+    def next_due(self) -> float:
+        """When the next waiting file is to be tried again, on the monotonic clock."""
+        return self._due[0][0] if self._due else math.inf
+
+    def batch(
+        self, share: int, size_of: Callable[[str], int | None], *, others_first: bool = False
+    ) -> list[Work]:
+        """The next files to load together, an equal share of what is there, now in flight.
+
+        A held file comes first, if none is in flight, or last: where it would get the only worker.
+        """
+        self._wake_due()
+        names = [] if others_first else self._take_held(size_of)
+        names = names or self._take(share, size_of)
+        names = names or self._take_held(size_of)
+        self._flying.update(dict.fromkeys(names, False))
+        return [self._work(name) for name in names]
+
+    def settle(self, outcome: Outcome) -> None:
+        """A file has come back with its outcome."""
+        name, again = outcome.name, self._flying.pop(outcome.name, False)
+        if outcome.state == "contended":
+            self._apart[name] = None
+            self._suspend(name, outcome.seconds, self._longest_delay)
+        elif outcome.state == "waiting" or outcome.ended is not None:
+            unread = outcome.hides_writers and outcome.ended is None
+            self._postpone(name, outcome.stamp, must_be_quiet=unread)
+            self._waiting[name].ended = outcome.ended
+        else:
+            self._forget(name)
+        if outcome.state == "alone":
+            self._alone[name] = None
+            self._enqueue(name)
+        if again:
+            self.hear(name)
+
+    def give_back(self, batch: Iterable[Work]) -> None:
+        """The batch was not loaded, through no fault of its files."""
+        for work in batch:
+            self._flying.pop(work.name, None)
+            self._enqueue(work.name)
+
+    def note_loaded(self) -> None:
+        """A batch was committed: evidence that the database was well."""
+        self._suspects.note_loaded()
+
+    def suspect(self, batch: list[Work], reason: str, seconds: float) -> float:
+        """The batch failed though the database answers: each is tried alone, and condemned if that goes on.
+
+        seconds is how long it took; it returns in how many more it is tried again.
+        """
+        self._apart.update(dict.fromkeys(work.name for work in batch))
+        self.give_back(batch)
+        if len(batch) > 1:
+            return 0.0
+        name = batch[0].name
+        self._suspects.count_strike(name, reason)
+        return 0.0 if self._suspects.verdict(name) else self._suspend(name, seconds, _LONGEST_SUSPENSE)
+
+    def set_back(self, batch: list[Work], seconds: float) -> None:
+        """What befell the batch may be a file's doing, but is no reason to fail it: if that goes on the files
+        are tried one by one, and one that suffers it while others load is held back from them."""
+        self.give_back(batch)
+        is_alone = len(batch) == 1
+        for name in [work.name for work in batch]:
+            if not self._suspects.count_setback(name, is_alone=is_alone):
+                continue
+            if is_alone:
+                self._apart[name] = None
+                self._suspend(name, seconds, _LONGEST_SUSPENSE)
+            else:
+                self._suspects.forget([name])
+                self._alone[name] = None
+
+    def _suspend(self, name: str, seconds: float, longest: float) -> float:
+        """Out of the queues until its pause is over, which grows; how long that is.
+
+        No shorter than the try took, so that it has a worker for half of the time at most.
+        """
+        self._drop(name)
+        now = time.monotonic()
+        known = self._waiting.setdefault(name, _Waiting(None, now))
+        pause, known.delay = max(known.delay, seconds), min(known.delay * 2, longest)
+        known.due = now + pause
+        known.tries += 1
+        heapq.heappush(self._due, (known.due, name))
+        return pause
+
+    def blame(self, batch: list[Work], reason: str, *, is_killed: bool) -> None:
+        """The worker died over this batch: each file is tried alone, and condemned when that goes on."""
+        self.give_back(batch)
+        self._alone.update(dict.fromkeys(work.name for work in batch))
+        if len(batch) == 1:
+            self._suspects.count_death(batch[0].name, reason, is_killed=is_killed)
+            if is_killed:
+                self._drop(batch[0].name)
+                self._postpone(batch[0].name, None)
+
+    def tries(self, name: str) -> int:
+        """How often a waiting file has been tried."""
+        return self._waiting[name].tries if name in self._waiting else 0
+
+    def only_stuck(self, seconds: float) -> bool:
+        """Whether nothing is left but files that have been waiting for longer than that."""
+        now = time.monotonic()
+        idle = not (self._fresh or self._ready or self._held or self._flying)
+        return idle and all(now - waiting.since > seconds for waiting in self._waiting.values())
+
+    def _enqueue(self, name: str) -> None:
+        (self._held if name in self._apart else self._ready)[name] = None
+
+    def _take_held(self, size_of: Callable[[str], int | None]) -> list[str]:
+        """One that is there, if none is in flight."""
+        if self._apart.keys() & self._flying.keys():
+            return []
+        for name in list(self._held):
+            self._drop(name)
+            if size_of(name) is not None:
+                return [name]
+        return []
+
+    def _take(self, share: int, size_of: Callable[[str], int | None]) -> list[str]:
+        limit = min(BATCH_FILES, -(-(len(self._fresh) + len(self._ready)) // share))
+        names: list[str] = []
+        left = BATCH_BYTES
+        for name in self._queued(limit):
+            size = size_of(name)
+            if size is None:
+                self._drop(name)
+            elif not names or (left >= size and name not in self._alone):
+                names.append(name)
+                self._drop(name)
+                left -= size
+            if left <= 0 or name in self._alone:
+                break
+        return names
+
+    def _queued(self, limit: int) -> Iterator[str]:
+        """Half of a batch is for fresh files, so that a steady stream of them never starves the others."""
+        fresh = list(_first(self._fresh, max(1, limit // 2) if self._ready else limit))
+        yield from fresh
+        yield from list(_first(self._ready, limit - len(fresh)))
+
+    def _drop(self, name: str) -> None:
+        self._fresh.pop(name, None)
+        self._ready.pop(name, None)
+        self._held.pop(name, None)
+
+    def _work(self, name: str) -> Work:
+        waiting = self._waiting.get(name)
+        if waiting is None:
+            return Work(name, condemned=self._suspects.verdict(name))
+        settled = time.monotonic() - waiting.since >= self._settle_seconds
+        return Work(
+            name,
+            settled=waiting.stamp if settled else None,
+            condemned=self._suspects.verdict(name),
+            ended=waiting.ended,
+            quiet=waiting.stamp if time.monotonic() >= waiting.since + self._quiet_seconds else None,
+        )
+
+    def _postpone(self, name: str, stamp: Stamp | None, *, must_be_quiet: bool = False) -> None:
+        """must_be_quiet: it is not read before it has been so."""
+        now = time.monotonic()
+        known = self._waiting.get(name)
+        is_same = operator.eq if must_be_quiet else _is_same
+        if known is None or not is_same(known.stamp, stamp):
+            known = self._waiting[name] = _Waiting(stamp, now)
+        known.stamp = stamp
+        crowd = len(self._waiting) / _RETRIES_A_SECOND
+        # Rounded up: a crowd is tried batch by batch, not one by one.
+        known.due = now + known.delay if known.delay > crowd else math.ceil(now + crowd)
+        settled_at = known.since + self._settle_seconds
+        if now < settled_at < known.due:
+            known.due = settled_at
+        quiet_at = known.since + self._quiet_seconds
+        if must_be_quiet and now < quiet_at:  # however many wait: none is read before
+            known.due = quiet_at
+        known.delay = min(known.delay * 2, self._longest_delay)
+        known.tries += 1
+        heapq.heappush(self._due, (known.due, name))
+
+    def _wake_due(self) -> None:
+        now = time.monotonic()
+        while self._due and self._due[0][0] <= now:
+            due, name = heapq.heappop(self._due)
+            waiting = self._waiting.get(name)
+            if waiting and waiting.due == due and name not in self._flying:
+                self._enqueue(name)
+
+    def _forget(self, name: str) -> None:
+        self._waiting.pop(name, None)
+        self._alone.pop(name, None)
+        self._apart.pop(name, None)
+        self._suspects.forget([name])
+
+
+def _first(names: Iterable[str], count: int) -> Iterator[str]:
+    return (name for name, _ in zip(names, range(count), strict=False))
+
+
+def _is_same(one: Stamp | None, other: Stamp | None) -> bool:
+    """A try to set it aside that fails moves it there and back."""
+    return one == other or (one is not None and other is not None and one.is_same_but_moved(other))

@@ -1,0 +1,57 @@
+"""What a worker process of the daemon is made of."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from db.connection import Database
+from db.sink import PostgresSink
+from processing.loader import Processor
+from service.heartbeat import Pulse
+from service.pool import Pool
+from sources.disposal import QUIET_SECONDS, OnLoaded, Settler
+from sources.local_file import open_source
+
+if TYPE_CHECKING:  # a worker imports this module, and has no need of what reads settings
+    from config import Settings
+
+
+@dataclass(frozen=True)
+class StartWorker:
+    """Makes the processor of a worker process, there."""
+
+    folder: str
+    failed: str
+    archive: str
+    on_loaded: OnLoaded
+    max_bytes: int
+    database: Database
+    max_reject_ratio: float = 1.0
+    quiet_seconds: float = QUIET_SECONDS
+
+    def __call__(self, pulse: Pulse | None = None) -> Processor:
+        pulse = pulse or Pulse()
+        settler = Settler(self.folder, self.failed, self.archive, self.on_loaded, self.quiet_seconds)
+        sink = PostgresSink(self.database, pulse.waiting)
+        limits = self.max_bytes, self.max_reject_ratio
+
+        def beat() -> None:
+            pulse.beat()
+            sink.keep_alive()
+
+        return Processor(self.folder, sink, settler, *limits, partial(open_source, beat=beat))
+
+
+def start_pool(settings: "Settings", database: Database) -> Pool:
+    """The worker processes that load the settings' folder into the database."""
+    start = StartWorker(
+        str(settings.folder),
+        str(settings.failed),
+        str(settings.archive or ""),
+        settings.on_loaded,
+        settings.max_file_bytes,
+        database,
+        settings.max_reject_ratio,
+        settings.quiet_seconds,
+    )
+    return Pool(settings.workers, start, settings.quiet_seconds)

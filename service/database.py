@@ -1,0 +1,40 @@
+"""The database of the settings, for as long as a command needs it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+
+from psycopg2.extensions import connection as Connection
+
+from config import Settings
+from db import schema
+from db.connection import Database
+from db.embedded.server import Embedded
+
+
+@contextmanager
+def open_database(
+    settings: Settings, is_unwanted: Callable[[], bool] = lambda: False
+) -> Iterator[Callable[[], Database]]:
+    """What gives the database, each time it is called running as far as that is ours to do.
+
+    Waiting for an embedded one ends with Unwanted as soon as it is.
+    """
+    outside = settings.outside_database
+    if outside is not None:
+        yield lambda: Database(outside)
+        return
+    with Embedded(settings.data_folder, is_unwanted) as embedded:
+
+        def running() -> Database:
+            embedded.ensure_running()
+            return Database(embedded.url)
+
+        yield running
+
+
+@contextmanager
+def connected(database: Database) -> Iterator[Connection]:
+    """A connection to the database, which has our tables by then."""
+    with closing(database.connect()) as connection:
+        schema.apply(connection)
+        yield connection

@@ -1,0 +1,112 @@
+"""Worker processes that load batches; one that dies or hangs costs its batch one more try."""
+
+import signal
+import time
+from collections.abc import Sequence
+from concurrent.futures import wait
+from contextlib import suppress
+from dataclasses import dataclass
+
+from processing.batch import Outcome, Work
+from processing.errors import BatchLost, DatabaseUnavailable, Misconfigured, WorkerDied, WorkerKilled
+from service.heartbeat import Watch
+from service.worker import Results, Start, Worker
+
+#: How long a stop waits for workers without work to end by themselves, all together, before it kills them.
+_END_SECONDS = 1.5
+
+
+@dataclass
+class _Flight:
+    """A batch in the hands of a worker; verdict: what it ends with because we had to kill that."""
+
+    worker: Worker
+    watch: Watch
+    verdict: Exception | None = None
+
+
+class Pool:
+    """Loads batches in a fixed number of processes, as many at once as there are of them."""
+
+    def __init__(self, workers: int, start: Start, closing_seconds: float = 0.0) -> None:
+        """closing_seconds: how long a worker without work may take to end what it has kept."""
+        self.size = workers
+        self._end_seconds = _END_SECONDS + closing_seconds
+        self._start = start
+        self._workers: list[Worker] = []
+        self._flights: dict[Results, _Flight] = {}
+        with suppress(OSError):  # to load() it will happen again, and be told
+            self._workers.extend(Worker(start) for _ in range(workers))
+
+    def load(self, batch: Sequence[Work]) -> Results:
+        """The outcomes to come; raises BatchLost if there are no workers, and can't be: then try later."""
+        try:
+            worker = self._free_worker()
+            watch = Watch(worker.cells)
+            results = worker.load(batch)
+        except (RuntimeError, OSError) as error:
+            raise BatchLost(f"no worker can be started: {error}") from None
+        self._flights[results] = _Flight(worker, watch)
+        return results
+
+    def outcomes(self, results: Results) -> list[Outcome]:
+        """Those of a batch that is done; raises WorkerDied, BatchLost, or what Processor.load() raises."""
+        flight = self._flights.pop(results)
+        try:
+            return results.result(timeout=0)
+        except (DatabaseUnavailable, Misconfigured, WorkerDied):
+            raise
+        except (EOFError, ConnectionError):
+            raise flight.verdict or _death(flight) from None
+        except Exception as error:  # noqa: BLE001  # such as of a worker started from a newer version
+            raise WorkerDied(f"the worker's answer can't be read: {type(error).__name__}") from None
+
+    def check(self) -> None:
+        """Kills workers that hang; to be called every CHECK_SECONDS while there are batches."""
+        for flight in self._flights.values():
+            complaint = flight.watch.complaint()
+            if complaint is not None:
+                flight.verdict = complaint
+                flight.worker.kill()
+
+    def stop(self, seconds: float) -> None:
+        """Lets the workers finish what they have in hand, for so long; what is not done rolls back."""
+        wait(self._flights, seconds)
+        for results, flight in self._flights.items():
+            if not results.done():
+                flight.verdict = BatchLost("the workers were told to stop")
+                flight.worker.kill()
+        wait(self._flights, _END_SECONDS)
+        self._end_workers()
+
+    def _free_worker(self) -> Worker:
+        busy = {flight.worker for flight in self._flights.values()}
+        self._workers = [worker for worker in self._workers if worker in busy or worker.is_alive()]
+        while len(self._workers) < self.size:
+            self._workers.append(Worker(self._start))
+        return next(worker for worker in self._workers if worker not in busy)
+
+    def _end_workers(self) -> None:
+        deadline = time.monotonic() + self._end_seconds
+        for worker in self._workers:
+            worker.dismiss()
+        for worker in self._workers:
+            if worker.exit_code(max(0.0, deadline - time.monotonic())) is None:
+                worker.kill()
+                worker.exit_code()
+        self._workers.clear()
+
+
+def _death(flight: _Flight) -> Exception:
+    code = flight.worker.exit_code()
+    if not flight.watch.is_taken:
+        return BatchLost(f"the worker process {_end(code)} before it took the batch")
+    if code == -signal.SIGKILL:
+        return WorkerKilled("the worker process was killed (SIGKILL: for want of memory, or by somebody)")
+    return WorkerDied(f"the worker process {_end(code)}")
+
+
+def _end(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"ended by signal {-code} ({signal.strsignal(-code)})"
+    return f"ended with exit code {code}"

@@ -1,0 +1,42 @@
+"""A rejected record as a document of its own, and the rows that are there of it."""
+
+import io
+from collections.abc import Iterator, Sequence
+from itertools import groupby, islice
+from operator import attrgetter
+
+from psycopg2.extensions import cursor as Cursor
+
+from db.reject_pages import Reject
+from db.stored_rows import StoredRow, find_rows
+from processing.document import Document
+from processing.errors import BadFile
+from processing.file_types import KINDS
+from processing.records import Record
+
+_KEYS = {kind.name: kind.key for kind in KINDS}
+
+
+def document(reject: Reject) -> bytes:
+    """What a file of this record alone would hold."""
+    return f'{{"{_KEYS[reject.kind]}":[{reject.text}]}}'.encode()
+
+
+def rows_of(cursor: Cursor, rejects: Sequence[Reject]) -> Iterator[tuple[Reject, list[StoredRow | None]]]:
+    """The rows that are there of each record, None for one that is not; none at all if it can't be loaded."""
+    for _, kindred in groupby(sorted(rejects, key=attrgetter("kind", "key")), attrgetter("kind")):
+        records = [(reject, _records(reject)) for reject in kindred]
+        rows = iter(find_rows(cursor, [record for _, some in records for record in some]))
+        for reject, some in records:
+            yield reject, list(islice(rows, len(some)))
+
+
+def _records(reject: Reject) -> list[Record]:
+    content = document(reject)
+    try:
+        elements = list(Document(reject.name, lambda: io.BytesIO(content), careful=True).parsed())
+    except BadFile:
+        return []
+    if any(parsed.rejected for parsed in elements):
+        return []
+    return [record for parsed in elements for record in parsed.records]

@@ -1,0 +1,185 @@
+"""A worker process, and the daemon's end of the pipe to it, which ends when the process does."""
+
+import ctypes
+import gc
+import os
+import signal
+import sys
+import traceback
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context, resource_tracker
+from multiprocessing.connection import Connection
+from threading import Thread
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from processing.batch import Outcome, Work
+from processing.errors import DatabaseUnavailable, Misconfigured, WorkerDied
+from processing.loader import Processor
+from service.heartbeat import CELLS, Cells, Pulse
+
+#: Makes the processor of a worker, in that worker; must be picklable.
+Start = Callable[[Pulse], Processor]
+
+Results = Future[list[Outcome]]
+
+if TYPE_CHECKING:
+    _Pipe = Connection[Any, Any]
+
+_SPAWN = get_context("spawn")  # a fork would copy the locks of other threads in whatever state
+
+
+class Worker:
+    """The daemon's side. To be used by one thread, that which made it: with that thread it ends.
+
+    It shares nothing with other workers, no queue and no lock, so that its death harms no other.
+    """
+
+    def __init__(self, start: Start) -> None:
+        """Raises OSError if the system has no process or no descriptor for it."""
+        self.cells: Cells = _SPAWN.RawArray("q", CELLS)
+        self._pipe, theirs = _SPAWN.Pipe()
+        self._process = _SPAWN.Process(target=_serve, args=(theirs, start, self.cells))
+        with theirs, _deaf_to_ctrl_c(), _without_program():
+            self._process.start()
+        weakref.finalize(self, self._process.kill)
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
+
+    def is_alive(self) -> bool:
+        return self._process.is_alive()
+
+    def load(self, batch: Sequence[Work]) -> Results:
+        """What Processor.load() returns or raises, WorkerDied for a fault of ours, or EOFError when it ends.
+
+        Raises RuntimeError if the system has no thread for that.
+        """
+        results = Results()
+        Thread(target=_exchange, args=(self._pipe, list(batch), results), daemon=True).start()
+        return results
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def dismiss(self) -> None:
+        """Lets it end; it must have nothing in hand."""
+        self._pipe.close()
+
+    def exit_code(self, seconds: float | None = None) -> int | None:
+        """Waits for its end; the negative number of the signal if that was the cause."""
+        self._process.join(seconds)
+        return self._process.exitcode
+
+
+def _exchange(pipe: "_Pipe", batch: list[Work], results: Results) -> None:
+    try:
+        pipe.send(batch)
+        answer = pipe.recv()
+    except Exception as error:  # noqa: BLE001  # whoever asks for the results has to know
+        results.set_exception(error)
+    else:
+        if isinstance(answer, Exception):
+            results.set_exception(answer)
+        else:
+            results.set_result(answer)
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """A process that is started meanwhile is so for ever: the daemon decides when to stop."""
+    resource_tracker.ensure_running()  # started later, it would undo this
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
+@contextmanager
+def _without_program() -> Iterator[None]:
+    """A process that is started meanwhile does not import the program again: with what reads its settings
+    that would be 22 MB and two thirds of its start."""
+    program = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = program
+
+
+# In the worker ------------------------------------------------------------------------------------
+
+
+def _serve(pipe: "_Pipe", start: Start, cells: Cells) -> None:
+    _prepare()
+    loader = _Loader(start, Pulse(cells))
+    with suppress(EOFError, ConnectionError):  # the daemon has no more for it, or is gone
+        while True:
+            while not pipe.poll(loader.rest()):
+                pass
+            pipe.send(loader.load(pipe.recv()))
+    loader.close()
+
+
+class _Loader:
+    """Makes the processor for the first batch, so that a failure to do so is the answer."""
+
+    def __init__(self, start: Start, pulse: Pulse) -> None:
+        self._start = start
+        self._pulse = pulse
+        self._processor: Processor | None = None
+
+    def load(self, batch: list[Work]) -> list[Outcome] | Exception:
+        self._pulse.begin()
+        try:
+            self._processor = self._processor or self._start(self._pulse)
+            return self._processor.load(batch)
+        except (DatabaseUnavailable, Misconfigured) as error:
+            failure: Exception = error
+        except Exception as error:  # noqa: BLE001
+            # A fault of ours: the batch must not take the daemon with it. Its text may quote the file.
+            failure = WorkerDied(f"the worker process failed: {_kind(error)} {_place(error)}")
+        # Cycles of what failed before hold the rows of a chunk, and by themselves are hardly ever collected.
+        gc.collect()
+        return failure
+
+    def rest(self) -> float | None:
+        return self._processor.rest() if self._processor else None
+
+    def close(self) -> None:
+        if self._processor:
+            self._processor.close()
+
+
+def _kind(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno:
+        return f"{type(error).__name__} ({os.strerror(error.errno)})"
+    return type(error).__name__
+
+
+def _place(error: Exception) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"File {frame.filename}, line {frame.lineno}, in {frame.name}"
+
+
+def _prepare() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # systemd, say, sends it to all; the daemon decides
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # a lease that is broken in the instant it is tried
+    _end_with_parent()
+    # What lives long lives as long as the process; what a chunk holds dies with it, and has no cycles.
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
+    # The thread that sends waits for the lock of the interpreter several times a chunk, 5 ms each by default.
+    sys.setswitchinterval(0.001)
+
+
+def _end_with_parent() -> None:
+    """A daemon killed with -9 takes its workers along: their transactions roll back."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

@@ -1,0 +1,85 @@
+"""The embedded database shared by the daemon and the other commands, at any moment of its start and stop."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from config import Settings
+from service.database import open_database
+from tests.support import ROOT, Daemon, query, report, statuses
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> Iterator[Daemon]:
+    """A daemon that brings its own database; nothing of it may be left."""
+    daemon = Daemon(tmp_path, None)
+    yield daemon
+    if daemon.process is not None:
+        daemon.stop()
+    assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists()
+
+
+def started(daemon: Daemon, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "main.py"), *arguments],
+        cwd=daemon.folder,
+        env=daemon.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def answers(processes: list[subprocess.Popen[str]]) -> set[tuple[int, str, str]]:
+    return {
+        (process.returncode, out, err)
+        for process in processes
+        for out, err in [process.communicate(timeout=60)]
+    }
+
+
+def test_many_commands_may_ask_while_the_database_starts_and_stops(embedded: Daemon) -> None:
+    ask = ("sql", "select count(*) from vehicle_status", "--csv")
+    with_nothing_running = [started(embedded, *ask) for _ in range(3)]
+    embedded.start(wait=False)
+    at_the_start = [started(embedded, *ask) for _ in range(2)]
+    assert answers(with_nothing_running + at_the_start) == {(0, "count\n0\n", "")}
+    embedded.drop("vehicles_status_1.json", statuses(report()))
+    embedded.until_empty()
+    while_it_runs = started(embedded, *ask)
+    assert answers([while_it_runs]) == {(0, "count\n1\n", "")}
+    at_the_stop = [started(embedded, *ask) for _ in range(2)]
+    assert embedded.stop() == 0
+    at_the_stop += [started(embedded, *ask)]
+    assert answers(at_the_stop) == {(0, "count\n1\n", "")}
+
+
+def test_each_command_works_whether_the_daemon_runs_or_not(embedded: Daemon) -> None:
+    for is_running in (False, True):
+        if is_running:
+            embedded.start()
+        assert "0 files" in embedded.command("status").stdout
+        assert embedded.command("sql", "select 6 * 7 as a", "--csv").stdout == "a\n42\n"
+        url = embedded.command("url").stdout.strip()
+        assert urlsplit(url).scheme == "postgresql"
+    assert query(url, "SELECT 6 * 7") == [(42,)], "the URL works while the daemon runs"
+    psql = subprocess.run(["psql", url, "-Atc", "select 1"], capture_output=True, text=True)
+    assert psql.stdout == "1\n"
+
+
+def test_a_database_outside_is_given_as_it_is_configured(tmp_path: Path) -> None:
+    settings = Settings(watch_folder=tmp_path, database_url="host=h dbname=d")
+    with open_database(settings) as running:
+        assert running().url == "host=h dbname=d"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_embedded_database_is_one_and_the_same_however_often_it_is_asked_for(tmp_path: Path) -> None:
+    settings = Settings(watch_folder=tmp_path / "in", data_folder=tmp_path / "data")
+    with open_database(settings) as running, open_database(settings) as again:
+        assert running() == running() == again()
+        assert query(running().url, "SELECT current_database()") == [("mobileye",)]
