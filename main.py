@@ -11,7 +11,7 @@ from commands.replay import Reason
 from config import load_settings
 from processing.errors import DatabaseUnavailable, Misconfigured
 from service import database
-from service.outage import GaveUp
+from service.outage import TimedOut
 from service.signals import StopSignal
 
 app = typer.Typer(
@@ -44,7 +44,10 @@ def show_status(
 ) -> None:
     """Tells what is waiting, what was loaded and what failed."""
     settings = load_settings()
-    with database.open_database(settings) as running, database.connected(running()) as connection:
+    with (
+        database.open_database(settings) as ensure_running,
+        database.connected(ensure_running()) as connection,
+    ):
         status.show(status.gather(settings, connection), as_json)
 
 
@@ -56,15 +59,18 @@ def run_sql(
 ) -> None:
     """Queries the database and prints the rows."""
     form = sql.Form.CSV if as_csv else sql.Form.JSON if as_json else sql.Form.TABLE
-    with database.open_database(load_settings()) as running, database.connected(running()) as connection:
+    with (
+        database.open_database(load_settings()) as ensure_running,
+        database.connected(ensure_running()) as connection,
+    ):
         sql.run(connection, statement, form)
 
 
 @app.command("url")
 def print_url() -> None:
     """Prints the database's URL, password included, for psql and other tools."""
-    with database.open_database(load_settings()) as running:
-        typer.echo(running().url)
+    with database.open_database(load_settings()) as ensure_running:
+        typer.echo(ensure_running().url)
 
 
 @app.command("demo")
@@ -100,8 +106,8 @@ def check_files(
     Exits with 0 if all of them would load without a reject.
     """
     settings = load_settings()
-    with database.open_database(settings) as running, database.connected(running()):
-        raise typer.Exit(check.run(settings, running(), files, typer.echo))
+    with database.open_database(settings) as ensure_running, database.connected(ensure_running()):
+        raise typer.Exit(check.run(settings, ensure_running(), files, typer.echo))
 
 
 @app.command("verify")
@@ -112,7 +118,10 @@ def verify_all() -> None:
     over, but one may be told that it is about to delete or to set aside.
     """
     settings = load_settings()
-    with database.open_database(settings) as running, database.connected(running()) as connection:
+    with (
+        database.open_database(settings) as ensure_running,
+        database.connected(ensure_running()) as connection,
+    ):
         raise typer.Exit(verify.run(settings, connection, typer.echo))
 
 
@@ -129,8 +138,8 @@ def replay_failed(
     Whatever is loaded goes from there, with its note. Exits with 0 if all of them were loaded.
     """
     settings = load_settings()
-    with database.open_database(settings) as running, database.connected(running()):
-        raise typer.Exit(replay.files(settings, running(), names or [], typer.echo))
+    with database.open_database(settings) as ensure_running, database.connected(ensure_running()):
+        raise typer.Exit(replay.files(settings, ensure_running(), names or [], typer.echo))
 
 
 @replay_app.command("rejected")
@@ -150,10 +159,10 @@ def replay_rejected(
     if edited and (file or reason):
         raise Misconfigured("--edited names its records itself: without --file and --reason")
     settings = load_settings()
-    with database.open_database(settings) as running, database.connected(running()):
+    with database.open_database(settings) as ensure_running, database.connected(ensure_running()):
         if edited:
-            raise typer.Exit(replay.edited_records(settings, running(), edited, typer.echo))
-        raise typer.Exit(replay.records(settings, running(), file, reason, typer.echo))
+            raise typer.Exit(replay.edited_records(settings, ensure_running(), edited, typer.echo))
+        raise typer.Exit(replay.records(settings, ensure_running(), file, reason, typer.echo))
 
 
 def main() -> int:
@@ -166,7 +175,7 @@ def main() -> int:
         return _complain(error.format_message(), 2)
     except Misconfigured as error:
         return _complain(str(error), 2)
-    except (DatabaseUnavailable, GaveUp, sql.QueryFailed, OSError) as error:
+    except (DatabaseUnavailable, TimedOut, sql.QueryFailed, OSError) as error:
         return _complain(str(error), 1)
     return code or 0
 

@@ -15,7 +15,7 @@ import psycopg2
 
 from benchmarks.files import Made
 from db.chunk import CHUNK_ROWS
-from db.copy_format import Packed, copy_data
+from db.copy_format import CopyRows, copy_data
 from db.tables import TABLE_OF
 from processing.file_types import kind_of_name
 
@@ -49,10 +49,10 @@ def chunks(made: Made) -> Iterator[tuple[str, bytes]]:
     kind = kind_of_name(made.path.name)
     assert kind is not None
     text = made.path.read_bytes()
-    usual = kind.read_usual(text[text.index(b"[") : -1])
+    usual = kind.decode_fast(text[text.index(b"[") : -1])
     assert usual is not None
     for start in range(0, len(usual[1]), CHUNK_ROWS):
-        packed = Packed()
+        packed = CopyRows()
         TABLE_OF[kind.record].pack(packed, usual[1][start : start + CHUNK_ROWS], 0)
         yield kind.name, copy_data(sorted(packed.rows))
 

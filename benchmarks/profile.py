@@ -17,14 +17,14 @@ from db.connection import Database
 from db.ledger import Entry
 from db.sink import PostgresSink, PostgresTransaction
 from db.writer import Writer
-from processing.batch import Work
+from processing.batch import FileTask
 from processing.document import Document
 from processing.file_types import kind_of_name
-from processing.loader import Processor
+from processing.loader import Loader
 from processing.records import Parsed
 from processing.sink import Delivery
 from processing.text import open_text
-from sources.disposal import OnLoaded, Settler
+from sources.disposal import FileDisposer, OnLoaded
 from sources.local_file import Source, open_source
 
 _MAX_BYTES = 1 << 40
@@ -60,7 +60,7 @@ class _TimedSink(PostgresSink):
         return transaction
 
 
-class _TimedSettler(Settler):
+class _TimedSettler(FileDisposer):
     clock: Clock
 
     def loaded(self, source: Source) -> None:
@@ -74,12 +74,12 @@ def stages(folder: Path, files: list[Made], url: str) -> dict[str, float]:
     clock = Clock()
     digest, parse, format_ = (_cpu(folder, files, step) for step in (_digest, _parse, _format))
     with closing(_TimedSink(Database(url))) as sink:
-        settler = _TimedSettler(str(folder), str(folder / "failed"), "", OnLoaded.DELETE)
-        sink.clock = settler.clock = clock
-        processor = Processor(str(folder), sink, settler, _MAX_BYTES)
+        disposer = _TimedSettler(str(folder), str(folder / "failed"), "", OnLoaded.DELETE)
+        sink.clock = disposer.clock = clock
+        loader = Loader(str(folder), sink, disposer, _MAX_BYTES)
         with clock.measuring("whole, wall", time.perf_counter), clock.measuring("worker", time.process_time):
             for made in files:
-                processor.load([Work(made.path.name)])
+                loader.load([FileTask(made.path.name)])
         clock.seconds["server"] = _server_cpu(url)
     clock.seconds |= {"read and digest": digest, "parse and type": parse - digest, "format": format_ - parse}
     clock.seconds["send and the rest"] = clock.seconds.pop("worker") - format_

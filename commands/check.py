@@ -6,13 +6,13 @@ from pathlib import Path
 
 from config import Settings
 from db.connection import Database
-from db.dry_run import Rehearsal
+from db.dry_run import DryRunSink
 from processing.batch import Outcome
-from processing.loader import Processor
+from processing.loader import Loader
 from processing.printable import printable
 from service.load_one import load_one, told
-from sources.disposal import LeaveAlone
-from sources.peek import open_unlocked
+from sources.disposal import NoDisposal
+from sources.peek import open_for_inspection
 
 
 def run(settings: Settings, database: Database, paths: Iterable[Path], tell: Callable[[str], None]) -> int:
@@ -22,7 +22,7 @@ def run(settings: Settings, database: Database, paths: Iterable[Path], tell: Cal
 
 
 def _check(settings: Settings, database: Database, path: Path, tell: Callable[[str], None]) -> bool:
-    with closing(Rehearsal(database)) as sink:
+    with closing(DryRunSink(database)) as sink:
         outcome = _rehearse(settings, sink, path)
         tell(f"{printable(str(path))}: {_told(outcome)}")
         for line in _rejects(sink, outcome):
@@ -30,11 +30,11 @@ def _check(settings: Settings, database: Database, path: Path, tell: Callable[[s
     return outcome.state in ("loaded", "duplicate") and not outcome.counts.rejected
 
 
-def _rehearse(settings: Settings, sink: Rehearsal, path: Path) -> Outcome:
+def _rehearse(settings: Settings, sink: DryRunSink, path: Path) -> Outcome:
     """What the daemon would do with it."""
     limits = settings.max_file_bytes, settings.max_reject_ratio
-    processor = Processor(str(path.parent), sink, LeaveAlone(), *limits, open_unlocked)
-    return load_one(processor, str(path.parent), path.name)
+    loader = Loader(str(path.parent), sink, NoDisposal(), *limits, open_for_inspection)
+    return load_one(loader, str(path.parent), path.name)
 
 
 def _told(outcome: Outcome) -> str:
@@ -51,7 +51,7 @@ def _told(outcome: Outcome) -> str:
             return f"would wait: {outcome.reason}"
 
 
-def _rejects(sink: Rehearsal, outcome: Outcome) -> Iterable[str]:
+def _rejects(sink: DryRunSink, outcome: Outcome) -> Iterable[str]:
     for reject in sink.rejects:
         yield printable(f"  {reject.path}  {reject.reason}: {reject.detail}")
     more = outcome.counts.rejected - len(sink.rejects)

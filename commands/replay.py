@@ -13,20 +13,20 @@ from psycopg2.extensions import connection as Connection
 import watcher.scan
 from config import Settings
 from db import reject_pages, replay
-from db.connection import Database, translated
+from db.connection import Database, translate_errors
 from db.reject_pages import PAGE_BYTES, Key, Reject, Sized
 from db.rejects import Stored
 from db.replay import ReplaySink
 from db.sink import PostgresSink
-from processing.batch import Outcome, Work
+from processing.batch import FileTask, Outcome
 from processing.errors import DatabaseUnavailable, Misconfigured
-from processing.loader import Processor
+from processing.loader import Loader
 from processing.printable import printable
 from service.load_one import load_one, told
 from service.rejects import document, rows_of
 from sources.claims import recover_claims
-from sources.disposal import LeaveAlone, Settler
-from sources.memory import Held
+from sources.disposal import FileDisposer, NoDisposal
+from sources.memory import MemoryFile
 
 Tell = Callable[[str], None]
 
@@ -54,11 +54,11 @@ def files(settings: Settings, database: Database, paths: Sequence[Path], tell: T
     folder = settings.failed
     names = [_name_in(folder, path) for path in paths] or _all_names(folder)
     archive = str(settings.archive or "")
-    settler = Settler(str(folder), str(folder), archive, settings.on_loaded, settings.quiet_seconds)
-    with closing(PostgresSink(database)) as sink, closing(settler):
+    disposer = FileDisposer(str(folder), str(folder), archive, settings.on_loaded, settings.quiet_seconds)
+    with closing(PostgresSink(database)) as sink, closing(disposer):
         limits = settings.max_file_bytes, settings.max_reject_ratio
-        processor = Processor(str(folder), sink, settler, *limits)
-        loaded = [_load_file(processor, str(folder), name, tell) for name in names]
+        loader = Loader(str(folder), sink, disposer, *limits)
+        loaded = [_load_file(loader, str(folder), name, tell) for name in names]
     tell(f"{len(loaded):,} files: {sum(loaded):,} loaded, {len(loaded) - sum(loaded):,} not")
     return 0 if all(loaded) else 1
 
@@ -111,8 +111,8 @@ def _name_in(folder: Path, path: Path) -> str:
     return path.name
 
 
-def _load_file(processor: Processor, folder: str, name: str, tell: Tell) -> bool:
-    outcome = load_one(processor, folder, name)
+def _load_file(loader: Loader, folder: str, name: str, tell: Tell) -> bool:
+    outcome = load_one(loader, folder, name)
     tell(f"{printable(name)}: {_file_told(outcome)}")
     return outcome.state in ("loaded", "duplicate")
 
@@ -136,7 +136,7 @@ def _edit(connection: Connection, edits: Mapping[Key, bytes]) -> list[Sized]:
     """Gives records their new texts, page by page; gives back those that are open."""
     sized = [Sized(*key, len(text)) for key, text in edits.items()]
     found: list[Sized] = []
-    with translated(), connection.cursor() as cursor:
+    with translate_errors(), connection.cursor() as cursor:
         for keys in reject_pages.pages(sized):
             found += replay.edit(cursor, {key: edits[key].decode() for key in keys})
     return found
@@ -146,7 +146,7 @@ def _open_pages(connection: Connection, file: str | None, reason: str | None) ->
     """Each is read when the one before has been replayed: those still open are not met again."""
     after = (-1, -1)
     while True:
-        with translated(), connection.cursor() as cursor:
+        with translate_errors(), connection.cursor() as cursor:
             found = reject_pages.find(cursor, after, is_open=True, file=file, reason=reason)
         if not found:
             return
@@ -156,7 +156,7 @@ def _open_pages(connection: Connection, file: str | None, reason: str | None) ->
 
 def _read(connection: Connection, found: Iterable[Sized]) -> Iterator[list[Reject]]:
     for keys in reject_pages.pages(found):
-        with translated(), connection.cursor() as cursor:
+        with translate_errors(), connection.cursor() as cursor:
             page = reject_pages.read(cursor, keys)
         yield page
 
@@ -188,7 +188,7 @@ def _replay(
 
 def _duplicates(connection: Connection, rejects: Sequence[Reject]) -> Iterator[str]:
     """Names the rows that were there already."""
-    with translated(), connection.cursor() as cursor:
+    with translate_errors(), connection.cursor() as cursor:
         for reject, rows in rows_of(cursor, rejects):
             others = {row.file_id: row.file for row in rows if row and row.file != reject.name}
             for file_id, file in sorted(others.items()):
@@ -205,17 +205,17 @@ class Replayed(Struct, frozen=True):
 def load_records(settings: Settings, database: Database, named: Mapping[str, Reject]) -> Replayed:
     """Loads each as a file that must not have a reject."""
     with closing(ReplaySink(database, named)) as sink:
-        processor = Processor(
+        loader = Loader(
             "",
             sink,
-            LeaveAlone(),
+            NoDisposal(),
             settings.max_file_bytes,
             max_reject_ratio=0,
-            open_file=lambda _, name: nullcontext(Held(name, document(named[name]))),
+            open_file=lambda _, name: nullcontext(MemoryFile(name, document(named[name]))),
         )
-        outcomes = processor.load([Work(name) for name in named])
-        alone = [outcome.name for outcome in outcomes if outcome.state == "alone"]
-        outcomes += [outcome for name in alone for outcome in processor.load([Work(name)])]
+        outcomes = loader.load([FileTask(name) for name in named])
+        alone = [outcome.name for outcome in outcomes if outcome.state == "retry_alone"]
+        outcomes += [outcome for name in alone for outcome in loader.load([FileTask(name)])]
     for outcome in outcomes:
         if outcome.state not in ("loaded", "duplicate", "failed"):
             raise DatabaseUnavailable(f"another transaction is in the way: {outcome.reason}")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from config import Settings
 from db.connection import Database
-from db.embedded.server import Unwanted
+from db.embedded.server import StartCancelled
 from db.queries import keeps_commits, locks
 from monitor.event_log import announce, say_goodbye, warn_of_fsync, warn_of_locks
 from monitor.log import Log, adopt_libraries, make_log
@@ -30,11 +30,11 @@ def run(settings: Settings, *, once: bool) -> int:
     totals: Counter[str] = Counter()
     with stop.on_signals():
         prepare_folders(settings)
-        with suppress(Unwanted), open_database(settings, stop.event.is_set) as running:
-            if prepare_database(running, log, stop, once=once):
+        with suppress(StartCancelled), open_database(settings, stop.event.is_set) as ensure_running:
+            if prepare_database(ensure_running, log, stop, once=once):
                 announce(log, settings)
-                with Housekeeping(running, log):
-                    totals = Daemon(settings, running, log, stop, once=once).run()
+                with Housekeeping(ensure_running, log):
+                    totals = Daemon(settings, ensure_running, log, stop, once=once).run()
         say_goodbye(log, totals)
     return 1 if once and (totals["failed"] or totals["waiting"] or stop.event.is_set()) else 0
 
@@ -70,12 +70,14 @@ def _user(status: os.stat_result) -> str:
         return str(status.st_uid)
 
 
-def prepare_database(running: Callable[[], Database], log: Log, stop: StopSignal, *, once: bool) -> bool:
+def prepare_database(
+    ensure_running: Callable[[], Database], log: Log, stop: StopSignal, *, once: bool
+) -> bool:
     """Applies the schema, as soon as the database answers; false if told to stop before that."""
     outage: Outage | None = None
     while not stop.event.is_set():
         try:
-            with connected(running()) as connection:
+            with connected(ensure_running()) as connection:
                 if not keeps_commits(connection):
                     warn_of_fsync(log)
                 warn_of_locks(log, locks(connection))

@@ -10,13 +10,13 @@ from psycopg2.extensions import connection as Connection
 import watcher.scan
 from config import Settings
 from db import audit, reject_pages
-from db.connection import RowRefused, savepoint, translated
+from db.connection import RowRefused, savepoint, translate_errors
 from db.reject_pages import Reject
 from db.stored_rows import StoredRow
 from processing.errors import BadFile, Gone, NotReady
 from processing.printable import printable
 from service.rejects import rows_of
-from sources.peek import open_unlocked
+from sources.peek import open_for_inspection
 
 
 class Found(Struct, frozen=True):
@@ -42,7 +42,7 @@ def _flaws(settings: Settings, connection: Connection) -> Iterator[str]:
     waiting = _files(settings.folder, settings.max_file_bytes)
     failed = _files(settings.failed, settings.max_file_bytes)
     audit.begin(connection)
-    with translated(), connection.cursor() as cursor:
+    with translate_errors(), connection.cursor() as cursor:
         yield from audit.wrong_rows(cursor)
         yield from audit.wrong_rejects(cursor)
         yield from audit.wrong_latest(cursor)
@@ -57,7 +57,7 @@ def _flaws(settings: Settings, connection: Connection) -> Iterator[str]:
 def resolved_wrongly(connection: Connection) -> Iterator[str]:
     """Rejected records that count as loaded, but have not each of their rows."""
     after = (-1, -1)
-    with translated(), connection.cursor() as cursor:
+    with translate_errors(), connection.cursor() as cursor:
         while found := reject_pages.find(cursor, after, is_open=False):
             for keys in reject_pages.pages(found):
                 for reject, rows in _rows_of(connection, reject_pages.read(cursor, keys)):
@@ -131,10 +131,10 @@ def _files(folder: Path, max_bytes: int) -> list[Found]:
 
 def _look(folder: Path, name: str, max_bytes: int) -> Found | None:
     try:
-        with open_unlocked(str(folder), name) as source:
-            if source.stamp.size <= max_bytes:
+        with open_for_inspection(str(folder), name) as source:
+            if source.identity.size <= max_bytes:
                 source.digest()
-            return Found(name, source.stamp.size, source.sha256 or None)
+            return Found(name, source.identity.size, source.sha256 or None)
     except BadFile:
         return Found(name, 0, None)
     except (NotReady, Gone):

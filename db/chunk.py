@@ -7,7 +7,7 @@ from itertools import groupby
 
 from msgspec import Raw, json
 
-from db.copy_format import Packed, copy_data
+from db.copy_format import CopyRows, copy_data
 from db.ledger import Entry
 from db.tables import TABLE_OF, Row, Table
 from processing.records import Kind, Parsed, Record, Rejected
@@ -28,7 +28,7 @@ class Chunk:
         self.table: Table = TABLE_OF[kind.record]
         self.size = 0
         self.bytes = 0
-        self.packed = Packed()
+        self.packed = CopyRows()
         self.rejected: list[tuple[Entry, Rejected]] = []
         self._elements: list[tuple[Entry, Parsed]] = []
         self._starts: list[int] = []
@@ -97,7 +97,7 @@ class Chunk:
             entry, parsed = self._elements[place]
             rows, offsets = list(indexes), _offsets(parsed)
             mine = [offsets[index - self._starts[place]] for index in rows]
-            for index, offset, origin in zip(rows, mine, self.kind.origins(parsed, mine), strict=True):
+            for index, offset, origin in zip(rows, mine, self.kind.locate(parsed, mine), strict=True):
                 path, original = origin
                 if isinstance(parsed.source, bytes):  # nothing in it needs the care of to_json()
                     original = Raw(json.encode(original))

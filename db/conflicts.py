@@ -14,7 +14,7 @@ from db.connection import RowRefused, savepoint
 from db.copy_format import in_utc, key_start
 from db.days import MOST_SPANS, Span, day_spans, within
 from db.insert import copy_rows
-from db.latest_status import Latest
+from db.latest_status import LatestStatus
 from db.row_by_row import insert_singly
 from db.tables import Table
 
@@ -33,7 +33,7 @@ _PARTS = 8
 _SINGLY = 500
 
 
-class Merge:
+class ConflictResolver:
     """One chunk on its way into its table, by the indexes of its rows.
 
     Of equal keys the first counts. duplicates are there with the same value; rejects have a reason and a
@@ -100,7 +100,7 @@ class Merge:
         if not rows:
             return rows
         with savepoint(self._connection) as cursor:
-            existing = find_existing(cursor, self._chunk, may_exist(cursor, self._chunk, rows))
+            existing = find_existing(cursor, self._chunk, candidate_rows(cursor, self._chunk, rows))
         # Of duplicates there may be as many as rows: no call for each.
         self.duplicates += [index for index, stored in existing.items() if stored is None]
         for index, stored in existing.items():
@@ -128,7 +128,7 @@ class Merge:
         with savepoint(self._connection) as cursor:
             copy_rows(cursor, chunk.table, chunk.data_of(rows), len(rows))
             if self._shows_status:
-                latest = Latest()
+                latest = LatestStatus()
                 for _, record in chunk.of(rows):
                     latest.take([record])
                 latest.flush(cursor)
@@ -150,12 +150,12 @@ def first_of_each_key(chunk: Chunk, rows: Sequence[int]) -> tuple[list[int], lis
     return [index for index in rows if index in chosen], [index for index in rows if index not in chosen]
 
 
-def may_exist(cursor: Cursor, chunk: Chunk, rows: Sequence[int]) -> Sequence[int]:
+def candidate_rows(cursor: Cursor, chunk: Chunk, rows: Sequence[int]) -> Sequence[int]:
     """Those of the rows, which are in the order of their bytes, whose vehicle and time are there: or all, if
     to look at each is cheaper than to find out."""
     if len(rows) < _MANY_ROWS:
         return rows
-    stored = _stored_about(cursor, chunk, int(len(rows) * _SPARSE))
+    stored = _existing_keys(cursor, chunk, int(len(rows) * _SPARSE))
     if stored is None:
         return rows
     packed, found = chunk.packed.rows, []
@@ -168,7 +168,7 @@ def may_exist(cursor: Cursor, chunk: Chunk, rows: Sequence[int]) -> Sequence[int
     return found
 
 
-def _stored_about(cursor: Cursor, chunk: Chunk, limit: int) -> set[tuple[str, bytes]] | None:
+def _existing_keys(cursor: Cursor, chunk: Chunk, limit: int) -> set[tuple[str, bytes]] | None:
     """Vehicle and time of each row that the table has of the chunk's vehicles, on its days and from the first
     to the last of their times in it; None if there are more than the limit."""
     table, time = chunk.table, chunk.table.key[1]

@@ -108,7 +108,7 @@ class Database:
             connection: Connection = psycopg2.connect(**{**_DEFAULTS, **_parameters(self.url)})
         except psycopg2.Error as error:
             raise _refused(error) from None
-        with translated():
+        with translate_errors():
             connection.autocommit = True
             with connection.cursor() as cursor:
                 cursor.execute("; ".join(f"SET {name} = {value}" for name, value in _SESSION.items()))
@@ -128,7 +128,7 @@ def _parameters(url: str) -> dict[str, Any]:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """psycopg2's errors become ours; the SQLSTATE decides, or its absence."""
     try:
         yield
@@ -139,10 +139,10 @@ def translated() -> Iterator[None]:
 @contextmanager
 def savepoint(connection: Connection) -> Iterator[Cursor]:
     """What is refused within is undone, and the transaction goes on."""
-    with translated(), connection.cursor() as cursor:
+    with translate_errors(), connection.cursor() as cursor:
         cursor.execute("SAVEPOINT rows")
         try:
-            with translated():
+            with translate_errors():
                 yield cursor
         except RowRefused:
             cursor.execute("ROLLBACK TO SAVEPOINT rows")

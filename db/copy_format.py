@@ -27,7 +27,7 @@ def in_utc(instant: datetime) -> datetime:
     return instant if instant.tzinfo is UTC else instant.astimezone(UTC)
 
 
-class Packed:
+class CopyRows:
     """Rows, and the UTC days of their times since 2000."""
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ def copy_data(rows: Iterable[bytes]) -> bytes:
     return b"".join([START, *rows, END])
 
 
-def pack_detections(packed: Packed, records: Sequence[Detection], file_id: int) -> None:
+def pack_detections(packed: CopyRows, records: Sequence[Detection], file_id: int) -> None:
     head, vehicle, time = b"", None, None
     heads, tails = _HEADS[6], _Tails(file_id)
     append = packed.rows.append
@@ -61,7 +61,7 @@ def pack_detections(packed: Packed, records: Sequence[Detection], file_id: int) 
         append(head + tails[record.object_type, record.object_value, record.extra])
 
 
-def pack_reports(packed: Packed, records: Sequence[StatusReport], file_id: int) -> None:
+def pack_reports(packed: CopyRows, records: Sequence[StatusReport], file_id: int) -> None:
     heads, tails = _HEADS[5], _Tails(file_id)
     append = packed.rows.append
     for record in records:

@@ -13,7 +13,7 @@ from processing.sink import Counts, Delivery
 MOST_REJECTS = 100
 
 
-class RehearsedTransaction(PostgresTransaction):
+class DryRunTransaction(PostgresTransaction):
     """All but the COMMIT."""
 
     rejects: Sequence[Stored] = ()
@@ -30,11 +30,11 @@ class RehearsedTransaction(PostgresTransaction):
         return []
 
 
-class Rehearsal(PostgresSink):
+class DryRunSink(PostgresSink):
     """A sink that keeps nothing."""
 
     gives_up_locks = False
-    _last: RehearsedTransaction | None = None
+    _last: DryRunTransaction | None = None
 
     @property
     def rejects(self) -> Sequence[Stored]:
@@ -44,6 +44,6 @@ class Rehearsal(PostgresSink):
     def record_failure(self, delivery: Delivery, kind: str | None, reason: str) -> None:
         """Noted nowhere."""
 
-    def _begin(self, connection: Connection, writer: Writer) -> RehearsedTransaction:
-        self._last = RehearsedTransaction(connection, writer, self._waiting)
+    def _begin(self, connection: Connection, writer: Writer) -> DryRunTransaction:
+        self._last = DryRunTransaction(connection, writer, self._waiting)
         return self._last

@@ -15,7 +15,7 @@ _MOST = 50_000
 _MOST_CHARACTERS = 4_000_000
 
 
-class Latest:
+class LatestStatus:
     """The time of the latest report of each vehicle in one transaction.
 
     Their values, which may be large, stay where they are: in the history, whose rows are there by then.

@@ -7,7 +7,7 @@ from datetime import date
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
-from db.connection import Database, translated
+from db.connection import Database, translate_errors
 from db.tables import Table
 
 #: How long days of a table go to the "other" partition without another try, once a lock was not to be had: a
@@ -49,7 +49,7 @@ class Partitions:
             return
         if self._connection is None:
             self._connection = self._database.connect(autocommit=True)
-        with translated(), self._connection.cursor() as cursor:
+        with translate_errors(), self._connection.cursor() as cursor:
             there = _find(cursor, table, missing)
             self._known.update((table.name, day) for day in there)
             if self._locked.get(table.name, now) <= now:
@@ -92,7 +92,7 @@ def bring_home(cursor: Cursor, table: Table, most_rows: int) -> date | None:
 
     Gives back the day; None if there is no such day, or somebody is at work on the table just now.
     """
-    with translated():
+    with translate_errors():
         cursor.execute("SELECT mobileye_data.bring_home(%s, %s)", (table.name, most_rows))
         ((day,),) = cursor.fetchall()
     return day if isinstance(day, date) else None

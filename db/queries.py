@@ -7,7 +7,7 @@ from msgspec import Struct
 from psycopg2.extensions import connection as Connection
 from psycopg2.extras import RealDictCursor
 
-from db.connection import translated
+from db.connection import translate_errors
 
 
 class Totals(Struct, frozen=True):
@@ -106,6 +106,6 @@ def locks(connection: Connection) -> Locks:
 
 
 def _rows(connection: Connection, statement: str, *values: object) -> list[dict[str, Any]]:
-    with translated(), connection.cursor(cursor_factory=RealDictCursor) as cursor:
+    with translate_errors(), connection.cursor(cursor_factory=RealDictCursor) as cursor:
         cursor.execute(statement, values)
         return [dict(row) for row in cursor.fetchall()]

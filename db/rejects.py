@@ -6,7 +6,7 @@ from itertools import chain
 from msgspec import Struct
 from psycopg2.extensions import cursor as Cursor
 
-from db.connection import RowRefused, translated
+from db.connection import RowRefused, translate_errors
 from db.copy_format import pack_texts
 from db.insert import stream_into
 from db.ledger import Entry
@@ -38,7 +38,7 @@ def add(cursor: Cursor, rejected: Iterable[tuple[Entry, Rejected]]) -> None:
         return
     rows = (_row(entry, record) for entry, record in chain([first], waiting))
     try:
-        with translated():
+        with translate_errors():
             stream_into(cursor, "mobileye_data.rejected_records", _COLUMNS, rows)
     except RowRefused as refusal:
         raise Refused(f"the table of rejected records refuses one: {refusal}") from None

@@ -8,7 +8,7 @@ from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import execute_values
 
 from db import ledger
-from db.connection import Database, translated
+from db.connection import Database, translate_errors
 from db.ledger import Entry
 from db.reject_pages import PAGE, Key, Reject, Sized
 from db.rejects import Stored
@@ -94,7 +94,7 @@ class ReplayTransaction(PostgresTransaction):
 
     def loaded(self, digests: Sequence[bytes]) -> set[bytes]:
         """None: that a record is loaded already is for resolve() to say."""
-        with self._waiting(), translated():
+        with self._waiting(), translate_errors():
             self._file_ids, self._writer.ruled = ledger.draw_file_ids(self._cursor, len(digests))
         return set()
 
@@ -104,7 +104,7 @@ class ReplayTransaction(PostgresTransaction):
     def fail(self, delivery: Delivery, kind: str | None, reason: str) -> None:
         """The record stays open, with the reason for which it was rejected now."""
         why = self._found.setdefault(delivery.name, Stored(0, "$", "invalid", reason))
-        with translated():
+        with translate_errors():
             keep_open(self._cursor, self._records[delivery.name].key, why)
 
     def finish(self) -> list[Counts]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from psycopg2.extensions import connection as Connection
 
-from db.connection import translated
+from db.connection import translate_errors
 from processing.errors import Misconfigured
 
 _SCHEMA_SQL = Path(__file__).parent.parent / "schema.sql"
@@ -32,7 +32,7 @@ def apply(connection: Connection) -> bool:
     """
     sql = _SCHEMA_SQL.read_text(encoding="utf-8")
     version = f"Mobileye Data Processing System, schema {hashlib.sha256(sql.encode()).hexdigest()[:16]}"
-    with translated(), connection, connection.cursor() as cursor:
+    with translate_errors(), connection, connection.cursor() as cursor:
         cursor.execute(_DATABASE)
         name, encoding = cursor.fetchone()  # type: ignore[misc]  # one row
         if encoding != "UTF8":

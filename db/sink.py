@@ -10,7 +10,7 @@ from psycopg2.extensions import TRANSACTION_STATUS_INTRANS
 from psycopg2.extensions import connection as Connection
 
 from db import ledger, rejects
-from db.connection import Database, RowRefused, translated
+from db.connection import Database, RowRefused, translate_errors
 from db.ledger import Entry
 from db.partitions import Partitions
 from db.rejects import Stored
@@ -133,7 +133,7 @@ class PostgresTransaction:
 
     def loaded(self, digests: Sequence[bytes]) -> set[bytes]:
         """Those of the digests that the ledger has as loaded; draws ids for the other files."""
-        with self._waiting(), translated():
+        with self._waiting(), translate_errors():
             loaded = ledger.loaded(self._cursor, digests, HASTY if self.is_hasty else "")
             new = len(set(digests) - loaded)
             if new:
@@ -168,7 +168,7 @@ class PostgresTransaction:
 
     def find_rejects(self, most: int) -> list[Stored]:
         """The first rejects of its files, once it is finished."""
-        with translated():
+        with translate_errors():
             return rejects.of_files(self._cursor, [entry.file_id for entry in self._entries], most)
 
     def commit(self) -> list[Counts]:
@@ -180,7 +180,7 @@ class PostgresTransaction:
         return counts
 
     def _commit(self) -> None:
-        with translated():
+        with translate_errors():
             self._enter()
             # COMMIT of a transaction that has failed "succeeds", as a rollback.
             if self._connection.info.transaction_status != TRANSACTION_STATUS_INTRANS:
@@ -204,7 +204,7 @@ class PostgresTransaction:
 def _written() -> Iterator[None]:
     """What the ledger refuses is no row."""
     try:
-        with translated():
+        with translate_errors():
             yield
     except RowRefused as refusal:
         raise Refused(f"the ledger refuses the file: {refusal}") from None

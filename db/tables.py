@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from db.copy_format import Packed, in_utc, pack_detections, pack_reports
+from db.copy_format import CopyRows, in_utc, pack_detections, pack_reports
 from processing.records import Detection, Record, StatusReport
 
 Row = tuple[Any, ...]
@@ -26,7 +26,7 @@ class Table:
     key: tuple[str, ...]
     value: tuple[str, ...]
     row: Callable[[Any, int], Row]
-    pack: Callable[[Packed, Sequence[Any], int], None]
+    pack: Callable[[CopyRows, Sequence[Any], int], None]
     time: Callable[[Any], Any]
 
     @property

@@ -11,10 +11,10 @@ from psycopg2.extensions import connection as Connection
 
 from db import rejects
 from db.chunk import Chunk
-from db.conflicts import Merge
-from db.connection import RowRefused, savepoint, translated
+from db.conflicts import ConflictResolver
+from db.connection import RowRefused, savepoint, translate_errors
 from db.insert import COPY_ROWS, copy_rows, insert_rows
-from db.latest_status import Latest
+from db.latest_status import LatestStatus
 from db.ledger import Entry
 from db.partitions import Partitions
 from db.tables import STATUS_HISTORY, Table
@@ -55,7 +55,7 @@ class Writer:
         self._sender = sender
         self._sending: Future[None] | None = None
         self._chunks: dict[str, Chunk] = {}
-        self._latest = Latest()
+        self._latest_status = LatestStatus()
         self.ruled: set[str] = set()
         self._met = met
         self._shows_status = met.status_refuses
@@ -96,7 +96,7 @@ class Writer:
     def _touch(self, before: Future[None] | None) -> None:
         if before is not None:
             before.result()  # what it raised is not lost
-        with translated(), self._connection.cursor() as cursor:
+        with translate_errors(), self._connection.cursor() as cursor:
             cursor.execute("SELECT 1")
 
     def abandon(self) -> None:
@@ -121,7 +121,7 @@ class Writer:
             if self._is_intricate(chunk.table) or not self._insert(chunk):
                 self._merge(chunk)
         self._reject(chunk.rejected)
-        if self._latest.is_full():
+        if self._latest_status.is_full():
             self._flush_latest()
 
     def _is_intricate(self, table: Table) -> bool:
@@ -146,7 +146,7 @@ class Writer:
     def _merge(self, chunk: Chunk) -> None:
         shows_status = self._shows_status_of(chunk.table)
         is_ruled = chunk.table.name in self.ruled
-        merge = Merge(self._connection, chunk, shows_status=shows_status, is_ruled=is_ruled)
+        merge = ConflictResolver(self._connection, chunk, shows_status=shows_status, is_ruled=is_ruled)
         merge.run()
         # Where one chunk met rows that exist, the next one will too: the fast way would fail half-way.
         reasons = {reason for reason, _ in merge.rejects.values()}
@@ -161,12 +161,12 @@ class Writer:
 
     def _accept(self, chunk: Chunk, rejected: Container[int] = ()) -> None:
         for _, records in chunk.records(rejected):
-            self._latest.take(records)
+            self._latest_status.take(records)
 
     def _flush_latest(self) -> None:
         try:
-            with translated(), self._connection.cursor() as cursor:
-                self._latest.flush(cursor)
+            with translate_errors(), self._connection.cursor() as cursor:
+                self._latest_status.flush(cursor)
         except RowRefused as refusal:
             # The history has the report already: the transaction is repeated, and inserts both or none.
             self._met.status_refuses = True

@@ -5,20 +5,20 @@ from typing import Literal
 from msgspec import Struct
 
 from processing.sink import Counts
-from sources.local_file import Stamp
+from sources.local_file import FileIdentity
 
-State = Literal["loaded", "duplicate", "failed", "waiting", "contended", "alone", "gone"]
+State = Literal["loaded", "duplicate", "failed", "waiting", "contended", "retry_alone", "gone"]
 
 
-class Ended(Struct, frozen=True):
+class Undisposed(Struct, frozen=True):
     """A file that could not be removed or moved, with this stamp, though the ledger has it: as loaded, or
     as failed for that reason."""
 
-    stamp: Stamp
+    identity: FileIdentity
     failure: str = ""
 
 
-class Work(Struct, frozen=True):
+class FileTask(Struct, frozen=True):
     """A file to load.
 
     quiet is the stamp with which it has waited for long enough to be read though nobody can tell whether it
@@ -27,10 +27,10 @@ class Work(Struct, frozen=True):
     """
 
     name: str
-    settled: Stamp | None = None
-    condemned: str | None = None
-    ended: Ended | None = None
-    quiet: Stamp | None = None
+    stable: FileIdentity | None = None
+    poison_reason: str | None = None
+    undisposed: Undisposed | None = None
+    quiet: FileIdentity | None = None
 
 
 class Outcome(Struct, frozen=True):
@@ -49,7 +49,7 @@ class Outcome(Struct, frozen=True):
     size: int = 0
     counts: Counts = Counts()
     seconds: float = 0.0
-    stamp: Stamp | None = None
-    ended: Ended | None = None
+    identity: FileIdentity | None = None
+    undisposed: Undisposed | None = None
     target: str = ""
     hides_writers: bool = False

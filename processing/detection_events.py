@@ -48,14 +48,14 @@ class Event(Struct):
     detections: list[Counted]
 
 
-class UsualCounted(Counted, gc=False, forbid_unknown_fields=True):
+class FastCounted(Counted, gc=False, forbid_unknown_fields=True):
     """A detection with no other fields."""
 
 
-class UsualEvent(Event, forbid_unknown_fields=True):
+class FastEvent(Event, forbid_unknown_fields=True):
     """An event with no other fields."""
 
-    detections: list[UsualCounted]  # type: ignore[assignment]
+    detections: list[FastCounted]  # type: ignore[assignment]
 
 
 class Header(Struct):
@@ -66,10 +66,10 @@ class Header(Struct):
     detections: list[Any]
 
 
-def read_usual(array: bytes) -> tuple[int, list[Record]] | None:
+def decode_fast(array: bytes) -> tuple[int, list[Record]] | None:
     """The number and records of events, from their text; None unless each is as documented."""
     try:
-        events = _USUAL.decode(array)
+        events = _FAST.decode(array)
     except (DecodeError, UnicodeDecodeError):
         return None
     records: list[Record] = [
@@ -81,12 +81,12 @@ def read_usual(array: bytes) -> tuple[int, list[Record]] | None:
     return (len(events), records) if is_plain(array) and common else None
 
 
-def usual_strings(events: int, detections: int) -> int:
+def fast_strings(events: int, detections: int) -> int:
     """An event has 3 keys and 2 texts, a detection 2 keys and a text."""
     return 5 * events + 3 * detections
 
 
-_USUAL = Decoder(list[UsualEvent])
+_FAST = Decoder(list[FastEvent])
 
 
 def parse(items: Iterable[Any]) -> Iterator[Parsed]:
@@ -229,7 +229,7 @@ def alone(item: dict[str, Any], source: Any) -> dict[str, Any]:
     return event
 
 
-def origins(parsed: Parsed, offsets: Iterable[int]) -> Iterator[tuple[str, Any]]:
+def locate(parsed: Parsed, offsets: Iterable[int]) -> Iterator[tuple[str, Any]]:
     """JSON path and original of the detections that stand so many places into their events, in order."""
     elements = enumerate(parsed.elements(), parsed.index)
     first = end = 0
@@ -249,7 +249,7 @@ KIND = Kind(
     Event,
     Detection,
     parse,
-    read_usual,
-    usual_strings,
-    origins,
+    decode_fast,
+    fast_strings,
+    locate,
 )

@@ -3,7 +3,7 @@
 import re
 from decimal import Decimal
 
-from processing.json_limits import Structure
+from processing.json_limits import JsonLimits
 
 #: What PostgreSQL's numeric, and so jsonb, takes before and behind the decimal point.
 MAX_WHOLE_DIGITS, MAX_DECIMALS = 131_072, 16_383
@@ -37,7 +37,7 @@ class LongIntegers:
     def __init__(self) -> None:
         self._number = b""
 
-    def feed(self, chunk: bytes, opening: bytes, structure: Structure) -> bytes:
+    def feed(self, chunk: bytes, opening: bytes, structure: JsonLimits) -> bytes:
         """What the parser gets for a chunk, before which and behind which the structure stood so."""
         text = opening + self._number + chunk
         start = len(text) - len(chunk)

@@ -14,9 +14,9 @@ from msgspec.structs import replace
 
 from processing.digits import LongIntegers
 from processing.errors import BadFile, Incomplete
-from processing.fast_path import HEAD, UNFINISHED_HEAD, Windows
+from processing.fast_path import HEAD, UNFINISHED_HEAD, FastPath
 from processing.file_types import KINDS, kind_of_key, kind_of_name
-from processing.json_limits import MAX_ELEMENT_BYTES, Structure
+from processing.json_limits import MAX_ELEMENT_BYTES, JsonLimits
 from processing.long_keys import LongKeys, built_carefully
 from processing.records import Kind, Parsed
 from processing.tally import Tally
@@ -75,7 +75,7 @@ class Document:
         self._head = self._read_head()
         self._key = self._read_key()
         self.kind = _kind(name, self._key)
-        self._windows = Windows(self._head, self._text, self.kind)
+        self._windows = FastPath(self._head, self._text, self.kind)
 
     def parsed(self) -> Iterator[Parsed]:
         """The elements of the array, in order.
@@ -97,7 +97,7 @@ class Document:
         Raises Miscounted: no fault of ours may lose a row unseen.
         """
         if self._windows.is_whole:
-            quotes = 2 * (1 + self.kind.usual_strings(elements, records))
+            quotes = 2 * (1 + self.kind.fast_strings(elements, records))
             agrees = self._text.is_closed and self._text.quotes == quotes
         else:
             agrees = self._checked.structure.elements == elements
@@ -112,7 +112,7 @@ class Document:
             if read < self._checked.chunk_end:  # the first of some from a chunk stands for its text
                 text = _WEIGHT * (self._checked.chunk_end - read)
                 read = self._checked.chunk_end
-                yield replace(parsed, loose_bytes=parsed.loose_bytes + text)
+                yield replace(parsed, extra_bytes=parsed.extra_bytes + text)
             else:
                 yield parsed
         self._checked.structure.finish()
@@ -191,7 +191,7 @@ class _Checked:
     """
 
     def __init__(self, text: Readable, *, is_wary: bool = False) -> None:
-        self.structure = Structure()
+        self.structure = JsonLimits()
         self.chunk_start = self.chunk_end = 0
         self.has_ended = False
         self._text = text

@@ -21,7 +21,7 @@ class TooLarge(Exception):
     """The file is too large to share a transaction: it is loaded alone."""
 
 
-class Spoils(Exception):
+class RetryAlone(Exception):
     """The file would roll back the transaction that it shares: it is loaded alone."""
 
 

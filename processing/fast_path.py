@@ -37,7 +37,7 @@ UNFINISHED_HEAD = re.compile(
 )
 
 
-class Windows:
+class FastPath:
     """One pass over a document, the first bytes of which have been read already.
 
     It ends at the first thing that is not as documented. elements and records count what was handed on;
@@ -70,7 +70,7 @@ class Windows:
         while text := self._text.read(WINDOW_BYTES):
             window, rest = self._cut(rest + text)
             array = b"[%b]" % window
-            usual = self._kind.read_usual(array)
+            usual = self._kind.decode_fast(array)
             if usual is None:
                 return
             yield array, *usual
@@ -78,7 +78,7 @@ class Windows:
                 return
         tail = _TAIL.fullmatch(rest, max(0, rest.rfind(b"]")))
         array = b"[%b]" % rest[: tail.start()] if tail else b""
-        usual = self._kind.read_usual(array) if tail else None
+        usual = self._kind.decode_fast(array) if tail else None
         if usual is not None:
             self.is_whole = True
             yield array, *usual

@@ -35,7 +35,7 @@ _OPENING = re.compile(
 )
 
 
-class Structure:
+class JsonLimits:
     """Fed with the chunks of one document, in order.
 
     keys counts the keys of all objects, so that a parser which made fewer knows that one was repeated;

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from processing.batch import Ended, Outcome, State, Work
+from processing.batch import FileTask, Outcome, State, Undisposed
 from processing.document import Document, LongKey, Miscounted, RepeatedKey
 from processing.errors import (
     BadFile,
@@ -18,7 +18,7 @@ from processing.errors import (
     LockTimeout,
     NotReady,
     Refused,
-    Spoils,
+    RetryAlone,
     TooLarge,
     TryAgain,
 )
@@ -26,7 +26,7 @@ from processing.printable import printable
 from processing.records import Kind, Parsed
 from processing.sink import Counts, Delivery, Sink, Transaction
 from processing.text import filled, open_text
-from sources.disposal import LeaveAlone, Settler
+from sources.disposal import FileDisposer, NoDisposal
 from sources.local_file import MAX_SHARED_BYTES, Source, open_source
 
 #: How often a transaction is repeated that lost a race, before its files go back to wait.
@@ -38,7 +38,7 @@ _MUST_BE_CAREFUL = (RepeatedKey, LongKey, Miscounted)
 #: Rejects of a small file that are held together: each takes hundreds of bytes, however short its text is.
 _MAX_REJECTS = 10_000
 
-FileError = BadFile | NotReady | Gone | TooLarge | Spoils | Contended
+FileError = BadFile | NotReady | Gone | TooLarge | RetryAlone | Contended
 
 #: Opens the file of a folder that has a name, as open_source() does, and with the same errors.
 OpenFile = Callable[[str, str], AbstractContextManager[Source]]
@@ -46,26 +46,26 @@ OpenFile = Callable[[str, str], AbstractContextManager[Source]]
 T = TypeVar("T")
 
 
-class Processor:
+class Loader:
     """Loads batches of files of one folder into one sink."""
 
     def __init__(
         self,
         folder: str,
         sink: Sink,
-        settler: Settler | LeaveAlone,
+        disposer: FileDisposer | NoDisposal,
         max_bytes: int,
         max_reject_ratio: float = 1.0,
         open_file: OpenFile = open_source,
     ) -> None:
         self._folder = folder
         self._sink = sink
-        self._settler = settler
+        self._disposer = disposer
         self._max_bytes = max_bytes
         self._max_reject_ratio = max_reject_ratio
         self._open_file = open_file
 
-    def load(self, batch: Sequence[Work]) -> list[Outcome]:
+    def load(self, batch: Sequence[FileTask]) -> list[Outcome]:
         """Loads the files in one transaction; a bad one among them does not touch the others.
 
         Raises DatabaseUnavailable or Misconfigured: then all files are as they were.
@@ -74,7 +74,7 @@ class Processor:
         with ExitStack() as stack:
             files = [_File(work) for work in batch]
             for file in files:
-                with file.judged():
+                with file.record_errors():
                     self._open(file, stack)
             self._write([file for file in files if file.error is None and not file.is_duplicate])
             self._record_failures(files)
@@ -84,26 +84,26 @@ class Processor:
 
     def rest(self) -> float | None:
         """Between batches: removes what is loaded and has been quiet; seconds until there is more of that."""
-        return self._settler.sweep()
+        return self._disposer.sweep()
 
     def close(self) -> None:
         """Waits, once, until that is done."""
-        self._settler.close()
+        self._disposer.close()
 
     def _open(self, file: "_File", stack: ExitStack) -> None:
         source = file.source = stack.enter_context(self._open_file(self._folder, file.work.name))
-        if file.ended is not None:
-            if file.ended.failure:
-                raise BadFile(file.ended.failure)
+        if file.undisposed is not None:
+            if file.undisposed.failure:
+                raise BadFile(file.undisposed.failure)
             file.is_duplicate = True
             return
-        if source.hides_writers and file.work.quiet != source.stamp:
+        if source.hides_writers and file.work.quiet != source.identity:
             raise NotReady("it has not been unchanged for long enough (QUIET_SECONDS)")
-        if source.stamp.size > self._max_bytes:
-            size = source.stamp.size
+        if source.identity.size > self._max_bytes:
+            size = source.identity.size
             raise BadFile(f"expected at most {self._max_bytes} bytes (MAX_FILE_BYTES), got {size}")
-        if file.work.condemned is not None:
-            raise BadFile(file.work.condemned)  # unread: reading it may be what killed the workers
+        if file.work.poison_reason is not None:
+            raise BadFile(file.work.poison_reason)  # unread: reading it may be what killed the workers
         source.digest()
 
     def _write(self, files: Sequence["_File"]) -> None:
@@ -128,7 +128,7 @@ class Processor:
             alone = BadFile(str(error)) if isinstance(error, Refused) else Contended(str(error))
             for file in files:
                 file.counts = Counts()
-                file.error = file.error or (Spoils() if len(files) > 1 else alone)
+                file.error = file.error or (RetryAlone() if len(files) > 1 else alone)
 
     def _write_together(self, files: Sequence["_File"]) -> bool:
         """Each file is read whole before its rows join the transaction: a bad one leaves no trace in it.
@@ -143,13 +143,13 @@ class Processor:
                 if file.is_duplicate:
                     transaction.redelivered(file.delivery)
                     continue
-                with file.judged():
+                with file.record_errors():
                     elements = _read_whole(file)
                     _write_elements(transaction, file, elements)
                     loaded.add(file.sha256)
                     written.append(file)
             for file, counts in zip(written, transaction.finish(), strict=True):
-                with file.judged():
+                with file.record_errors():
                     file.check_count(counts)
                     self._check_rejects(counts, is_shared=len(files) > 1)
                     file.counts = counts
@@ -165,7 +165,7 @@ class Processor:
         """
         if counts.read and counts.rejected / counts.read > self._max_reject_ratio:
             if is_shared:
-                raise Spoils
+                raise RetryAlone
             raise BadFile(
                 f"expected a share of at most {self._max_reject_ratio:g} of rejected records "
                 f"(MAX_REJECT_RATIO), got {counts.rejected} of {counts.read}"
@@ -174,7 +174,7 @@ class Processor:
     def _write_alone(self, file: "_File") -> None:
         """Rows flow while the file is read: whatever is wrong with it rolls all of them back."""
         file.error = None
-        with file.judged():
+        with file.record_errors():
             try:
                 _repeated(lambda: self._stream(file, careful=False))
             except _MUST_BE_CAREFUL as why:
@@ -211,7 +211,7 @@ class Processor:
     def _record_failures(self, files: Sequence["_File"]) -> None:
         """Before any file is touched: from here on the database is not asked any more."""
         for file in files:
-            if isinstance(file.error, BadFile) and file.ended is None:
+            if isinstance(file.error, BadFile) and file.undisposed is None:
                 kind = file.kind.name if file.kind else None
                 try:
                     self._sink.record_failure(file.delivery, kind, str(file.error))
@@ -228,8 +228,8 @@ class Processor:
                 return self._settle_failed(file, str(file.error))
             case NotReady():
                 return file.outcome("waiting", str(file.error))
-            case TooLarge() | Spoils():
-                return file.outcome("alone")
+            case TooLarge() | RetryAlone():
+                return file.outcome("retry_alone")
             case Contended():
                 return file.outcome("contended", str(file.error))
             case Gone():
@@ -239,7 +239,7 @@ class Processor:
         """Only here, after COMMIT has returned, may the file go."""
         state: State = "duplicate" if file.is_duplicate else "loaded"
         try:
-            self._settler.loaded(file.opened)
+            self._disposer.loaded(file.opened)
         except NotReady as error:
             return file.still_there(state, str(error))
         return file.outcome(state, file.fault)
@@ -247,9 +247,9 @@ class Processor:
     def _settle_failed(self, file: "_File", reason: str) -> Outcome:
         try:
             if file.source is None:
-                target = self._settler.failed_unread(file.work.name, reason)
+                target = self._disposer.failed_unread(file.work.name, reason)
             else:
-                target = self._settler.failed(file.source, reason)
+                target = self._disposer.failed(file.source, reason)
         except NotReady as error:
             return file.still_there("waiting", f"{reason}; {error}", failure=reason)
         return replace(file.outcome("failed", reason), target=target)
@@ -258,7 +258,7 @@ class Processor:
 class _File:
     """One file of a batch on its way."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: FileTask) -> None:
         self.work = work
         self.source: Source | None = None
         self.error: FileError | None = None
@@ -281,18 +281,20 @@ class _File:
 
     @property
     def is_large(self) -> bool:
-        return self.opened.stamp.size > MAX_SHARED_BYTES
+        return self.opened.identity.size > MAX_SHARED_BYTES
 
     @property
-    def ended(self) -> Ended | None:
+    def undisposed(self) -> Undisposed | None:
         """How this very file ended when it was tried before: it is neither read nor entered again."""
-        ended = self.work.ended
-        return ended if ended and self.source and self.source.stamp == ended.stamp else None
+        undisposed = self.work.undisposed
+        return (
+            undisposed if undisposed and self.source and self.source.identity == undisposed.identity else None
+        )
 
     @property
     def delivery(self) -> Delivery:
         source = self.source
-        digest, size = (source.sha256 or None, source.stamp.size) if source else (None, 0)
+        digest, size = (source.sha256 or None, source.identity.size) if source else (None, 0)
         return Delivery(digest, printable(self.work.name), size, self._started_at)
 
     def check_count(self, counts: Counts) -> None:
@@ -306,7 +308,7 @@ class _File:
         self.fault = f"read twice: {self.why_careful}" if is_ours else ""
 
     @contextmanager
-    def judged(self) -> Iterator[None]:
+    def record_errors(self) -> Iterator[None]:
         """What goes wrong with this file alone ends its way, not that of the batch."""
         try:
             yield
@@ -314,20 +316,20 @@ class _File:
             self.error = self._unless_changed(BadFile(str(error))) if self._has_settled else error
         except BadFile as error:
             self.error = self._unless_changed(error)
-        except (NotReady, Gone, TooLarge, Spoils, Contended) as error:
+        except (NotReady, Gone, TooLarge, RetryAlone, Contended) as error:
             self.error = error
 
     @property
     def _has_settled(self) -> bool:
-        return self.source is not None and self.work.settled == self.source.stamp
+        return self.source is not None and self.work.stable == self.source.identity
 
     def outcome(self, state: State, reason: str = "") -> Outcome:
         kind = self.kind.name if self.kind else None
-        stamp = self.source.stamp if self.source else None
-        size = stamp.size if stamp else 0
+        identity = self.source.identity if self.source else None
+        size = identity.size if identity else 0
         hidden = self.source is not None and self.source.hides_writers
         return Outcome(
-            self.work.name, state, reason, kind, size, self.counts, stamp=stamp, hides_writers=hidden
+            self.work.name, state, reason, kind, size, self.counts, identity=identity, hides_writers=hidden
         )
 
     def still_there(self, state: State, reason: str, failure: str = "") -> Outcome:
@@ -335,8 +337,8 @@ class _File:
         outcome = self.outcome(state, reason)
         if self.source is None:
             return outcome
-        stamp = self.source.stamp_if_moved()
-        return replace(outcome, stamp=stamp, ended=Ended(stamp, failure))
+        identity = self.source.identity_if_moved()
+        return replace(outcome, identity=identity, undisposed=Undisposed(identity, failure))
 
     def _unless_changed(self, error: BadFile) -> BadFile | NotReady:
         """A file that somebody is writing is not bad yet."""
@@ -345,7 +347,7 @@ class _File:
                 self.source.check_unchanged()
         except NotReady as not_ready:
             return not_ready
-        is_hidden = self.source is not None and self.source.hides_writers and self.ended is None
+        is_hidden = self.source is not None and self.source.hides_writers and self.undisposed is None
         return NotReady(str(error)) if is_hidden and not self._has_settled else error
 
 

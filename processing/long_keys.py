@@ -9,7 +9,7 @@ from ijson.backends import yajl2_c
 from ijson.common import JSONError
 from ijson.utils import sendable_list
 
-from processing.json_limits import Structure
+from processing.json_limits import JsonLimits
 from processing.text import Readable
 from processing.validation import UniqueKeys
 from sources.local_file import CHUNK_BYTES
@@ -30,7 +30,7 @@ class LongKeys:
     def __init__(self) -> None:
         self._tail = b""
 
-    def found_in(self, chunk: bytes, opening: bytes, structure: Structure) -> bool:
+    def found_in(self, chunk: bytes, opening: bytes, structure: JsonLimits) -> bool:
         """Whether one ends in a chunk, before which and behind which the structure stood so."""
         if opening.endswith(b"\\"):
             chunk = chunk[1:]

@@ -69,13 +69,13 @@ class Parsed(Struct, frozen=True, gc=False):
     records: list[Record]
     rejected: list[Rejected]
     keys: int = 0
-    loose_bytes: int = 0
+    extra_bytes: int = 0
     count: int = 1
 
     @property
     def bytes(self) -> int:
         """About what it takes to hold it."""
-        return self.loose_bytes + (len(self.source) if isinstance(self.source, bytes) else 0)
+        return self.extra_bytes + (len(self.source) if isinstance(self.source, bytes) else 0)
 
     def elements(self) -> list[Any]:
         """The elements as they stand in the file."""
@@ -101,6 +101,6 @@ class Kind:
     element: type[Struct]
     record: type[Record]
     parse: Callable[[Iterable[Any]], Iterator[Parsed]]
-    read_usual: Callable[[bytes], tuple[int, list[Record]] | None]
-    usual_strings: Callable[[int, int], int]
-    origins: Callable[[Parsed, Iterable[int]], Iterator[tuple[str, Any]]]
+    decode_fast: Callable[[bytes], tuple[int, list[Record]] | None]
+    fast_strings: Callable[[int, int], int]
+    locate: Callable[[Parsed, Iterable[int]], Iterator[tuple[str, Any]]]

@@ -104,7 +104,7 @@ class _Zstd:
             for words, reason in _UNREADABLE.items():
                 if words in str(error):
                     raise BadFile(reason) from None
-            if self._frames.ended:
+            if self._frames.undisposed:
                 raise EOFError from None
             raise
 
@@ -113,14 +113,14 @@ class _Frames:
     """zstd data and an empty frame behind it, over which one that still lacks something stumbles."""
 
     def __init__(self, raw: Readable) -> None:
-        self.ended = False
+        self.undisposed = False
         self._raw = raw
 
     def read(self, size: int = -1, /) -> bytes:
         chunk = self._raw.read(size)
-        if chunk or self.ended:
+        if chunk or self.undisposed:
             return chunk
-        self.ended = True
+        self.undisposed = True
         return _EMPTY_FRAME
 
 

@@ -33,14 +33,14 @@ class Report(Struct):
     status: Text
 
 
-class UsualReport(Report, forbid_unknown_fields=True):
+class FastReport(Report, forbid_unknown_fields=True):
     """A report with no other fields."""
 
 
-def read_usual(array: bytes) -> tuple[int, list[Record]] | None:
+def decode_fast(array: bytes) -> tuple[int, list[Record]] | None:
     """The number and records of reports, from their text; None unless each is as documented."""
     try:
-        reports = _USUAL.decode(array)
+        reports = _FAST.decode(array)
     except (DecodeError, UnicodeDecodeError):
         return None
     records: list[Record] = [
@@ -50,12 +50,12 @@ def read_usual(array: bytes) -> tuple[int, list[Record]] | None:
     return (len(reports), records) if is_plain(array) and common else None
 
 
-def usual_strings(reports: int, _: int) -> int:
+def fast_strings(reports: int, _: int) -> int:
     """A report has 3 keys and 3 texts."""
     return 6 * reports
 
 
-_USUAL = Decoder(list[UsualReport])
+_FAST = Decoder(list[FastReport])
 
 
 def parse(items: Iterable[Any]) -> Iterator[Parsed]:
@@ -90,7 +90,7 @@ def flawless(item: Any) -> tuple[Report, str | None, int]:
     return report, extra_json(unknown_fields(item, Report.__struct_fields__)), count_keys(item)
 
 
-def origins(parsed: Parsed, offsets: Iterable[int]) -> Iterator[tuple[str, Any]]:
+def locate(parsed: Parsed, offsets: Iterable[int]) -> Iterator[tuple[str, Any]]:
     """JSON path and original of the reports that stand so many places into their elements, in order."""
     elements = parsed.elements()
     return ((f"$.{KEY}[{parsed.index + offset}]", elements[offset]) for offset in offsets)
@@ -103,7 +103,7 @@ KIND = Kind(
     Report,
     StatusReport,
     parse,
-    read_usual,
-    usual_strings,
-    origins,
+    decode_fast,
+    fast_strings,
+    locate,
 )

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from processing.batch import Ended, Outcome, Work
+from processing.batch import FileTask, Outcome, Undisposed
 from service.suspects import Suspects
 from sources.disposal import QUIET_SECONDS
-from sources.local_file import Stamp
+from sources.local_file import FileIdentity
 
 #: A batch shares a transaction: so many files, or so many bytes, at most.
 BATCH_FILES = 500
@@ -29,9 +29,9 @@ _RETRIES_A_SECOND = 500
 class _Waiting:
     """A file that was not ready, or could not be removed; since: when it was first seen with this stamp."""
 
-    stamp: Stamp | None
+    identity: FileIdentity | None
     since: float
-    ended: Ended | None = None
+    undisposed: Undisposed | None = None
     delay: float = _FIRST_DELAY
     tries: int = 0
     due: float = 0.0
@@ -68,7 +68,7 @@ class Backlog:
         places = (self._fresh, self._ready, self._held, self._flying, self._waiting)
         return len(set[str]().union(*places))
 
-    def hear(self, name: str) -> None:
+    def on_event(self, name: str) -> None:
         """An event: the file comes before those that have been waiting, so that it is not late."""
         if name in self._flying:
             self._flying[name] = True
@@ -79,7 +79,7 @@ class Backlog:
             self._ready.pop(name, None)
             self._fresh[name] = None
 
-    def see(self, names: Iterable[str]) -> None:
+    def on_scan(self, names: Iterable[str]) -> None:
         """A scan: what was not known is ready."""
         known = self._fresh.keys() | self._flying.keys() | self._waiting.keys() | self._held.keys()
         self._ready.update(dict.fromkeys(name for name in names if name not in known))
@@ -99,7 +99,7 @@ class Backlog:
 
     def batch(
         self, share: int, size_of: Callable[[str], int | None], *, others_first: bool = False
-    ) -> list[Work]:
+    ) -> list[FileTask]:
         """The next files to load together, an equal share of what is there, now in flight.
 
         A held file comes first, if none is in flight, or last: where it would get the only worker.
@@ -117,19 +117,19 @@ class Backlog:
         if outcome.state == "contended":
             self._apart[name] = None
             self._suspend(name, outcome.seconds, self._longest_delay)
-        elif outcome.state == "waiting" or outcome.ended is not None:
-            unread = outcome.hides_writers and outcome.ended is None
-            self._postpone(name, outcome.stamp, must_be_quiet=unread)
-            self._waiting[name].ended = outcome.ended
+        elif outcome.state == "waiting" or outcome.undisposed is not None:
+            unread = outcome.hides_writers and outcome.undisposed is None
+            self._postpone(name, outcome.identity, must_be_quiet=unread)
+            self._waiting[name].undisposed = outcome.undisposed
         else:
             self._forget(name)
-        if outcome.state == "alone":
+        if outcome.state == "retry_alone":
             self._alone[name] = None
             self._enqueue(name)
         if again:
-            self.hear(name)
+            self.on_event(name)
 
-    def give_back(self, batch: Iterable[Work]) -> None:
+    def requeue(self, batch: Iterable[FileTask]) -> None:
         """The batch was not loaded, through no fault of its files."""
         for work in batch:
             self._flying.pop(work.name, None)
@@ -139,23 +139,23 @@ class Backlog:
         """A batch was committed: evidence that the database was well."""
         self._suspects.note_loaded()
 
-    def suspect(self, batch: list[Work], reason: str, seconds: float) -> float:
+    def suspect(self, batch: list[FileTask], reason: str, seconds: float) -> float:
         """The batch failed though the database answers: each is tried alone, and condemned if that goes on.
 
         seconds is how long it took; it returns in how many more it is tried again.
         """
         self._apart.update(dict.fromkeys(work.name for work in batch))
-        self.give_back(batch)
+        self.requeue(batch)
         if len(batch) > 1:
             return 0.0
         name = batch[0].name
         self._suspects.count_strike(name, reason)
         return 0.0 if self._suspects.verdict(name) else self._suspend(name, seconds, _LONGEST_SUSPENSE)
 
-    def set_back(self, batch: list[Work], seconds: float) -> None:
+    def set_back(self, batch: list[FileTask], seconds: float) -> None:
         """What befell the batch may be a file's doing, but is no reason to fail it: if that goes on the files
         are tried one by one, and one that suffers it while others load is held back from them."""
-        self.give_back(batch)
+        self.requeue(batch)
         is_alone = len(batch) == 1
         for name in [work.name for work in batch]:
             if not self._suspects.count_setback(name, is_alone=is_alone):
@@ -181,12 +181,12 @@ class Backlog:
         heapq.heappush(self._due, (known.due, name))
         return pause
 
-    def blame(self, batch: list[Work], reason: str, *, is_killed: bool) -> None:
+    def record_crash(self, batch: list[FileTask], reason: str, *, is_killed: bool) -> None:
         """The worker died over this batch: each file is tried alone, and condemned when that goes on."""
-        self.give_back(batch)
+        self.requeue(batch)
         self._alone.update(dict.fromkeys(work.name for work in batch))
         if len(batch) == 1:
-            self._suspects.count_death(batch[0].name, reason, is_killed=is_killed)
+            self._suspects.count_crash(batch[0].name, reason, is_killed=is_killed)
             if is_killed:
                 self._drop(batch[0].name)
                 self._postpone(batch[0].name, None)
@@ -241,27 +241,27 @@ class Backlog:
         self._ready.pop(name, None)
         self._held.pop(name, None)
 
-    def _work(self, name: str) -> Work:
+    def _work(self, name: str) -> FileTask:
         waiting = self._waiting.get(name)
         if waiting is None:
-            return Work(name, condemned=self._suspects.verdict(name))
-        settled = time.monotonic() - waiting.since >= self._settle_seconds
-        return Work(
+            return FileTask(name, poison_reason=self._suspects.verdict(name))
+        stable = time.monotonic() - waiting.since >= self._settle_seconds
+        return FileTask(
             name,
-            settled=waiting.stamp if settled else None,
-            condemned=self._suspects.verdict(name),
-            ended=waiting.ended,
-            quiet=waiting.stamp if time.monotonic() >= waiting.since + self._quiet_seconds else None,
+            stable=waiting.identity if stable else None,
+            poison_reason=self._suspects.verdict(name),
+            undisposed=waiting.undisposed,
+            quiet=waiting.identity if time.monotonic() >= waiting.since + self._quiet_seconds else None,
         )
 
-    def _postpone(self, name: str, stamp: Stamp | None, *, must_be_quiet: bool = False) -> None:
+    def _postpone(self, name: str, identity: FileIdentity | None, *, must_be_quiet: bool = False) -> None:
         """must_be_quiet: it is not read before it has been so."""
         now = time.monotonic()
         known = self._waiting.get(name)
         is_same = operator.eq if must_be_quiet else _is_same
-        if known is None or not is_same(known.stamp, stamp):
-            known = self._waiting[name] = _Waiting(stamp, now)
-        known.stamp = stamp
+        if known is None or not is_same(known.identity, identity):
+            known = self._waiting[name] = _Waiting(identity, now)
+        known.identity = identity
         crowd = len(self._waiting) / _RETRIES_A_SECOND
         # Rounded up: a crowd is tried batch by batch, not one by one.
         known.due = now + known.delay if known.delay > crowd else math.ceil(now + crowd)
@@ -294,6 +294,6 @@ def _first(names: Iterable[str], count: int) -> Iterator[str]:
     return (name for name, _ in zip(names, range(count), strict=False))
 
 
-def _is_same(one: Stamp | None, other: Stamp | None) -> bool:
+def _is_same(one: FileIdentity | None, other: FileIdentity | None) -> bool:
     """A try to set it aside that fails moves it there and back."""
-    return one == other or (one is not None and other is not None and one.is_same_but_moved(other))
+    return one == other or (one is not None and other is not None and one.same_content_as(other))

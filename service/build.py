@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from db.connection import Database
 from db.sink import PostgresSink
-from processing.loader import Processor
-from service.heartbeat import Pulse
+from processing.loader import Loader
+from service.heartbeat import Heartbeat
 from service.pool import Pool
-from sources.disposal import QUIET_SECONDS, OnLoaded, Settler
+from sources.disposal import QUIET_SECONDS, FileDisposer, OnLoaded
 from sources.local_file import open_source
 
 if TYPE_CHECKING:  # a worker imports this module, and has no need of what reads settings
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # a worker imports this module, and has no need of what reads
 
 
 @dataclass(frozen=True)
-class StartWorker:
+class LoaderFactory:
     """Makes the processor of a worker process, there."""
 
     folder: str
@@ -29,22 +29,22 @@ class StartWorker:
     max_reject_ratio: float = 1.0
     quiet_seconds: float = QUIET_SECONDS
 
-    def __call__(self, pulse: Pulse | None = None) -> Processor:
-        pulse = pulse or Pulse()
-        settler = Settler(self.folder, self.failed, self.archive, self.on_loaded, self.quiet_seconds)
-        sink = PostgresSink(self.database, pulse.waiting)
+    def __call__(self, heartbeat: Heartbeat | None = None) -> Loader:
+        heartbeat = heartbeat or Heartbeat()
+        disposer = FileDisposer(self.folder, self.failed, self.archive, self.on_loaded, self.quiet_seconds)
+        sink = PostgresSink(self.database, heartbeat.waiting)
         limits = self.max_bytes, self.max_reject_ratio
 
         def beat() -> None:
-            pulse.beat()
+            heartbeat.beat()
             sink.keep_alive()
 
-        return Processor(self.folder, sink, settler, *limits, partial(open_source, beat=beat))
+        return Loader(self.folder, sink, disposer, *limits, partial(open_source, beat=beat))
 
 
 def start_pool(settings: "Settings", database: Database) -> Pool:
     """The worker processes that load the settings' folder into the database."""
-    start = StartWorker(
+    start = LoaderFactory(
         str(settings.folder),
         str(settings.failed),
         str(settings.archive or ""),

@@ -13,7 +13,7 @@ from config import Settings
 from db.connection import Database
 from monitor.event_log import log_outcome, log_suspects, log_waiting, warn_of_hidden_writers
 from monitor.log import Log
-from processing.batch import Outcome, Work
+from processing.batch import FileTask, Outcome
 from processing.errors import (
     BatchLost,
     DatabaseUnavailable,
@@ -25,9 +25,9 @@ from processing.errors import (
 )
 from service.backlog import Backlog
 from service.build import start_pool
-from service.discovery import Lookout
+from service.discovery import FileDiscovery
 from service.heartbeat import CHECK_SECONDS
-from service.outage import GaveUp, Outage
+from service.outage import Outage, TimedOut
 from service.probe import Probe
 from service.signals import StopSignal
 from service.worker import Results
@@ -44,20 +44,26 @@ class Daemon:
     """Everything it does happens in one thread, which waits at its inbox."""
 
     def __init__(
-        self, settings: Settings, running: Callable[[], Database], log: Log, stop: StopSignal, *, once: bool
+        self,
+        settings: Settings,
+        ensure_running: Callable[[], Database],
+        log: Log,
+        stop: StopSignal,
+        *,
+        once: bool,
     ) -> None:
         self._folder = str(settings.folder)
         self._settings = settings
-        self._running = running
-        self._database = running()
+        self._ensure_running = ensure_running
+        self._database = ensure_running()
         self._log = log
         self._stop = stop
         self._once = once
         self._inbox: queue.SimpleQueue[str | Results | Probe | None] = queue.SimpleQueue()
-        self._lookout = Lookout(self._folder, settings.observer, self._inbox.put, log)
+        self._discovery = FileDiscovery(self._folder, settings.observer, self._inbox.put, log)
         self._backlog = Backlog(settings.settle_seconds, settings.rescan_seconds, settings.quiet_seconds)
         self._pool = start_pool(settings, self._database)
-        self._flights: dict[Results, tuple[list[Work], float]] = {}  # with the time of their departure
+        self._flights: dict[Results, tuple[list[FileTask], float]] = {}  # with the time of their departure
         self._probe: Probe | None = None
         self._outage: Outage | None = None
         self._next_scan = 0.0
@@ -79,7 +85,7 @@ class Daemon:
                 if self._once and self._is_done():
                     break
                 self._wait()
-        except (Misconfigured, GaveUp):
+        except (Misconfigured, TimedOut):
             self._stop.event.set()  # of what is in hand no one waits for the end
             raise
         finally:
@@ -93,11 +99,11 @@ class Daemon:
         if self._once and not is_first:
             return
         if not self._once:
-            self._lookout.observe()
-        names = self._lookout.scan()
+            self._discovery.observe()
+        names = self._discovery.scan()
         if names is not None:
             self._backlog.keep_only(names)
-            self._backlog.see(names)
+            self._backlog.on_scan(names)
         if self._once:
             self._listed = names
 
@@ -111,12 +117,12 @@ class Daemon:
             try:
                 flight = self._pool.load(batch)
             except BatchLost as error:
-                self._backlog.give_back(batch)
+                self._backlog.requeue(batch)
                 self._wait_for("a worker", error)
                 return
             self._flights[flight] = batch, time.monotonic()
             if self._outage is not None:
-                self._outage.trial = flight
+                self._outage.probe = flight
             flight.add_done_callback(self._inbox.put)
 
     def _may_dispatch(self) -> bool:
@@ -155,7 +161,7 @@ class Daemon:
 
     def _take(self, item: str | Results | Probe | None) -> None:
         if isinstance(item, str):
-            self._backlog.hear(item)
+            self._backlog.on_event(item)
         elif isinstance(item, Probe):
             return  # it has woken us; unless it was late it is judged now
         elif item is None:
@@ -173,17 +179,17 @@ class Daemon:
             if isinstance(error, Setback):
                 self._backlog.set_back(batch, time.monotonic() - since)
             else:
-                self._backlog.give_back(batch)
+                self._backlog.requeue(batch)
             self._wait_for("the database", error)
-            self._reach_again()
+            self._reconnect_if_moved()
         except BatchLost as error:
-            self._backlog.give_back(batch)
+            self._backlog.requeue(batch)
             self._wait_for("a worker", error)
         except Misconfigured:
-            self._backlog.give_back(batch)
+            self._backlog.requeue(batch)
             raise
         except WorkerDied as error:
-            self._backlog.blame(batch, str(error), is_killed=isinstance(error, WorkerKilled))
+            self._backlog.record_crash(batch, str(error), is_killed=isinstance(error, WorkerKilled))
             if not self._stop.event.is_set():  # else it was told to, as we are
                 self._log.error("worker died", files=len(batch), reason=str(error))
         else:
@@ -193,10 +199,10 @@ class Daemon:
             for outcome in results:
                 self._settle(outcome)
 
-    def _ask_for(self, batch: list[Work], seconds: float, error: TransactionFailed) -> None:
+    def _ask_for(self, batch: list[FileTask], seconds: float, error: TransactionFailed) -> None:
         """Whether the database answers somebody else decides what becomes of the batch, still in flight."""
         if self._stop.event.is_set():
-            self._backlog.give_back(batch)
+            self._backlog.requeue(batch)
             return
         if self._probe is None:
             self._probe = Probe(self._database, self._inbox.put)
@@ -211,9 +217,9 @@ class Daemon:
                 pause = self._backlog.suspect(batch, str(error), seconds)
                 log_suspects(self._log, [work.name for work in batch], str(error), pause)
             else:
-                self._backlog.give_back(batch)
+                self._backlog.requeue(batch)
                 self._wait_for("the database", error)
-                self._reach_again()
+                self._reconnect_if_moved()
 
     def _wait_for(self, what: str, error: Exception) -> None:
         if self._stop.event.is_set():  # then nothing is missed any more
@@ -222,12 +228,12 @@ class Daemon:
             self._outage = Outage(what, error, self._log)
         self._outage.postpone(error, once=self._once)
 
-    def _reach_again(self) -> None:
+    def _reconnect_if_moved(self) -> None:
         """An embedded database that was started again may have had to take another port."""
         if self._flights or self._stop.event.is_set():
             return
         with suppress(DatabaseUnavailable):
-            database = self._running()
+            database = self._ensure_running()
             if database != self._database:
                 self._database = database
                 self._pool.stop(0)
@@ -235,7 +241,7 @@ class Daemon:
 
     def _end_outage(self, flight: Results) -> None:
         """If the batch was to find out whether it is over: the success of an older one says nothing."""
-        if self._outage is not None and self._outage.trial is flight:
+        if self._outage is not None and self._outage.probe is flight:
             self._outage.end()
             self._outage = None
 
@@ -259,10 +265,10 @@ class Daemon:
 
     def _finish(self) -> None:
         """Lets the workers end what they have in hand, and notes what became of it."""
-        self._lookout.stop()
+        self._discovery.stop()
         self._pool.stop(STOP_SECONDS)
         for flight in [flight for flight in self._flights if flight.done()]:
-            with suppress(Misconfigured, GaveUp):
+            with suppress(Misconfigured, TimedOut):
                 self._collect(flight)
         recover_claims(self._folder)
         self._totals["waiting"] = self._left() if self._once else len(self._backlog)

@@ -13,7 +13,7 @@ from db.embedded.server import Embedded
 
 @contextmanager
 def open_database(
-    settings: Settings, is_unwanted: Callable[[], bool] = lambda: False
+    settings: Settings, is_cancelled: Callable[[], bool] = lambda: False
 ) -> Iterator[Callable[[], Database]]:
     """What gives the database, each time it is called running as far as that is ours to do.
 
@@ -23,13 +23,13 @@ def open_database(
     if outside is not None:
         yield lambda: Database(outside)
         return
-    with Embedded(settings.data_folder, is_unwanted) as embedded:
+    with Embedded(settings.data_folder, is_cancelled) as embedded:
 
-        def running() -> Database:
+        def ensure_running() -> Database:
             embedded.ensure_running()
             return Database(embedded.url)
 
-        yield running
+        yield ensure_running
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from sources.claims import recover_claims
 from watcher.observer import FolderObserver, ObserverKind
 
 
-class Lookout:
+class FileDiscovery:
     """Wakes with the name of a new file, or with None when names were lost; tells all names when asked."""
 
     def __init__(self, folder: str, kind: ObserverKind, wake: Callable[[str | None], None], log: Log) -> None:
@@ -24,7 +24,7 @@ class Lookout:
 
     def observe(self) -> None:
         """Arms the observer if it is not, or no longer; before a scan, so that nothing is missed."""
-        with self._told_once("not observing, only scanning", "observing again"):
+        with self._log_once("not observing, only scanning", "observing again"):
             if not self._observer.is_sound():
                 was_armed = self._observer.is_armed
                 self._observer.stop()
@@ -34,7 +34,7 @@ class Lookout:
 
     def scan(self) -> list[str] | None:
         """The names of the files to load; None if the folder can't be read now."""
-        with self._told_once("cannot read the watch folder", "reading the watch folder again"):
+        with self._log_once("cannot read the watch folder", "reading the watch folder again"):
             passed_over: dict[str, OSError] = {}
             for path in recover_claims(self._folder, passed_over.__setitem__):
                 name = printable(os.path.basename(path))
@@ -55,7 +55,7 @@ class Lookout:
         self._passed_over = found.keys()
 
     @contextmanager
-    def _told_once(self, trouble: str, relief: str) -> Iterator[None]:
+    def _log_once(self, trouble: str, relief: str) -> Iterator[None]:
         """An OSError is told when it begins and when it is over, not at every scan."""
         try:
             yield

@@ -18,26 +18,26 @@ DATABASE_SECONDS = 120.0
 CHECK_SECONDS = 1.0
 
 #: What a worker shares: whether it has taken the batch, a count of its steps, how many of its threads wait.
-CELLS = 3
-_TAKEN, _STEPS, _WAITING = range(CELLS)
+COUNTERS = 3
+_TAKEN, _STEPS, _WAITING = range(COUNTERS)
 
-Cells = MutableSequence[int]
+SharedCounters = MutableSequence[int]
 
 
-class Pulse:
+class Heartbeat:
     """The worker's side: beats with each step, and says when the next word is the database's."""
 
-    def __init__(self, cells: Cells | None = None) -> None:
-        self._cells = [0] * CELLS if cells is None else cells
+    def __init__(self, counters: SharedCounters | None = None) -> None:
+        self._counters = [0] * COUNTERS if counters is None else counters
         self._lock = Lock()
 
     def begin(self) -> None:
         """The worker has taken a batch."""
         self.beat()
-        self._cells[_TAKEN] = 1
+        self._counters[_TAKEN] = 1
 
     def beat(self) -> None:
-        self._cells[_STEPS] += 1
+        self._counters[_STEPS] += 1
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -51,28 +51,28 @@ class Pulse:
     def _count_waiting(self, more: int) -> None:
         with self._lock:
             self.beat()
-            self._cells[_WAITING] += more
+            self._counters[_WAITING] += more
 
 
-class Watch:
+class StallDetector:
     """The daemon's side: for how long the worker that has a batch has stood still."""
 
-    def __init__(self, cells: Cells) -> None:
+    def __init__(self, counters: SharedCounters) -> None:
         """Begins while the worker has nothing in hand."""
-        self._cells = cells
-        self._cells[:] = [0] * CELLS
+        self._counters = counters
+        self._counters[:] = [0] * COUNTERS
         self._seen: list[int] = []
         self._still = 0.0
         self._looked = time.monotonic()
 
     @property
     def is_taken(self) -> bool:
-        return bool(self._cells[_TAKEN])
+        return bool(self._counters[_TAKEN])
 
     def complaint(self) -> Exception | None:
         """What the batch ends with, if its worker has to be killed; told again if that was of no use."""
         self._look()
-        is_waiting = self._cells[_WAITING] > 0
+        is_waiting = self._counters[_WAITING] > 0
         limit = DATABASE_SECONDS if is_waiting else HANG_SECONDS
         if self._still < limit:
             return None
@@ -84,7 +84,7 @@ class Watch:
         return WorkerHung(f"the worker process made no progress for {limit:g} s")
 
     def _look(self) -> None:
-        seen, now = list(self._cells), time.monotonic()
+        seen, now = list(self._counters), time.monotonic()
         # At most a moment each time: if the daemon was stopped, its workers may have been stopped too.
         self._still = 0.0 if seen != self._seen else self._still + min(now - self._looked, 2 * CHECK_SECONDS)
         self._seen, self._looked = seen, now

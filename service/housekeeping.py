@@ -30,9 +30,9 @@ class Housekeeping:
     """A thread that works while it is entered, on connections of its own; no trouble of it stops anything."""
 
     def __init__(
-        self, running: Callable[[], Database], log: Log, round_seconds: float = ROUND_SECONDS
+        self, ensure_running: Callable[[], Database], log: Log, round_seconds: float = ROUND_SECONDS
     ) -> None:
-        self._running = running
+        self._ensure_running = ensure_running
         self._log = log
         self._round_seconds = round_seconds
         self._stop = threading.Event()
@@ -64,7 +64,7 @@ class Housekeeping:
             self._stop.wait(self._round_seconds)
 
     def _round(self) -> None:
-        with closing(self._running().connect(autocommit=True)) as self._connection:
+        with closing(self._ensure_running().connect(autocommit=True)) as self._connection:
             for table in TABLE_OF.values():
                 with self._connection.cursor() as cursor:
                     while not self._stop.is_set() and (day := bring_home(cursor, table, _MOST_ROWS)):

@@ -3,16 +3,16 @@
 import os
 from contextlib import suppress
 
-from processing.batch import Outcome, Work
-from processing.loader import Processor
+from processing.batch import FileTask, Outcome
+from processing.loader import Loader
 from processing.sink import Counts
-from sources.local_file import Stamp
+from sources.local_file import FileIdentity
 
 
-def load_one(processor: Processor, folder: str, name: str) -> Outcome:
+def load_one(loader: Loader, folder: str, name: str) -> Outcome:
     """A file that ends in the middle, or changes, has had the time for it."""
-    stamp = _stamp(os.path.join(folder, name))
-    (outcome,) = processor.load([Work(name, settled=stamp, quiet=stamp)])
+    identity = _identity(os.path.join(folder, name))
+    (outcome,) = loader.load([FileTask(name, stable=identity, quiet=identity)])
     return outcome
 
 
@@ -21,7 +21,7 @@ def told(counts: Counts) -> str:
     return f"{counts.read:,} = {parts} + {counts.rejected:,} rejected"
 
 
-def _stamp(path: str) -> Stamp | None:
+def _identity(path: str) -> FileIdentity | None:
     with suppress(OSError):  # opening it will tell
-        return Stamp.of(os.lstat(path))
+        return FileIdentity.of(os.lstat(path))
     return None

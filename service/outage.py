@@ -10,7 +10,7 @@ from monitor.log import Log
 ONCE_SECONDS = 30.0
 
 
-class GaveUp(Exception):
+class TimedOut(Exception):
     """It has been away for longer than --once waits; the files are as they were."""
 
 
@@ -33,7 +33,7 @@ class Outage:
     def __init__(self, what: str, reason: Exception, log: Log) -> None:
         self.what = what
         self.next_try = 0.0
-        self.trial: object = None  # what is under way to see whether it is over
+        self.probe: object = None  # what is under way to see whether it is over
         self._told = {str(reason)}
         self._since = time.monotonic()
         self._back_off = BackOff()
@@ -45,7 +45,7 @@ class Outage:
         self._tell(str(reason))
         now = time.monotonic()
         if now - self._since >= (ONCE_SECONDS if once else math.inf):
-            raise GaveUp(f"gave up waiting for {self.what} after {now - self._since:.0f} s: {reason}")
+            raise TimedOut(f"gave up waiting for {self.what} after {now - self._since:.0f} s: {reason}")
         self.next_try = now + self._back_off.next()
 
     def _tell(self, reason: str) -> None:

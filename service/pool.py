@@ -7,9 +7,9 @@ from concurrent.futures import wait
 from contextlib import suppress
 from dataclasses import dataclass
 
-from processing.batch import Outcome, Work
+from processing.batch import FileTask, Outcome
 from processing.errors import BatchLost, DatabaseUnavailable, Misconfigured, WorkerDied, WorkerKilled
-from service.heartbeat import Watch
+from service.heartbeat import StallDetector
 from service.worker import Results, Start, Worker
 
 #: How long a stop waits for workers without work to end by themselves, all together, before it kills them.
@@ -21,7 +21,7 @@ class _Flight:
     """A batch in the hands of a worker; verdict: what it ends with because we had to kill that."""
 
     worker: Worker
-    watch: Watch
+    watch: StallDetector
     verdict: Exception | None = None
 
 
@@ -38,11 +38,11 @@ class Pool:
         with suppress(OSError):  # to load() it will happen again, and be told
             self._workers.extend(Worker(start) for _ in range(workers))
 
-    def load(self, batch: Sequence[Work]) -> Results:
+    def load(self, batch: Sequence[FileTask]) -> Results:
         """The outcomes to come; raises BatchLost if there are no workers, and can't be: then try later."""
         try:
             worker = self._free_worker()
-            watch = Watch(worker.cells)
+            watch = StallDetector(worker.counters)
             results = worker.load(batch)
         except (RuntimeError, OSError) as error:
             raise BatchLost(f"no worker can be started: {error}") from None

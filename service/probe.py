@@ -5,8 +5,8 @@ from collections.abc import Callable
 from contextlib import closing
 from threading import Thread
 
-from db.connection import Database, translated
-from processing.batch import Work
+from db.connection import Database, translate_errors
+from processing.batch import FileTask
 from processing.errors import DatabaseUnavailable, Misconfigured, TransactionFailed
 
 #: How long it may take to answer before it counts as away.
@@ -27,7 +27,7 @@ class Probe:
     def __init__(
         self, database: Database, tell: Callable[["Probe"], None], seconds: float = PROBE_SECONDS
     ) -> None:
-        self.failed: list[tuple[list[Work], float, TransactionFailed]] = []
+        self.failed: list[tuple[list[FileTask], float, TransactionFailed]] = []
         self.complaint: Exception | None = DatabaseUnavailable(f"it does not answer for {seconds:g} s")
         self._database = database
         self._tell = tell
@@ -43,7 +43,11 @@ class Probe:
 
     def _ask(self) -> None:
         try:
-            with closing(self._database.connect()) as connection, translated(), connection.cursor() as cursor:
+            with (
+                closing(self._database.connect()) as connection,
+                translate_errors(),
+                connection.cursor() as cursor,
+            ):
                 cursor.execute(_QUESTION)
                 connection.rollback()
             self.complaint = None

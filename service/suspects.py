@@ -4,7 +4,7 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 #: A file over which, alone, a worker died or hung so often is condemned.
-MAX_DEATHS = 2
+MAX_CRASHES = 2
 
 #: The same for SIGKILL, which a good file may meet with by chance (a person, another program that eats
 #: the memory), but not so often, with growing pauses between; one that eats the memory itself does.
@@ -28,7 +28,7 @@ class _Record:
     the time before. seen is how many batches had been loaded by then.
     """
 
-    deaths: int = 0
+    crashes: int = 0
     kills: int = 0
     strikes: int = 0
     lone: int = 0
@@ -50,13 +50,13 @@ class Suspects:
         """A batch was committed: evidence that the database was well."""
         self._loaded += 1
 
-    def count_death(self, name: str, reason: str, *, is_killed: bool) -> None:
+    def count_crash(self, name: str, reason: str, *, is_killed: bool) -> None:
         record = self._record(name)
         record.reason = reason
         if is_killed:
             record.kills += 1
         else:
-            record.deaths += 1
+            record.crashes += 1
 
     def count_strike(self, name: str, reason: str) -> None:
         record = self._record(name)
@@ -76,8 +76,8 @@ class Suspects:
     def verdict(self, name: str) -> str | None:
         """Why the file is condemned, if it is."""
         record = self._records.get(name, _Record())
-        if record.deaths >= MAX_DEATHS or record.kills >= MAX_KILLS:
-            return f"{record.reason}; {record.deaths + record.kills} times, with this file alone"
+        if record.crashes >= MAX_CRASHES or record.kills >= MAX_KILLS:
+            return f"{record.reason}; {record.crashes + record.kills} times, with this file alone"
         failures = record.strikes + record.lone
         if record.strikes >= self._max_strikes:
             return f"{record.reason}; {failures} times, with this file alone, while others were loaded"

@@ -16,13 +16,13 @@ from threading import Thread
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from processing.batch import Outcome, Work
+from processing.batch import FileTask, Outcome
 from processing.errors import DatabaseUnavailable, Misconfigured, WorkerDied
-from processing.loader import Processor
-from service.heartbeat import CELLS, Cells, Pulse
+from processing.loader import Loader
+from service.heartbeat import COUNTERS, Heartbeat, SharedCounters
 
 #: Makes the processor of a worker, in that worker; must be picklable.
-Start = Callable[[Pulse], Processor]
+Start = Callable[[Heartbeat], Loader]
 
 Results = Future[list[Outcome]]
 
@@ -40,9 +40,9 @@ class Worker:
 
     def __init__(self, start: Start) -> None:
         """Raises OSError if the system has no process or no descriptor for it."""
-        self.cells: Cells = _SPAWN.RawArray("q", CELLS)
+        self.counters: SharedCounters = _SPAWN.RawArray("q", COUNTERS)
         self._pipe, theirs = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(target=_serve, args=(theirs, start, self.cells))
+        self._process = _SPAWN.Process(target=_serve, args=(theirs, start, self.counters))
         with theirs, _deaf_to_ctrl_c(), _without_program():
             self._process.start()
         weakref.finalize(self, self._process.kill)
@@ -54,7 +54,7 @@ class Worker:
     def is_alive(self) -> bool:
         return self._process.is_alive()
 
-    def load(self, batch: Sequence[Work]) -> Results:
+    def load(self, batch: Sequence[FileTask]) -> Results:
         """What Processor.load() returns or raises, WorkerDied for a fault of ours, or EOFError when it ends.
 
         Raises RuntimeError if the system has no thread for that.
@@ -76,7 +76,7 @@ class Worker:
         return self._process.exitcode
 
 
-def _exchange(pipe: "_Pipe", batch: list[Work], results: Results) -> None:
+def _exchange(pipe: "_Pipe", batch: list[FileTask], results: Results) -> None:
     try:
         pipe.send(batch)
         answer = pipe.recv()
@@ -115,9 +115,9 @@ def _without_program() -> Iterator[None]:
 # In the worker ------------------------------------------------------------------------------------
 
 
-def _serve(pipe: "_Pipe", start: Start, cells: Cells) -> None:
+def _serve(pipe: "_Pipe", start: Start, counters: SharedCounters) -> None:
     _prepare()
-    loader = _Loader(start, Pulse(cells))
+    loader = BatchRunner(start, Heartbeat(counters))
     with suppress(EOFError, ConnectionError):  # the daemon has no more for it, or is gone
         while True:
             while not pipe.poll(loader.rest()):
@@ -126,19 +126,19 @@ def _serve(pipe: "_Pipe", start: Start, cells: Cells) -> None:
     loader.close()
 
 
-class _Loader:
+class BatchRunner:
     """Makes the processor for the first batch, so that a failure to do so is the answer."""
 
-    def __init__(self, start: Start, pulse: Pulse) -> None:
+    def __init__(self, start: Start, heartbeat: Heartbeat) -> None:
         self._start = start
-        self._pulse = pulse
-        self._processor: Processor | None = None
+        self._heartbeat = heartbeat
+        self._loader: Loader | None = None
 
-    def load(self, batch: list[Work]) -> list[Outcome] | Exception:
-        self._pulse.begin()
+    def load(self, batch: list[FileTask]) -> list[Outcome] | Exception:
+        self._heartbeat.begin()
         try:
-            self._processor = self._processor or self._start(self._pulse)
-            return self._processor.load(batch)
+            self._loader = self._loader or self._start(self._heartbeat)
+            return self._loader.load(batch)
         except (DatabaseUnavailable, Misconfigured) as error:
             failure: Exception = error
         except Exception as error:  # noqa: BLE001
@@ -149,11 +149,11 @@ class _Loader:
         return failure
 
     def rest(self) -> float | None:
-        return self._processor.rest() if self._processor else None
+        return self._loader.rest() if self._loader else None
 
     def close(self) -> None:
-        if self._processor:
-            self._processor.close()
+        if self._loader:
+            self._loader.close()
 
 
 def _kind(error: Exception) -> str:

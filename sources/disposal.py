@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from processing.errors import NotReady
 from sources.claims import MAX_NAME, NOTE_ENDING, move, names_like, private_folder, recover_claims
-from sources.local_file import Source, Stamp
+from sources.local_file import FileIdentity, Source
 
 #: How long a file must be unchanged, before it is read and again before it is removed, where nobody can tell
 #: whether it is being written.
@@ -32,11 +32,11 @@ class _Kept(Struct, frozen=True):
 
     path: str
     name: str
-    stamp: Stamp
+    identity: FileIdentity
     due: float
 
 
-class Settler:
+class FileDisposer:
     """Settles the files of one folder.
 
     A file is first claimed, that is renamed into a private folder: no one can then replace it under
@@ -109,14 +109,14 @@ class Settler:
             recover_claims(self._folder)
 
     def _keep(self, claimed: str, source: Source) -> None:
-        stamp = _look_anew(claimed)
-        if not stamp.is_same_but_moved(source.stamp):
+        identity = _look_anew(claimed)
+        if not identity.same_content_as(source.identity):
             raise NotReady("it changed while it was claimed")
         due = time.monotonic() + self._quiet_seconds
-        self._kept[source.name] = _Kept(claimed, source.name, stamp, due)
+        self._kept[source.name] = _Kept(claimed, source.name, identity, due)
 
     def _end(self, kept: _Kept) -> None:
-        if _look_anew(kept.path) == kept.stamp:
+        if _look_anew(kept.path) == kept.identity:
             self._remove(kept.path, kept.name)
         else:
             move(kept.path, self._folder, kept.name)
@@ -179,7 +179,7 @@ class Settler:
         self._private = None
 
 
-class LeaveAlone:
+class NoDisposal:
     """Settles nothing: every file stays as it is and where it is."""
 
     def loaded(self, source: Source) -> None: ...
@@ -196,18 +196,18 @@ class LeaveAlone:
 
 
 def _check_same(claimed: str, source: Source) -> None:
-    found = Stamp.of(os.stat(claimed, follow_symlinks=False))
-    if not found.is_same_but_moved(source.stamp):
+    found = FileIdentity.of(os.stat(claimed, follow_symlinks=False))
+    if not found.same_content_as(source.identity):
         raise NotReady("another file took its name")
     if source.has_writer():
         raise NotReady("a program has it open for writing")
 
 
-def _look_anew(path: str) -> Stamp:
+def _look_anew(path: str) -> FileIdentity:
     """Opened for it: that is when a network file system asks its server again."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        return Stamp.of(os.fstat(fd))
+        return FileIdentity.of(os.fstat(fd))
     finally:
         os.close(fd)
 

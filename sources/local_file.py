@@ -31,7 +31,7 @@ def _nothing() -> None:
     """Nobody watches."""
 
 
-class Stamp(Struct, frozen=True):
+class FileIdentity(Struct, frozen=True):
     """What tells that a name still means the same file, and that nobody has changed it."""
 
     device: int
@@ -41,10 +41,10 @@ class Stamp(Struct, frozen=True):
     ctime_ns: int
 
     @classmethod
-    def of(cls, status: os.stat_result) -> "Stamp":
+    def of(cls, status: os.stat_result) -> "FileIdentity":
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
-    def is_same_but_moved(self, other: "Stamp") -> bool:
+    def same_content_as(self, other: "FileIdentity") -> bool:
         """A rename changes ctime and nothing else."""
         return (self.device, self.inode, self.size, self.mtime_ns) == (
             (other.device, other.inode, other.size, other.mtime_ns)
@@ -54,12 +54,14 @@ class Stamp(Struct, frozen=True):
 class Source:
     """A dropped file, open for reading and locked against other daemons; close() gives both up."""
 
-    def __init__(self, folder: str, name: str, fd: int, stamp: Stamp, beat: Beat = _nothing) -> None:
+    def __init__(
+        self, folder: str, name: str, fd: int, identity: FileIdentity, beat: Beat = _nothing
+    ) -> None:
         self.name = name
         self.beat = beat
         self.path = os.path.join(folder, name)
         self.fd = fd
-        self.stamp = stamp
+        self.identity = identity
         self.sha256 = b""
         self.content: bytes | None = None
         #: Whether nobody can tell if it is being written: then only time tells.
@@ -73,7 +75,7 @@ class Source:
     def digest(self) -> None:
         """Sets sha256, of the bytes as dropped; keeps the content of a small file, to read it only once."""
         raw = self.open_bytes()
-        if self.stamp.size <= MAX_SHARED_BYTES:
+        if self.identity.size <= MAX_SHARED_BYTES:
             self.content = raw.read()
             self.sha256 = hashlib.sha256(self.content).digest()
         else:
@@ -83,19 +85,19 @@ class Source:
         """Raises NotReady if anyone has written, or may be about to."""
         self.beat()
         with _readable():
-            is_same = Stamp.of(os.fstat(self.fd)) == self.stamp
+            is_same = FileIdentity.of(os.fstat(self.fd)) == self.identity
         if not is_same:
             raise NotReady("it changed while it was read")
         if self.has_writer():
             raise NotReady("a program has it open for writing")
 
-    def stamp_if_moved(self) -> Stamp:
+    def identity_if_moved(self) -> FileIdentity:
         """The stamp as it is since a move there and back, as long as nothing else has changed."""
         with suppress(OSError):
-            now = Stamp.of(os.fstat(self.fd))
-            if now.is_same_but_moved(self.stamp):
+            now = FileIdentity.of(os.fstat(self.fd))
+            if now.same_content_as(self.identity):
                 return now
-        return self.stamp
+        return self.identity
 
     def has_writer(self) -> bool:
         """Whether a process is known to hold the file open for writing."""
@@ -167,7 +169,7 @@ def _unopened(error: OSError) -> Exception:
     return NotReady(f"it can't be opened: {os.strerror(error.errno or 0)}")
 
 
-def _stamp_of_named(path: str, fd: int) -> Stamp:
+def _stamp_of_named(path: str, fd: int) -> FileIdentity:
     """Taken with the lock held: before that, another process may have settled the file."""
     try:
         named = os.stat(path, follow_symlinks=False)
@@ -176,7 +178,7 @@ def _stamp_of_named(path: str, fd: int) -> Stamp:
     status = os.fstat(fd)
     if not os.path.samestat(named, status):
         raise NotReady("another file took its name")
-    return Stamp.of(status)
+    return FileIdentity.of(status)
 
 
 def _lock(fd: int) -> None:

@@ -2,14 +2,14 @@
 
 import hashlib
 
-from sources.local_file import Source, Stamp
+from sources.local_file import FileIdentity, Source
 
 
-class Held(Source):
+class MemoryFile(Source):
     """Nobody else has it: it is never locked, never changes and needs not be closed."""
 
     def __init__(self, name: str, content: bytes) -> None:
-        super().__init__("", name, -1, Stamp(0, 0, len(content), 0, 0))
+        super().__init__("", name, -1, FileIdentity(0, 0, len(content), 0, 0))
         self._bytes = content
 
     def digest(self) -> None:

@@ -8,7 +8,7 @@ from sources.local_file import Source, open_source
 
 
 @contextmanager
-def open_unlocked(folder: str, name: str) -> Iterator[Source]:
+def open_for_inspection(folder: str, name: str) -> Iterator[Source]:
     """As open_source() does it, and with the same errors, but the lock is given back at once."""
     with open_source(folder, name) as source:
         with suppress(OSError):  # not every network file system can lock

@@ -22,7 +22,7 @@ LOADER = "mobileye_loader"
 
 
 @pytest.fixture
-def loader(server: Server, database: Database, tmp_path: Path) -> Iterator[Daemon]:
+def drops(server: Server, database: Database, tmp_path: Path) -> Iterator[Daemon]:
     """A daemon under the role, in a database of which another role is the owner."""
     roles = (ROOT / "db" / "roles.sql").read_text()
     for _ in range(2):
@@ -35,27 +35,27 @@ def loader(server: Server, database: Database, tmp_path: Path) -> Iterator[Daemo
     query(database.url, f"DROP OWNED BY {LOADER}; DROP ROLE {LOADER}")
 
 
-def test_the_daemon_and_all_commands_work_under_the_role(loader: Daemon, database: Database) -> None:
+def test_the_daemon_and_all_commands_work_under_the_role(drops: Daemon, database: Database) -> None:
     many = [report(i % 3600, vehicle=f"v{i // 3600}") for i in range(25_000)]
-    loader.start()
+    drops.start()
     for number, content in enumerate([statuses(*many), GOOD, statuses(report(1, "x"), report(1), {}), b"[]"]):
-        loader.drop(f"vehicles_status_{number}.json", content)
-        loader.until_empty()
+        drops.drop(f"vehicles_status_{number}.json", content)
+        drops.until_empty()
     for number in range(2):
-        loader.drop("objects_detection_1.json", detections(event(1), event(2 + number)))
-        loader.until_empty()
-    assert loader.stop() == 0
-    (loader.failed / "vehicles_status_3.json").rename(loader.failed / "other.json")
-    (loader.failed / "other.json").write_bytes(statuses(report(9, vehicle="new")))
-    assert loader.command("check", "incoming/failed/other.json").returncode == 0
-    assert loader.command("replay", "failed").returncode == 0
-    assert loader.command("replay", "rejected").stdout == still_wrong(database)
+        drops.drop("objects_detection_1.json", detections(event(1), event(2 + number)))
+        drops.until_empty()
+    assert drops.stop() == 0
+    (drops.failed / "vehicles_status_3.json").rename(drops.failed / "other.json")
+    (drops.failed / "other.json").write_bytes(statuses(report(9, vehicle="new")))
+    assert drops.command("check", "incoming/failed/other.json").returncode == 0
+    assert drops.command("replay", "failed").returncode == 0
+    assert drops.command("replay", "rejected").stdout == still_wrong(database)
     for arguments in (["status"], ["url"], ["sql", "select * from vehicles_by_status"]):
-        done = loader.command(*arguments)
+        done = drops.command(*arguments)
         assert (done.returncode, done.stderr) == (0, "")
     assert query(database.url, "SELECT count(*) FROM mobileye_data.vehicle_status_history") == [(25_002,)]
     assert query(database.url, "SELECT count(*) FROM mobileye_data.objects_detection_events") == [(6,)]
-    assert "Traceback" not in loader.log()
+    assert "Traceback" not in drops.log()
 
 
 def still_wrong(database: Database) -> str:
@@ -70,9 +70,9 @@ def still_wrong(database: Database) -> str:
     )
 
 
-def test_partitions_are_made_for_the_role_and_are_not_its_own(loader: Daemon, database: Database) -> None:
-    loader.drop("vehicles_status_1.json", GOOD)
-    assert loader.start("--once", wait=False).wait() == 0
+def test_partitions_are_made_for_the_role_and_are_not_its_own(drops: Daemon, database: Database) -> None:
+    drops.drop("vehicles_status_1.json", GOOD)
+    assert drops.start("--once", wait=False).wait() == 0
     partition = "SELECT tableowner FROM pg_tables WHERE tablename = 'vehicle_status_history_20220505'"
     assert query(database.url, partition) == [("tester",)]
     rows = "SELECT count(*) FROM mobileye_data.vehicle_status_history_20220505"
@@ -97,10 +97,10 @@ def test_an_owner_who_is_no_superuser_can_make_the_role(server: Server, tmp_path
         server.execute(f"DROP ROLE IF EXISTS {LOADER}; DROP ROLE an_owner")
 
 
-def test_verify_works_under_the_role(loader: Daemon) -> None:
-    loader.drop("vehicles_status_1.json", GOOD)
-    assert loader.start("--once", wait=False).wait() == 0
-    assert loader.command("verify").stdout == "ledger, tables and folders add up\n"
+def test_verify_works_under_the_role(drops: Daemon) -> None:
+    drops.drop("vehicles_status_1.json", GOOD)
+    assert drops.start("--once", wait=False).wait() == 0
+    assert drops.command("verify").stdout == "ledger, tables and folders add up\n"
 
 
 TABLES = (
@@ -137,31 +137,31 @@ FORBIDDEN = [
 ]
 
 
-def test_the_role_may_do_nothing_else(loader: Daemon) -> None:
+def test_the_role_may_do_nothing_else(drops: Daemon) -> None:
     for statement in FORBIDDEN:
         with pytest.raises(InsufficientPrivilege):
-            loader.rows(statement)
+            drops.rows(statement)
             pytest.fail(f"permitted: {statement}")
 
 
-def test_the_role_makes_no_partition_of_another_table(loader: Daemon) -> None:
+def test_the_role_makes_no_partition_of_another_table(drops: Daemon) -> None:
     with pytest.raises(psycopg2.Error, match="is not partitioned"):
-        loader.rows("SELECT mobileye_data.add_partition('ingested_files', '2022-01-01')")
+        drops.rows("SELECT mobileye_data.add_partition('ingested_files', '2022-01-01')")
 
 
-def test_the_role_moves_rows_only_to_where_they_belong(loader: Daemon, database: Database) -> None:
+def test_the_role_moves_rows_only_to_where_they_belong(drops: Daemon, database: Database) -> None:
     row = "INSERT INTO mobileye_data.vehicle_status_history VALUES ('x', '2022-05-05Z', 'y', NULL, 1)"
     query(database.url, row)
-    loader.rows("SELECT mobileye_data.bring_home('vehicle_status_history', 1)")
+    drops.rows("SELECT mobileye_data.bring_home('vehicle_status_history', 1)")
     partition = "SELECT tableowner FROM pg_tables WHERE tablename = 'vehicle_status_history_20220505'"
     assert query(database.url, partition) == [("tester",)]
     with pytest.raises(InsufficientPrivilege):
-        loader.rows("SELECT mobileye_data.make_partition('vehicle_status_history', '2022-05-06', false)")
+        drops.rows("SELECT mobileye_data.make_partition('vehicle_status_history', '2022-05-06', false)")
 
 
-def test_tables_that_are_not_there_are_told_under_the_role(loader: Daemon, database: Database) -> None:
+def test_tables_that_are_not_there_are_told_under_the_role(drops: Daemon, database: Database) -> None:
     query(database.url, "COMMENT ON SCHEMA mobileye_data IS 'of another version'")
-    done = loader.command("status")
+    done = drops.command("status")
     assert done.returncode == 2
     assert done.stderr.startswith("error: the database refuses: ") and done.stderr.count("\n") == 1
 

@@ -28,7 +28,7 @@ PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO, er
 MAPPED = Account(prefix=("unshare", "--user", "--map-user=1000", "--map-group=1000"))
 
 
-class Unwanted(DatabaseUnavailable):
+class StartCancelled(DatabaseUnavailable):
     """Whoever wanted the database no longer does."""
 
 
@@ -38,8 +38,8 @@ class Embedded:
     However long its start takes, waiting for it ends with Unwanted once is_unwanted() is true.
     """
 
-    def __init__(self, data_folder: Path, is_unwanted: Callable[[], bool] = lambda: False) -> None:
-        self._is_unwanted = is_unwanted
+    def __init__(self, data_folder: Path, is_cancelled: Callable[[], bool] = lambda: False) -> None:
+        self._is_unwanted = is_cancelled
         self._folder = data_folder.resolve()
         self._cluster = self._folder / "postgres"
         self._log = self._folder / "postgres.log"
@@ -95,7 +95,7 @@ class Embedded:
 
     def _check_wanted(self) -> None:
         if self._is_unwanted():
-            raise Unwanted(f"The embedded database in {self._folder} is not waited for any longer.")
+            raise StartCancelled(f"The embedded database in {self._folder} is not waited for any longer.")
 
     def _leave(self) -> None:
         if self._users >= 0:

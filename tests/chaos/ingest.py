@@ -12,10 +12,10 @@ import processing.loader
 import sources.local_file
 import watcher.scan
 from db.connection import Database
-from processing.batch import Outcome, Work
+from processing.batch import FileTask, Outcome
 from processing.errors import DatabaseUnavailable, NotReady
-from processing.loader import Processor
-from service.build import StartWorker
+from processing.loader import Loader
+from service.build import LoaderFactory
 from sources.claims import recover_claims
 from sources.disposal import OnLoaded
 
@@ -38,14 +38,14 @@ def get_ready() -> None:
 def main(folder: str, url: str, report: Report) -> int:
     """Returns 0 if every file has its outcome; reports each outcome and each error."""
     failed = os.path.join(folder, "failed")
-    processor = StartWorker(folder, failed, "", OnLoaded.DELETE, 2**40, Database(url))()
+    loader = LoaderFactory(folder, failed, "", OnLoaded.DELETE, 2**40, Database(url))()
     try:
         batches = _batches(folder)
     except OSError as error:  # the daemon would scan again later
         report(NotReady(error.strerror))
         return 1
     try:
-        return max([_load(processor, batch, report) for batch in batches], default=0)
+        return max([_load(loader, batch, report) for batch in batches], default=0)
     except Exception as error:  # noqa: BLE001
         report(error)
         return 1
@@ -59,17 +59,17 @@ def _batches(folder: str) -> list[list[str]]:
     return [*large, *([small] if small else [])]
 
 
-def _load(processor: Processor, names: list[str], report: Report) -> int:
+def _load(loader: Loader, names: list[str], report: Report) -> int:
     """Loads a batch, and retries it as the daemon would: the process must be able to go on after an error."""
     for _ in range(_TRIES):
         try:
-            outcomes = processor.load([Work(name) for name in names])
+            outcomes = loader.load([FileTask(name) for name in names])
         except DatabaseUnavailable as error:
             report(error)
             continue
         for outcome in outcomes:
             report(outcome)
-        names = [outcome.name for outcome in outcomes if outcome.state in ("waiting", "alone")]
+        names = [outcome.name for outcome in outcomes if outcome.state in ("waiting", "retry_alone")]
         if not names:
             return 0
     return 1

@@ -15,9 +15,9 @@ from commands import replay, verify
 from config import load_settings
 from db.connection import Database
 from db.sink import PostgresSink
-from processing.batch import Work
-from processing.loader import Processor
-from sources.disposal import LeaveAlone
+from processing.batch import FileTask
+from processing.loader import Loader
+from sources.disposal import NoDisposal
 from tests.support import detections, event, query, report, statuses
 
 SEEDS, ROUNDS = range(3), 4
@@ -69,7 +69,7 @@ class World:
         (self.folder / name).write_bytes(content)
         self.files.setdefault(content, (name, [row for one in elements for row in rows_of(kind, one)]))
         with closing(PostgresSink(self.database)) as sink:
-            (outcome,) = Processor(str(self.folder), sink, LeaveAlone(), 2**30).load([Work(name)])
+            (outcome,) = Loader(str(self.folder), sink, NoDisposal(), 2**30).load([FileTask(name)])
         assert outcome.state in ("loaded", "duplicate")
 
     def mend(self) -> None:

@@ -15,7 +15,7 @@ from commands.run import run
 from config import Settings
 from db.connection import Database
 from db.embedded.keeper import open_lock, try_lock
-from service.outage import GaveUp
+from service.outage import TimedOut
 from tests.processing.support import give_to_other_user
 from tests.support import Daemon, Server, Unprivileged, detections, drop, event, report, statuses, until
 
@@ -203,7 +203,7 @@ def test_once_gives_up_a_database_that_is_not_there(
     monkeypatch.setattr("service.outage.ONCE_SECONDS", 1.0)
     path = Daemon(tmp_path, None).drop("vehicles_status_1.json", GOOD)
     settings = Settings(watch_folder=path.parent, database_url=NOWHERE)
-    with pytest.raises(GaveUp, match=r"^gave up waiting for the database after [1-9] s: connection"):
+    with pytest.raises(TimedOut, match=r"^gave up waiting for the database after [1-9] s: connection"):
         run(settings, once=True)
     assert capsys.readouterr().err.count(" waiting for the database ") == 1
     assert path.read_bytes() == GOOD

@@ -10,8 +10,8 @@ from psycopg2.extensions import cursor as Cursor
 
 import db.conflicts
 from db.chunk import Chunk
-from db.conflicts import Merge, find_existing, first_of_each_key, may_exist
-from db.connection import Database, RowRefused, translated
+from db.conflicts import ConflictResolver, candidate_rows, find_existing, first_of_each_key
+from db.connection import Database, RowRefused, translate_errors
 from db.insert import copy_rows, insert_rows
 from db.ledger import Entry
 from db.tables import TABLE_OF, Table
@@ -50,7 +50,7 @@ def store(cursor: Cursor, *records: Record) -> None:
 
 def find(cursor: Cursor, *records: Record) -> dict[int, str | None]:
     """The value that is stored where it is another."""
-    with translated():
+    with translate_errors():
         return find_existing(cursor, chunk_of(*records), range(len(records)))
 
 
@@ -168,9 +168,9 @@ def test_those_that_may_exist_are_those_whose_vehicle_and_time_are_there(cursor:
     chunk = chunk_of(*asked)
     there = {(row.vehicle_id, row.detection_time) for row in stored}
     expected = [i for i, row in enumerate(asked) if (row.vehicle_id, row.detection_time) in there]
-    assert sorted(may_exist(cursor, chunk, chunk.order)) == expected
+    assert sorted(candidate_rows(cursor, chunk, chunk.order)) == expected
     half = chunk.order[::2]
-    assert sorted(may_exist(cursor, chunk, half)) == sorted(set(half) & set(expected))
+    assert sorted(candidate_rows(cursor, chunk, half)) == sorted(set(half) & set(expected))
 
 
 @pytest.mark.parametrize(("stored", "candidates"), [(0, 0), (100, 100), (101, 1000)])
@@ -179,7 +179,7 @@ def test_each_is_looked_at_if_many_are_there(cursor: Cursor, stored: int, candid
     for row in rows[:stored]:
         store(cursor, row)
     chunk = chunk_of(*rows)
-    assert len(may_exist(cursor, chunk, chunk.order)) == candidates
+    assert len(candidate_rows(cursor, chunk, chunk.order)) == candidates
 
 
 @pytest.mark.usefixtures("sought")
@@ -187,14 +187,14 @@ def test_a_status_may_exist_too(cursor: Cursor) -> None:
     store(cursor, status("parking"))
     for known in (status("driving"), status("parking")):
         chunk = chunk_of(known)
-        assert list(may_exist(cursor, chunk, chunk.order)) == [0]
+        assert list(candidate_rows(cursor, chunk, chunk.order)) == [0]
 
 
 def test_of_refused_rows_with_one_key_each_is_told(cursor: Cursor) -> None:
     """Whatever their order by bytes: the first that is not refused counts."""
     cursor.execute("ALTER TABLE objects_detection_events ADD CHECK (object_value < 9)")
     values = [10, 9, 8, 7, 8, 12]
-    merge = Merge(cursor.connection, chunk_of(*[detection(value) for value in values]))
+    merge = ConflictResolver(cursor.connection, chunk_of(*[detection(value) for value in values]))
     merge.run()
     assert merge.duplicates == [4]
     assert {index: reason for index, (reason, _) in sorted(merge.rejects.items())} == {
@@ -221,7 +221,7 @@ def test_a_key_that_another_process_writes_just_now_is_looked_at_again(
         copy_rows(sent_by, table, data, count, name)
 
     monkeypatch.setattr(db.conflicts, "copy_rows", overtaken)
-    merge = Merge(cursor.connection, chunk_of(detection(1), detection(2, second=1)))
+    merge = ConflictResolver(cursor.connection, chunk_of(detection(1), detection(2, second=1)))
     merge.run()
     conflict = "Expected the value stored under this key (object_value=5 extra=null), got another"
     assert merge.duplicates == ([0] if value == 1 else [])

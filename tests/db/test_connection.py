@@ -12,7 +12,7 @@ import pytest
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import make_dsn, parse_dsn
 
-from db.connection import Database, KeyExists, RowRefused, translated
+from db.connection import Database, KeyExists, RowRefused, translate_errors
 from processing.errors import (
     DatabaseUnavailable,
     LockTimeout,
@@ -31,7 +31,7 @@ def connection(empty_database: Database) -> Iterator[Connection]:
 
 
 def execute(connection: Connection, statement: str) -> None:
-    with translated(), connection.cursor() as cursor:
+    with translate_errors(), connection.cursor() as cursor:
         cursor.execute(statement)
 
 

@@ -11,7 +11,7 @@ from psycopg2.extensions import cursor as Cursor
 
 import db.copy_format
 from db.connection import Database
-from db.copy_format import Packed, copy_data
+from db.copy_format import CopyRows, copy_data
 from db.insert import copy_rows
 from db.tables import TABLE_OF
 from processing.records import Detection, Record, StatusReport
@@ -30,8 +30,8 @@ def cursor(database: Database) -> Iterator[Cursor]:
         yield cursor
 
 
-def packed(*records: Record, file_id: int = 7) -> Packed:
-    rows = Packed()
+def packed(*records: Record, file_id: int = 7) -> CopyRows:
+    rows = CopyRows()
     TABLE_OF[type(records[0])].pack(rows, records, file_id)
     return rows
 

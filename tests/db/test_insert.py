@@ -8,7 +8,7 @@ import pytest
 from psycopg2.extensions import cursor as Cursor
 
 from db.connection import Database
-from db.copy_format import Packed, copy_data
+from db.copy_format import CopyRows, copy_data
 from db.insert import copy_rows, insert_rows
 from db.tables import STATUS_HISTORY
 from processing.errors import Misconfigured
@@ -28,7 +28,7 @@ def by_insert(cursor: Cursor) -> None:
 
 
 def by_copy(cursor: Cursor) -> None:
-    packed = Packed()
+    packed = CopyRows()
     STATUS_HISTORY.pack(packed, REPORTS, 1)
     copy_rows(cursor, STATUS_HISTORY, copy_data(packed.rows), len(REPORTS))
 

@@ -12,7 +12,7 @@ from psycopg2.extras import execute_values
 import db.latest_status
 from db.connection import Database
 from db.days import MOST_SPANS
-from db.latest_status import Latest
+from db.latest_status import LatestStatus
 from db.tables import STATUS_HISTORY
 from processing.records import Detection, Record, StatusReport
 from tests.db.loading import load, locked, sink_to
@@ -41,7 +41,7 @@ def store(cursor: Cursor, *reports: StatusReport, file_id: int = 1) -> None:
 
 
 def flushed(cursor: Cursor, *reports: StatusReport, file_id: int = 1) -> list[tuple[object, ...]]:
-    latest = Latest()
+    latest = LatestStatus()
     store(cursor, *reports, file_id=file_id)
     latest.take(reports)
     latest.flush(cursor)
@@ -57,7 +57,7 @@ def test_the_newest_of_a_transaction_counts(cursor: Cursor) -> None:
 
 def test_of_reports_with_one_time_that_of_the_history_counts(cursor: Cursor) -> None:
     store(cursor, told(1, "parking"))
-    latest = Latest()
+    latest = LatestStatus()
     latest.take([told(1, "driving")])
     latest.flush(cursor)
     cursor.execute("SELECT vehicle_id, status, file_id FROM vehicle_status")
@@ -82,7 +82,7 @@ def test_only_a_newer_one_overwrites_what_is_stored(
 
 
 def test_detections_are_none_of_its_business(cursor: Cursor) -> None:
-    latest = Latest()
+    latest = LatestStatus()
     latest.take([Detection("car", NOON, "cars", 1, None)])
     latest.flush(cursor)
     cursor.execute("SELECT vehicle_id FROM vehicle_status")
@@ -100,7 +100,7 @@ def test_what_is_sent_does_not_grow_with_the_fields(cursor: Cursor) -> None:
     sent = []
     for name, extra in (("a", None), ("b", json.encode({"a": "x" * 100_000}).decode())):
         reports = [told(1, vehicle=f"{name}{i:02}", extra=extra) for i in range(50)]
-        latest = Latest()
+        latest = LatestStatus()
         store(cursor, *reports)
         latest.take(reports)
         latest.flush(cursor)
@@ -134,13 +134,13 @@ def test_it_is_written_out_before_it_holds_too_many(
     monkeypatch.setattr(db.latest_status, most, limit)
     monkeypatch.setattr(db.chunk, "CHUNK_ROWS", 2)
     held = []
-    take = Latest.take
+    take = LatestStatus.take
 
-    def watch(latest: Latest, records: Sequence[Record]) -> None:
+    def watch(latest: LatestStatus, records: Sequence[Record]) -> None:
         take(latest, records)
         held.append(len(latest._times))
 
-    monkeypatch.setattr(Latest, "take", watch)
+    monkeypatch.setattr(LatestStatus, "take", watch)
     reports = [report(20 - i, f"s{20 - i}", f"car-{i % 5}", km=i) for i in range(20)]
     with sink_to(database) as sink:
         load(sink, statuses(*reports))

@@ -14,17 +14,17 @@ from db.ledger import Entry
 from processing.records import Parsed, Rejected
 from processing.sink import Counts
 from tests.db.loading import delivery
-from tests.processing.test_loader import Loader
+from tests.processing.test_loader import Drops
 from tests.support import detections, event, query, report, statuses
 
 D, S = "objects_detection_1", "vehicles_status_1"
 
 
 @pytest.fixture
-def loader(tmp_path: Path, database: Database) -> Iterator[Loader]:
-    loader = Loader(tmp_path, database)
-    yield loader
-    loader.sink.close()
+def drops(tmp_path: Path, database: Database) -> Iterator[Drops]:
+    drops = Drops(tmp_path, database)
+    yield drops
+    drops.sink.close()
 
 
 @pytest.fixture
@@ -61,36 +61,36 @@ def of_one_event_with_flaws(value: int) -> bytes:
     [(of_many_events, 20_000, 8), (of_one_event, 20_000, 1), (of_one_event_with_flaws, 4_000, 1)],
 )
 def test_what_conflicts_came_from_is_gone_back_to_once(
-    loader: Loader, decoded: list[Parsed], document: Any, read: int, times: int
+    drops: Drops, decoded: list[Parsed], document: Any, read: int, times: int
 ) -> None:
-    loader.load_until_done({f"{D}.json": document(1)})
-    (outcome,) = loader.load_until_done({f"{D}.json": document(2)})
+    drops.load_until_done({f"{D}.json": document(1)})
+    (outcome,) = drops.load_until_done({f"{D}.json": document(2)})
     assert outcome.counts == Counts(read, 0, 0, read)
     assert len(decoded) <= times  # a window of 256 kB, or the event
     last = "WHERE reason = 'conflict' ORDER BY position DESC LIMIT 1"
-    ((position, original),) = loader.rows(f"SELECT position, original FROM rejected_records {last}")
+    ((position, original),) = drops.rows(f"SELECT position, original FROM rejected_records {last}")
     assert position == read - (2 if read == 4_000 else 1)
     (counted,) = original["detections"]
     assert counted["object_type"] == ("kind-9" if document is of_many_events else f"kind-{position}")
 
 
 @pytest.mark.parametrize("size", [199, 200, 201, 1_000_000])
-def test_a_conflict_quotes_the_beginning_of_a_stored_value(loader: Loader, size: int) -> None:
+def test_a_conflict_quotes_the_beginning_of_a_stored_value(drops: Drops, size: int) -> None:
     text = "ü" * (size - 9)  # beside {"a": ""}, as jsonb shows it
-    loader.load_one(f"{S}.json", statuses(report(a=text)))
-    loader.load_one(f"{S}.json", statuses(report()))
-    (detail,) = loader.values("SELECT detail FROM rejected_records")
+    drops.load_one(f"{S}.json", statuses(report(a=text)))
+    drops.load_one(f"{S}.json", statuses(report()))
+    (detail,) = drops.values("SELECT detail FROM rejected_records")
     shown = f'{{"a": "{text}"}}'
     shown = shown if size <= 200 else shown[:200] + "…"
     assert detail == (f"Expected the value stored under this key (status=driving extra={shown}), got another")
 
 
-def test_memory_does_not_grow_with_what_is_stored(loader: Loader) -> None:
+def test_memory_does_not_grow_with_what_is_stored(drops: Drops) -> None:
     rows = "SELECT 'car', '2022-05-05 22:00:00.546Z'::timestamptz + i * interval '1 s', 'driving', "
     extra = "jsonb_build_object('a', repeat('x', 100000)), 1 FROM generate_series(0, 299) i"
-    loader.rows(f"INSERT INTO vehicle_status_history {rows} {extra}")
+    drops.rows(f"INSERT INTO vehicle_status_history {rows} {extra}")
     tracemalloc.start()
-    outcome = loader.load_one(f"{S}.json", statuses(*[report(i, vehicle="car") for i in range(300)]))
+    outcome = drops.load_one(f"{S}.json", statuses(*[report(i, vehicle="car") for i in range(300)]))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert outcome.counts == Counts(300, 0, 0, 300)

@@ -240,14 +240,14 @@ def test_a_large_event_is_held_as_its_text() -> None:
     (parsed,) = Document("x.json", lambda: io.BytesIO(content.encode()), careful=False).parsed()
     assert isinstance(parsed.source, Raw)
     assert parsed.bytes > len(content)
-    ((_, original),) = KIND.origins(parsed, [0])
+    ((_, original),) = KIND.locate(parsed, [0])
     assert f'{{"{KEY}":[{to_json(original)}]}}' == content
 
 
 def test_origin_gives_back_one_detection_as_an_event() -> None:
     element = event_of(CARS, {**CARS, "object_value": 9}, note="x")
     (parsed,) = KIND.parse([element])
-    origins = KIND.origins(parsed, range(len(parsed.records)))
-    for offset, (record, (path, original)) in enumerate(zip(parsed.records, origins, strict=True)):
+    locate = KIND.locate(parsed, range(len(parsed.records)))
+    for offset, (record, (path, original)) in enumerate(zip(parsed.records, locate, strict=True)):
         assert path == f"$.{KEY}[0].detections[{offset}]"
         assert dropped_again(KEY, original).records == [record]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processing.digits import LongIntegers, is_storable
-from processing.json_limits import Structure
+from processing.json_limits import JsonLimits
 from tests.support import Server
 
 NUMBERS = [
@@ -43,7 +43,7 @@ TOKENS = [
 def test_long_integers_get_an_exponent_wherever_the_text_is_cut(chosen: list[int], size: int) -> None:
     tokens = [TOKENS[number] for number in chosen]
     text, passed = (f'{{"k":[{",".join(side)}]}}'.encode() for side in zip(("0", "0"), *tokens, strict=True))
-    structure, integers, found = Structure(), LongIntegers(), b""
+    structure, integers, found = JsonLimits(), LongIntegers(), b""
     for start in range(0, len(text), size):
         opening, chunk = structure.opening, text[start : start + size]
         structure.feed(chunk)

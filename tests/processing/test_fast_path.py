@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import processing.document
 import processing.fast_path
 from processing.document import Document, Miscounted
-from processing.fast_path import Windows
+from processing.fast_path import FastPath
 from processing.file_types import KINDS
 from processing.records import Kind, Parsed
 from tests.processing.support import Reading, read
@@ -21,9 +21,9 @@ from tests.support import detections, event, report, statuses
 EVENTS, STATUS = KINDS
 
 
-def windows(content: bytes, kind: Kind) -> tuple[Windows, list[Parsed]]:
+def windows(content: bytes, kind: Kind) -> tuple[FastPath, list[Parsed]]:
     text = io.BytesIO(content)
-    found = Windows(text.read(processing.fast_path.WINDOW_BYTES), text, kind)
+    found = FastPath(text.read(processing.fast_path.WINDOW_BYTES), text, kind)
     return found, list(found.parsed())
 
 
@@ -120,7 +120,7 @@ def test_a_key_that_comes_twice_is_told_by_the_quotes_of_all_the_document(conten
 def test_what_was_handed_on_is_counted_by_handing_it_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processing.fast_path, "WINDOW_BYTES", 1000)
     text = io.BytesIO(detections(*[event(i, ("a", i), ("b", i)) for i in range(100)]))
-    found = Windows(text.read(1000), text, EVENTS)
+    found = FastPath(text.read(1000), text, EVENTS)
     elements = records = 0
     for parsed in found.parsed():
         assert (found.elements, found.records) == (elements, records) == (parsed.index, parsed.position)
@@ -234,7 +234,7 @@ def test_an_element_without_an_end_is_not_waited_for(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(processing.fast_path, "_MAX_ELEMENT_BYTES", 4000)
     text = io.BytesIO(detections(event(1, *[("cars", i) for i in range(1000)])))
     assert [
-        parsed.records for parsed in Windows(text.read(1000), text, EVENTS).parsed() if parsed.records
+        parsed.records for parsed in FastPath(text.read(1000), text, EVENTS).parsed() if parsed.records
     ] == []
     assert text.tell() == 5000
 
@@ -254,9 +254,9 @@ def test_the_original_of_a_record_is_found_in_its_window(
     content: bytes, kind: Kind, paths: dict[int, Any]
 ) -> None:
     _, (parsed,) = windows(content, kind)
-    origins = kind.origins(parsed, list(paths))
-    for (offset, (path, counted)), (found, original) in zip(paths.items(), origins, strict=True):
+    locate = kind.locate(parsed, list(paths))
+    for (offset, (path, counted)), (found, original) in zip(paths.items(), locate, strict=True):
         assert found == f"$.{kind.key}{path}"
-        (record,) = kind.read_usual(json.dumps([original]).encode())[1]  # type: ignore[index]
+        (record,) = kind.decode_fast(json.dumps([original]).encode())[1]  # type: ignore[index]
         assert record == parsed.records[offset]
         assert counted is None or (record.object_type, record.object_value) == counted  # type: ignore[union-attr]

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from processing.errors import BadFile
-from processing.json_limits import MAX_DEPTH, MAX_ELEMENT_BYTES, Structure
+from processing.json_limits import MAX_DEPTH, MAX_ELEMENT_BYTES, JsonLimits
 
 CHUNK = 64 * 1024
 
@@ -71,8 +71,8 @@ def sized(document: bytes, size: int) -> Iterator[bytes]:
     return (document[start : start + size] for start in range(0, len(document), size))
 
 
-def fed(chunks: Iterator[bytes]) -> Structure:
-    structure = Structure()
+def fed(chunks: Iterator[bytes]) -> JsonLimits:
+    structure = JsonLimits()
     for chunk in chunks:
         structure.feed(chunk)
     return structure

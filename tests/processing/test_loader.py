@@ -33,13 +33,13 @@ from db import ledger, schema
 from db.connection import Database
 from db.ledger import Entry
 from db.sink import PostgresSink, PostgresTransaction
-from processing.batch import Outcome, Work
+from processing.batch import FileTask, Outcome
 from processing.document import Document
 from processing.errors import DatabaseUnavailable, Misconfigured, TryAgain
-from processing.fast_path import Windows
-from processing.loader import Processor
+from processing.fast_path import FastPath
+from processing.loader import Loader
 from processing.records import Parsed
-from sources.disposal import OnLoaded, Settler
+from sources.disposal import FileDisposer, OnLoaded
 from sources.local_file import Source, open_source
 from tests.support import VEHICLE, Server, detections, drop, event, query, report, statuses
 
@@ -57,7 +57,7 @@ fuzz = settings(
 )
 
 
-class Loader:
+class Drops:
     """A drop folder and the processor that loads it into a database."""
 
     def __init__(
@@ -68,8 +68,8 @@ class Loader:
         self.incoming.mkdir(exist_ok=True)
         self.database = database
         self.sink = PostgresSink(database)
-        settler = Settler(str(self.incoming), str(self.failed), "", OnLoaded.DELETE)
-        self.processor = Processor(str(self.incoming), self.sink, settler, max_bytes, max_reject_ratio)
+        disposer = FileDisposer(str(self.incoming), str(self.failed), "", OnLoaded.DELETE)
+        self.processor = Loader(str(self.incoming), self.sink, disposer, max_bytes, max_reject_ratio)
 
     def load(self, **files: bytes) -> list[Outcome]:
         """One batch; the arguments are names without .json."""
@@ -78,19 +78,19 @@ class Loader:
     def load_named(self, files: dict[str, bytes]) -> list[Outcome]:
         for name, content in files.items():
             drop(self.incoming, name, content)
-        return self.processor.load([Work(name) for name in files])
+        return self.processor.load([FileTask(name) for name in files])
 
     def load_one(self, name: str, content: bytes, **work: Any) -> Outcome:
         drop(self.incoming, name, content)
-        (outcome,) = self.processor.load([Work(name, **work)])
+        (outcome,) = self.processor.load([FileTask(name, **work)])
         return outcome
 
     def load_until_done(self, files: dict[str, bytes]) -> list[Outcome]:
         """One batch, then those alone that could not share it, as the daemon does."""
         outcomes = self.load_named(files)
-        alone = [outcome.name for outcome in outcomes if outcome.state == "alone"]
-        done = [outcome for outcome in outcomes if outcome.state != "alone"]
-        return done + [outcome for name in alone for outcome in self.processor.load([Work(name)])]
+        alone = [outcome.name for outcome in outcomes if outcome.state == "retry_alone"]
+        done = [outcome for outcome in outcomes if outcome.state != "retry_alone"]
+        return done + [outcome for name in alone for outcome in self.processor.load([FileTask(name)])]
 
     def rows(self, statement: str, values: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:
         return query(self.database.url, f"SET search_path = mobileye_data; {statement}", values)
@@ -121,19 +121,19 @@ def shared_database(server: Server) -> Iterator[Database]:
 
 
 @pytest.fixture
-def loader(tmp_path: Path, shared_database: Database) -> Iterator[Loader]:
-    loader = Loader(tmp_path, shared_database)
-    loader.clear()
-    yield loader
-    loader.sink.close()
+def drops(tmp_path: Path, shared_database: Database) -> Iterator[Drops]:
+    drops = Drops(tmp_path, shared_database)
+    drops.clear()
+    yield drops
+    drops.sink.close()
 
 
 @pytest.fixture
-def own_loader(tmp_path: Path, database: Database) -> Iterator[Loader]:
+def own_loader(tmp_path: Path, database: Database) -> Iterator[Drops]:
     """For a test that changes more of its database than the rows."""
-    loader = Loader(tmp_path, database)
-    yield loader
-    loader.sink.close()
+    drops = Drops(tmp_path, database)
+    yield drops
+    drops.sink.close()
 
 
 @pytest.fixture
@@ -165,118 +165,118 @@ def many_reports(count: int, **more: Any) -> list[dict[str, Any]]:
 # The same file again ---------------------------------------------------------------------------------
 
 
-def test_a_file_becomes_rows_and_is_gone(loader: Loader) -> None:
-    (outcome,) = loader.load(objects_detection_1=detections(event(1), event(2, ("trucks", 7))))
+def test_a_file_becomes_rows_and_is_gone(drops: Drops) -> None:
+    (outcome,) = drops.load(objects_detection_1=detections(event(1), event(2, ("trucks", 7))))
     assert outcome.state == "loaded"
     assert outcome.kind == "objects_detection"
     assert counts(outcome) == (3, 3, 0, 0)
-    assert loader.rows(
+    assert drops.rows(
         f"SELECT vehicle_id, detection_time::text, object_type, object_value FROM {EVENTS} ORDER BY 2, 3"
     ) == [
         (VEHICLE, "2022-06-05 21:00:01.546+00", "cars", 2),
         (VEHICLE, "2022-06-05 21:00:01.546+00", "pedestrians", 3),
         (VEHICLE, "2022-06-05 21:00:02.546+00", "trucks", 7),
     ]
-    assert loader.left() == []
+    assert drops.left() == []
 
 
-def test_the_ledger_knows_the_file_by_its_bytes(loader: Loader) -> None:
+def test_the_ledger_knows_the_file_by_its_bytes(drops: Drops) -> None:
     content = statuses(report(1), report(1), report(1, "parking"), {"no": "report"})
-    loader.load(vehicles_status_1=content)
+    drops.load(vehicles_status_1=content)
     columns = "sha256, name, size, kind, state, rows_read, rows_inserted, rows_duplicate, rows_rejected"
-    ((digest, *entry),) = loader.rows(f"SELECT {columns} FROM ingested_files")
+    ((digest, *entry),) = drops.rows(f"SELECT {columns} FROM ingested_files")
     assert bytes(digest) == hashlib.sha256(content).digest()
     assert entry == ["vehicles_status_1.json", len(content), "vehicles_status", "loaded", 4, 1, 1, 2]
 
 
-def test_the_ledger_knows_when_it_was(loader: Loader) -> None:
-    loader.load(vehicles_status_1=statuses(report()))
-    assert loader.rows(
+def test_the_ledger_knows_when_it_was(drops: Drops) -> None:
+    drops.load(vehicles_status_1=statuses(report()))
+    assert drops.rows(
         "SELECT started_at <= finished_at, age(finished_at) < '1min', error FROM ingested_files"
     ) == [(True, True, None)]
 
 
 @pytest.mark.parametrize("again", ["objects_detection_1.json", "objects_detection_2.json", "other.json"])
-def test_the_same_bytes_again_are_a_duplicate_under_any_name(loader: Loader, again: str) -> None:
-    loader.load(objects_detection_1=detections(event()))
-    outcome = loader.load_one(again, detections(event()))
+def test_the_same_bytes_again_are_a_duplicate_under_any_name(drops: Drops, again: str) -> None:
+    drops.load(objects_detection_1=detections(event()))
+    outcome = drops.load_one(again, detections(event()))
     assert (outcome.state, counts(outcome)) == ("duplicate", (0, 0, 0, 0))
-    assert loader.rows("SELECT deliveries, name, last_name FROM ingested_files") == [
+    assert drops.rows("SELECT deliveries, name, last_name FROM ingested_files") == [
         (2, "objects_detection_1.json", again)
     ]
-    assert loader.count(EVENTS) == 2
-    assert loader.left() == []
+    assert drops.count(EVENTS) == 2
+    assert drops.left() == []
 
 
-def test_the_same_bytes_thrice_in_one_batch_are_loaded_once_and_counted_thrice(loader: Loader) -> None:
+def test_the_same_bytes_thrice_in_one_batch_are_loaded_once_and_counted_thrice(drops: Drops) -> None:
     content = detections(event())
-    outcomes = loader.load(objects_detection_1=content, objects_detection_2=content, x=content)
+    outcomes = drops.load(objects_detection_1=content, objects_detection_2=content, x=content)
     assert states(outcomes) == ["loaded", "duplicate", "duplicate"]
-    assert loader.rows("SELECT deliveries, name, last_name, rows_inserted FROM ingested_files") == [
+    assert drops.rows("SELECT deliveries, name, last_name, rows_inserted FROM ingested_files") == [
         (3, "objects_detection_1.json", "x.json", 2)
     ]
-    assert loader.count(EVENTS) == 2
-    assert loader.left() == []
+    assert drops.count(EVENTS) == 2
+    assert drops.left() == []
 
 
-def test_bytes_that_are_bad_under_one_name_are_loaded_under_another(loader: Loader) -> None:
+def test_bytes_that_are_bad_under_one_name_are_loaded_under_another(drops: Drops) -> None:
     content = detections(event())
-    outcomes = loader.load(vehicles_status_1=content, objects_detection_1=content)
+    outcomes = drops.load(vehicles_status_1=content, objects_detection_1=content)
     assert states(outcomes) == ["failed", "loaded"]
-    assert loader.values("SELECT state FROM ingested_files") == ["loaded"]
+    assert drops.values("SELECT state FROM ingested_files") == ["loaded"]
 
 
-def test_a_large_file_again_is_a_duplicate(loader: Loader, tiny: None) -> None:
+def test_a_large_file_again_is_a_duplicate(drops: Drops, tiny: None) -> None:
     content = statuses(*many_reports(50))
-    assert loader.load(vehicles_status_1=content)[0].counts.inserted == 50
-    assert states(loader.load(vehicles_status_2=content)) == ["duplicate"]
-    assert loader.rows("SELECT deliveries, last_name FROM ingested_files") == [(2, "vehicles_status_2.json")]
+    assert drops.load(vehicles_status_1=content)[0].counts.inserted == 50
+    assert states(drops.load(vehicles_status_2=content)) == ["duplicate"]
+    assert drops.rows("SELECT deliveries, last_name FROM ingested_files") == [(2, "vehicles_status_2.json")]
 
 
 def test_a_file_that_could_not_be_removed_is_removed_later_unread_unless_it_has_changed(
-    loader: Loader, monkeypatch: pytest.MonkeyPatch
+    drops: Drops, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    works = [Work("vehicles_status_1.json"), Work("vehicles_status_2.json")]
+    works = [FileTask("vehicles_status_1.json"), FileTask("vehicles_status_2.json")]
     for second, work in enumerate(works):
-        drop(loader.incoming, work.name, statuses(report(second)))
+        drop(drops.incoming, work.name, statuses(report(second)))
     with monkeypatch.context() as patch:
         patch.setattr("sources.disposal.os.rename", refuse)
-        stuck, other = loader.processor.load(works)
-    assert states([stuck, other]) == ["loaded", "loaded"] and stuck.ended and other.ended
-    (loader.incoming / "vehicles_status_2.json").write_bytes(statuses(report(2)))
-    outcomes = loader.processor.load([again(stuck), again(other)])
-    assert states(outcomes) == ["duplicate", "loaded"] and loader.left() == []
-    assert loader.values("SELECT deliveries FROM ingested_files") == [1, 1, 1]
+        stuck, other = drops.processor.load(works)
+    assert states([stuck, other]) == ["loaded", "loaded"] and stuck.undisposed and other.undisposed
+    (drops.incoming / "vehicles_status_2.json").write_bytes(statuses(report(2)))
+    outcomes = drops.processor.load([again(stuck), again(other)])
+    assert states(outcomes) == ["duplicate", "loaded"] and drops.left() == []
+    assert drops.values("SELECT deliveries FROM ingested_files") == [1, 1, 1]
 
 
 def test_a_bad_file_that_could_not_be_moved_is_moved_later_unread_unless_it_has_changed(
-    loader: Loader, monkeypatch: pytest.MonkeyPatch
+    drops: Drops, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    works = [Work("vehicles_status_1.json"), Work("vehicles_status_2.json")]
+    works = [FileTask("vehicles_status_1.json"), FileTask("vehicles_status_2.json")]
     for work in works:
-        drop(loader.incoming, work.name, work.name.encode())
+        drop(drops.incoming, work.name, work.name.encode())
     with monkeypatch.context() as patch:
         patch.setattr("sources.disposal._sync_folder", fail)  # it is moved there and back
-        stuck, other = loader.processor.load(works)
+        stuck, other = drops.processor.load(works)
         patch.setattr("sources.local_file.Source.digest", only_of("vehicles_status_2.json"))
-        (stuck,) = loader.processor.load([again(stuck)])
+        (stuck,) = drops.processor.load([again(stuck)])
     assert states([stuck, other]) == ["waiting", "waiting"]
     assert stuck.reason.endswith("it can't be moved: Input/output error")
-    (loader.incoming / "vehicles_status_2.json").write_bytes(statuses(report(2)))
+    (drops.incoming / "vehicles_status_2.json").write_bytes(statuses(report(2)))
     with monkeypatch.context() as patch:
         patch.setattr("sources.local_file.Source.digest", only_of("vehicles_status_2.json"))
-        outcomes = loader.processor.load([again(stuck), again(other)])
-    assert states(outcomes) == ["failed", "loaded"] and loader.left() == []
-    assert outcomes[0].ended is None and stuck.reason.startswith(outcomes[0].reason)
-    assert loader.rows("SELECT deliveries, last_name FROM ingested_files ORDER BY file_id") == [
+        outcomes = drops.processor.load([again(stuck), again(other)])
+    assert states(outcomes) == ["failed", "loaded"] and drops.left() == []
+    assert outcomes[0].undisposed is None and stuck.reason.startswith(outcomes[0].reason)
+    assert drops.rows("SELECT deliveries, last_name FROM ingested_files ORDER BY file_id") == [
         (1, "vehicles_status_1.json"),
         (1, "vehicles_status_2.json"),
         (1, "vehicles_status_2.json"),
     ]
 
 
-def again(outcome: Outcome) -> Work:
-    return Work(outcome.name, ended=outcome.ended)
+def again(outcome: Outcome) -> FileTask:
+    return FileTask(outcome.name, undisposed=outcome.undisposed)
 
 
 def fail(folder: str) -> None:
@@ -300,22 +300,20 @@ def refuse(source: str, target: str) -> None:
 # The same record again -------------------------------------------------------------------------------
 
 #: How two documents reach the tables: in one file (large or small), one batch, or one after the other.
-Way = Callable[[Loader, list[Any], list[Any], Callable[..., bytes], str], None]
+Way = Callable[[Drops, list[Any], list[Any], Callable[..., bytes], str], None]
 
 
-def in_one_file(loader: Loader, first: list[Any], second: list[Any], document: Any, prefix: str) -> None:
-    loader.load_until_done({f"{prefix}1.json": document(*first, *second)})
+def in_one_file(drops: Drops, first: list[Any], second: list[Any], document: Any, prefix: str) -> None:
+    drops.load_until_done({f"{prefix}1.json": document(*first, *second)})
 
 
-def in_one_batch(loader: Loader, first: list[Any], second: list[Any], document: Any, prefix: str) -> None:
-    loader.load_until_done(
-        {f"{prefix}1.json": document(*first), f"{prefix}2.json": document(*second) + b"\n"}
-    )
+def in_one_batch(drops: Drops, first: list[Any], second: list[Any], document: Any, prefix: str) -> None:
+    drops.load_until_done({f"{prefix}1.json": document(*first), f"{prefix}2.json": document(*second) + b"\n"})
 
 
-def in_two_batches(loader: Loader, first: list[Any], second: list[Any], document: Any, prefix: str) -> None:
-    loader.load_until_done({f"{prefix}1.json": document(*first)})
-    loader.load_until_done({f"{prefix}2.json": document(*second) + b"\n"})
+def in_two_batches(drops: Drops, first: list[Any], second: list[Any], document: Any, prefix: str) -> None:
+    drops.load_until_done({f"{prefix}1.json": document(*first)})
+    drops.load_until_done({f"{prefix}2.json": document(*second) + b"\n"})
 
 
 ways = pytest.mark.parametrize("way", [in_one_file, in_one_batch, in_two_batches])
@@ -350,41 +348,41 @@ def filler(document: Callable[..., bytes], count: int) -> list[Any]:
     return [event(i % 3600, ("signs", i), vehicle=f"other-{i // 3600}") for i in range(count)]
 
 
-def everything(loader: Loader) -> list[Any]:
+def everything(drops: Drops) -> list[Any]:
     """The tables' content, as text."""
-    return [loader.rows(f"SELECT t::text FROM {table} t ORDER BY 1") for table in TABLES[:3]]
+    return [drops.rows(f"SELECT t::text FROM {table} t ORDER BY 1") for table in TABLES[:3]]
 
 
 @pytest.mark.usefixtures("small_chunks")
 @ways
 @sizes
 @pytest.mark.parametrize("kind", ["detection", "status's extra"])
-def test_the_same_record_again_is_a_duplicate_row(loader: Loader, way: Way, others: int, kind: str) -> None:
+def test_the_same_record_again_is_a_duplicate_row(drops: Drops, way: Way, others: int, kind: str) -> None:
     document, prefix, record, *_ = CASES[kind]
-    way(loader, [record, *filler(document, others)], [record], document, prefix)
-    assert loader.rows(
+    way(drops, [record, *filler(document, others)], [record], document, prefix)
+    assert drops.rows(
         "SELECT sum(rows_read), sum(rows_inserted), sum(rows_duplicate) FROM ingested_files"
     ) == [(others + 2, others + 1, 1)]
-    assert loader.count(EVENTS) + loader.count(HISTORY) == others + 1
+    assert drops.count(EVENTS) + drops.count(HISTORY) == others + 1
 
 
 def check_conflict(
-    loader: Loader, document: Callable[..., bytes], second: Any, stored: str, inserted: int
+    drops: Drops, document: Callable[..., bytes], second: Any, stored: str, inserted: int
 ) -> None:
-    ((reason, detail, original),) = loader.rows("SELECT reason, detail, original FROM rejected_records")
+    ((reason, detail, original),) = drops.rows("SELECT reason, detail, original FROM rejected_records")
     assert (reason, original) == ("conflict", second)
     assert detail == f"Expected the value stored under this key ({stored}), got another"
-    assert loader.values("SELECT sum(rows_inserted) FROM ingested_files") == [inserted]
+    assert drops.values("SELECT sum(rows_inserted) FROM ingested_files") == [inserted]
     table, value = (HISTORY, "status") if document is statuses else (EVENTS, "object_value")
     shown = f"concat('{value}=', {value}, ' extra=', coalesce(extra::text, 'null'))"
-    assert loader.values(f"SELECT {shown} FROM {table} WHERE vehicle_id = '{VEHICLE}'") == [stored]
+    assert drops.values(f"SELECT {shown} FROM {table} WHERE vehicle_id = '{VEHICLE}'") == [stored]
 
 
 @ways
 @pytest.mark.parametrize("others", [0, 150])
 @conflicts
 def test_another_value_under_a_key_is_rejected_and_the_first_stays(
-    loader: Loader,
+    drops: Drops,
     way: Way,
     others: int,
     document: Callable[..., bytes],
@@ -393,50 +391,50 @@ def test_another_value_under_a_key_is_rejected_and_the_first_stays(
     second: Any,
     stored: str,
 ) -> None:
-    way(loader, [first, *filler(document, others)], [second], document, prefix)
-    check_conflict(loader, document, second, stored, others + 1)
+    way(drops, [first, *filler(document, others)], [second], document, prefix)
+    check_conflict(drops, document, second, stored, others + 1)
 
 
 @pytest.mark.usefixtures("small_chunks")
 @conflicts
 def test_another_value_under_a_key_is_rejected_across_chunks(
-    loader: Loader, document: Callable[..., bytes], prefix: str, first: Any, second: Any, stored: str
+    drops: Drops, document: Callable[..., bytes], prefix: str, first: Any, second: Any, stored: str
 ) -> None:
-    in_one_file(loader, [first, *filler(document, 12_000)], [second], document, prefix)
-    check_conflict(loader, document, second, stored, 12_001)
+    in_one_file(drops, [first, *filler(document, 12_000)], [second], document, prefix)
+    check_conflict(drops, document, second, stored, 12_001)
 
 
 @conflicts
 def test_the_original_of_a_conflict_can_be_loaded_once_the_first_is_gone(
-    loader: Loader, document: Callable[..., bytes], prefix: str, first: Any, second: Any, stored: str
+    drops: Drops, document: Callable[..., bytes], prefix: str, first: Any, second: Any, stored: str
 ) -> None:
-    loader.load_named({f"{prefix}1.json": document(first), f"{prefix}2.json": document(second)})
-    (original,) = loader.values("SELECT original FROM rejected_records")
-    loader.rows(f"DELETE FROM {EVENTS}; DELETE FROM {HISTORY}")
-    outcome = loader.load_one(
+    drops.load_named({f"{prefix}1.json": document(first), f"{prefix}2.json": document(second)})
+    (original,) = drops.values("SELECT original FROM rejected_records")
+    drops.rows(f"DELETE FROM {EVENTS}; DELETE FROM {HISTORY}")
+    outcome = drops.load_one(
         f"{prefix}3.json", document(original, report(9) if document is statuses else event(9))
     )
     assert (outcome.state, outcome.counts.rejected) == ("loaded", 0)
 
 
-def test_a_conflict_tells_which_record_it_was(loader: Loader) -> None:
-    loader.load(objects_detection_1=detections(event(1, ("cars", 1))))
-    loader.load(objects_detection_2=detections(event(0), event(1, ("signs", 1), ("cars", 2), ("trucks", 3))))
-    assert loader.rows("SELECT position, path, original FROM rejected_records") == [
+def test_a_conflict_tells_which_record_it_was(drops: Drops) -> None:
+    drops.load(objects_detection_1=detections(event(1, ("cars", 1))))
+    drops.load(objects_detection_2=detections(event(0), event(1, ("signs", 1), ("cars", 2), ("trucks", 3))))
+    assert drops.rows("SELECT position, path, original FROM rejected_records") == [
         (3, "$.objects_detection_events[1].detections[1]", event(1, ("cars", 2)))
     ]
 
 
-def test_a_conflict_behind_a_bad_record_of_its_event_tells_which_record_it_was(loader: Loader) -> None:
-    loader.load(objects_detection_1=detections(event(1, ("cars", 1), ("signs", 1))))
+def test_a_conflict_behind_a_bad_record_of_its_event_tells_which_record_it_was(drops: Drops) -> None:
+    drops.load(objects_detection_1=detections(event(1, ("cars", 1), ("signs", 1))))
     bad: Any = "many"
-    loader.load(
+    drops.load(
         objects_detection_2=detections(
             event(1, ("x", bad), ("cars", 2), ("y", bad), ("signs", 1), ("cars", 3))
         )
     )
     where = "$.objects_detection_events[0].detections"
-    assert loader.rows("SELECT position, path, reason, original FROM rejected_records ORDER BY 1") == [
+    assert drops.rows("SELECT position, path, reason, original FROM rejected_records ORDER BY 1") == [
         (0, f"{where}[0].object_value", "invalid", event(1, ("x", bad))),
         (1, f"{where}[1]", "conflict", event(1, ("cars", 2))),
         (2, f"{where}[2].object_value", "invalid", event(1, ("y", bad))),
@@ -447,19 +445,19 @@ def test_a_conflict_behind_a_bad_record_of_its_event_tells_which_record_it_was(l
 # The latest status -----------------------------------------------------------------------------------
 
 
-def test_an_older_report_never_overwrites_a_newer_one(loader: Loader) -> None:
-    loader.load(vehicles_status_1=statuses(report(5, "parking")))
-    loader.load(vehicles_status_2=statuses(report(4, "accident")))
-    assert loader.rows("SELECT status, report_time = '2022-05-05 22:00:05.546Z' FROM vehicle_status") == [
+def test_an_older_report_never_overwrites_a_newer_one(drops: Drops) -> None:
+    drops.load(vehicles_status_1=statuses(report(5, "parking")))
+    drops.load(vehicles_status_2=statuses(report(4, "accident")))
+    assert drops.rows("SELECT status, report_time = '2022-05-05 22:00:05.546Z' FROM vehicle_status") == [
         ("parking", True)
     ]
-    assert loader.count(HISTORY) == 2
+    assert drops.count(HISTORY) == 2
 
 
-def test_a_conflict_does_not_change_the_latest_status(loader: Loader) -> None:
-    loader.load(vehicles_status_1=statuses(report(5, "parking"), report(5, "accident")))
-    loader.load(vehicles_status_2=statuses(report(5, "driving", km=1)))
-    assert loader.rows("SELECT status, extra FROM vehicle_status") == [("parking", None)]
+def test_a_conflict_does_not_change_the_latest_status(drops: Drops) -> None:
+    drops.load(vehicles_status_1=statuses(report(5, "parking"), report(5, "accident")))
+    drops.load(vehicles_status_2=statuses(report(5, "driving", km=1)))
+    assert drops.rows("SELECT status, extra FROM vehicle_status") == [("parking", None)]
 
 
 REPORTS = st.lists(
@@ -478,22 +476,22 @@ REPORTS = st.lists(
 @pytest.mark.usefixtures("tiny")
 @fuzz
 @given(st.data())
-def test_any_order_and_division_of_reports_gives_the_same_tables(loader: Loader, data: st.DataObject) -> None:
-    loader.clear()
+def test_any_order_and_division_of_reports_gives_the_same_tables(drops: Drops, data: st.DataObject) -> None:
+    drops.clear()
     reports = data.draw(REPORTS)
     twice = data.draw(st.permutations(reports + reports[: len(reports) // 2]))
     for number, batch in enumerate(divided(data, twice)):
         files = {f"{S}{number}_{i}.json": statuses(*part) for i, part in enumerate(divided(data, batch))}
-        loader.load_until_done(files)
+        drops.load_until_done(files)
     latest: dict[str, Any] = {}
     for found in sorted(reports, key=lambda found: found["report_time"]):
         latest[found["vehicle_id"]] = (found["report_time"][11:23], found["status"], {"km": found["km"]})
     shown = "to_char(report_time, 'HH24:MI:SS.MS'), status, extra"
     assert {
-        row[0]: row[1:] for row in loader.rows(f"SELECT vehicle_id, {shown} FROM vehicle_status")
+        row[0]: row[1:] for row in drops.rows(f"SELECT vehicle_id, {shown} FROM vehicle_status")
     } == latest
-    assert loader.count(HISTORY) == len(reports)
-    assert loader.count("rejected_records") == 0
+    assert drops.count(HISTORY) == len(reports)
+    assert drops.count("rejected_records") == 0
 
 
 def divided(data: st.DataObject, items: list[Any]) -> list[list[Any]]:
@@ -505,27 +503,27 @@ def divided(data: st.DataObject, items: list[Any]) -> list[list[Any]]:
 # What a record may hold ------------------------------------------------------------------------------
 
 
-def test_unknown_fields_are_kept_in_extra(loader: Loader) -> None:
+def test_unknown_fields_are_kept_in_extra(drops: Drops) -> None:
     counted = {"object_type": "cars", "object_value": 1, "lane": [1, {"x": None}]}
-    loader.load(objects_detection_1=detections({**event(), "detections": [counted], "fw": "1.2 \\ \t 🚗"}))
-    assert loader.values(f"SELECT extra FROM {EVENTS}") == [{"lane": [1, {"x": None}], "fw": "1.2 \\ \t 🚗"}]
-    loader.load(vehicles_status_1=statuses(report(driver={"name": "\n"})))
-    assert loader.values("SELECT extra FROM vehicle_status") == [{"driver": {"name": "\n"}}]
+    drops.load(objects_detection_1=detections({**event(), "detections": [counted], "fw": "1.2 \\ \t 🚗"}))
+    assert drops.values(f"SELECT extra FROM {EVENTS}") == [{"lane": [1, {"x": None}], "fw": "1.2 \\ \t 🚗"}]
+    drops.load(vehicles_status_1=statuses(report(driver={"name": "\n"})))
+    assert drops.values("SELECT extra FROM vehicle_status") == [{"driver": {"name": "\n"}}]
 
 
 @pytest.mark.parametrize("copies", [1, 200])
-def test_any_text_comes_back_as_it_was(loader: Loader, copies: int) -> None:
+def test_any_text_comes_back_as_it_was(drops: Drops, copies: int) -> None:
     text = "\\N \\. \t\n\r\b\f\v'\" %s {} 🚗 é ¼\x7f\u2028"
     reports = [report(i, text, vehicle=text, note=text) for i in range(copies)]
     for number in (1, 2):  # straight in, then beside what is there
-        loader.load_one(
+        drops.load_one(
             f"{S}{number}.json", statuses(*reports[:number]) if copies == 1 else statuses(*reports * number)
         )
-    assert loader.rows("SELECT vehicle_id, status, extra FROM vehicle_status") == [
+    assert drops.rows("SELECT vehicle_id, status, extra FROM vehicle_status") == [
         (text, text, {"note": text})
     ]
-    assert loader.count("rejected_records") == 0
-    assert loader.count(HISTORY) == copies if copies > 1 else loader.count("ingested_files") == 1
+    assert drops.count("rejected_records") == 0
+    assert drops.count(HISTORY) == copies if copies > 1 else drops.count("ingested_files") == 1
 
 
 INSTANTS = {
@@ -541,7 +539,7 @@ INSTANTS = {
 
 @pytest.mark.parametrize("others", [0, 150])
 def test_offsets_are_honoured_whatever_the_servers_settings_are(
-    server: Server, own_loader: Loader, others: int
+    server: Server, own_loader: Drops, others: int
 ) -> None:
     name = own_loader.rows("SELECT current_database()")[0][0]
     server.execute(f"ALTER DATABASE {name} SET timezone = 'America/New_York'")
@@ -587,16 +585,16 @@ BAD_REPORTS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("bad", BAD_REPORTS.values(), ids=BAD_REPORTS.keys())
-def test_a_bad_report_is_rejected_with_its_original(loader: Loader, bad: Any) -> None:
-    (outcome,) = loader.load(vehicles_status_1=statuses(report(1), bad, report(2)))
+def test_a_bad_report_is_rejected_with_its_original(drops: Drops, bad: Any) -> None:
+    (outcome,) = drops.load(vehicles_status_1=statuses(report(1), bad, report(2)))
     assert (outcome.state, counts(outcome)) == ("loaded", (3, 2, 0, 1))
-    ((position, path, reason, detail, original),) = loader.rows(
+    ((position, path, reason, detail, original),) = drops.rows(
         "SELECT position, path, reason, detail, original::text FROM rejected_records"
     )
     assert (position, reason, json.decode(original)) == (1, "invalid", bad)
     assert path.startswith("$.vehicle_status[1]")
     assert detail
-    assert loader.count(HISTORY) == 2
+    assert drops.count(HISTORY) == 2
 
 
 BAD_VALUES: dict[str, Any] = {
@@ -611,24 +609,24 @@ BAD_VALUES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("bad", BAD_VALUES.values(), ids=BAD_VALUES.keys())
-def test_a_bad_value_costs_only_its_own_detection(loader: Loader, bad: Any) -> None:
+def test_a_bad_value_costs_only_its_own_detection(drops: Drops, bad: Any) -> None:
     content = json.encode({"x": None}).replace(b"null", b"%d" % bad) if bad == 10**30 else None
     document = detections(event(1, ("cars", 1), ("signs", 0), ("trucks", 3)))
     written = content[len(b'{"x":') : -1] if content else json.encode(bad)
     document = document.replace(b'"object_value":0', b'"object_value":' + written)
-    (outcome,) = loader.load(objects_detection_1=document)
+    (outcome,) = drops.load(objects_detection_1=document)
     assert counts(outcome) == (3, 2, 0, 1)
-    ((path, original),) = loader.rows("SELECT path, original::text FROM rejected_records")
+    ((path, original),) = drops.rows("SELECT path, original::text FROM rejected_records")
     assert path == "$.objects_detection_events[0].detections[1].object_value"
     assert b'"object_value":' + written in original.encode()
 
 
-def test_new_object_types_and_statuses_are_data(loader: Loader) -> None:
-    loader.load(
+def test_new_object_types_and_statuses_are_data(drops: Drops) -> None:
+    drops.load(
         objects_detection_1=detections(event(1, ("unicorns", 1))), vehicles_status_1=statuses(report(1, "✈"))
     )
-    assert loader.values(f"SELECT object_type FROM {EVENTS}") == ["unicorns"]
-    assert loader.values("SELECT status FROM vehicle_status") == ["✈"]
+    assert drops.values(f"SELECT object_type FROM {EVENTS}") == ["unicorns"]
+    assert drops.values("SELECT status FROM vehicle_status") == ["✈"]
 
 
 @pytest.mark.parametrize(
@@ -640,30 +638,30 @@ def test_new_object_types_and_statuses_are_data(loader: Loader) -> None:
         (f"{D}1", detections({**event(), "detections": []})),
     ],
 )
-def test_a_file_without_records_is_loaded(loader: Loader, name: str, content: bytes) -> None:
-    (outcome,) = loader.load(**{name: content})
+def test_a_file_without_records_is_loaded(drops: Drops, name: str, content: bytes) -> None:
+    (outcome,) = drops.load(**{name: content})
     assert (outcome.state, counts(outcome)) == ("loaded", (0, 0, 0, 0))
-    assert loader.rows("SELECT state, rows_read FROM ingested_files") == [("loaded", 0)]
-    assert loader.left() == []
+    assert drops.rows("SELECT state, rows_read FROM ingested_files") == [("loaded", 0)]
+    assert drops.left() == []
 
 
-def test_one_bad_record_in_100_000_costs_one_rejected_record(loader: Loader) -> None:
+def test_one_bad_record_in_100_000_costs_one_rejected_record(drops: Drops) -> None:
     records = many_reports(100_000)
     records[77_777] = {**records[77_777], "status": 5}
-    (outcome,) = loader.load(vehicles_status_1=statuses(*records))
+    (outcome,) = drops.load(vehicles_status_1=statuses(*records))
     assert counts(outcome) == (100_000, 99_999, 0, 1)
-    assert loader.rows("SELECT position, path FROM rejected_records") == [
+    assert drops.rows("SELECT position, path FROM rejected_records") == [
         (77_777, "$.vehicle_status[77777].status")
     ]
-    assert loader.count(HISTORY) == 99_999
-    assert loader.count("vehicle_status") == 28
+    assert drops.count(HISTORY) == 99_999
+    assert drops.count("vehicle_status") == 28
 
 
-def test_garbage_behind_100_000_rows_leaves_none_of_them(loader: Loader) -> None:
-    outcome = loader.load_one("vehicles_status_1.json", statuses(*many_reports(100_000)) + b"x")
+def test_garbage_behind_100_000_rows_leaves_none_of_them(drops: Drops) -> None:
+    outcome = drops.load_one("vehicles_status_1.json", statuses(*many_reports(100_000)) + b"x")
     assert outcome.state == "failed"
-    assert loader.count(HISTORY) == loader.count("vehicle_status") == 0
-    assert states(loader.load(vehicles_status_2=statuses(report()))) == ["loaded"]
+    assert drops.count(HISTORY) == drops.count("vehicle_status") == 0
+    assert states(drops.load(vehicles_status_2=statuses(report()))) == ["loaded"]
 
 
 # What a file may be ----------------------------------------------------------------------------------
@@ -671,19 +669,19 @@ def test_garbage_behind_100_000_rows_leaves_none_of_them(loader: Loader) -> None
 
 @pytest.mark.parametrize("compress", [gzip.compress, zstandard.compress], ids=["gz", "zst"])
 @pytest.mark.parametrize("rows", [2, 30_000])
-def test_compressed_files_are_loaded(loader: Loader, compress: Callable[[bytes], bytes], rows: int) -> None:
+def test_compressed_files_are_loaded(drops: Drops, compress: Callable[[bytes], bytes], rows: int) -> None:
     content = compress(statuses(*many_reports(rows)))
-    outcomes = loader.load_until_done({f"{S}1.json.gz": content})
+    outcomes = drops.load_until_done({f"{S}1.json.gz": content})
     assert [(outcome.state, outcome.counts.inserted) for outcome in outcomes] == [("loaded", rows)]
-    assert loader.values("SELECT size FROM ingested_files") == [len(content)]
+    assert drops.values("SELECT size FROM ingested_files") == [len(content)]
 
 
-def test_a_byte_order_mark_is_accepted(loader: Loader) -> None:
-    assert states(loader.load(vehicles_status_1=b"\xef\xbb\xbf" + statuses(report()))) == ["loaded"]
+def test_a_byte_order_mark_is_accepted(drops: Drops) -> None:
+    assert states(drops.load(vehicles_status_1=b"\xef\xbb\xbf" + statuses(report()))) == ["loaded"]
 
 
-def test_a_file_of_another_name_is_recognised_by_its_key(loader: Loader) -> None:
-    outcomes = loader.load(morning=statuses(report()), evening=detections(event()))
+def test_a_file_of_another_name_is_recognised_by_its_key(drops: Drops) -> None:
+    outcomes = drops.load(morning=statuses(report()), evening=detections(event()))
     assert [(outcome.state, outcome.kind) for outcome in outcomes] == [
         ("loaded", "vehicles_status"),
         ("loaded", "objects_detection"),
@@ -723,24 +721,24 @@ BAD_FILES = {
 @pytest.mark.parametrize("size", ["small", "large"])
 @pytest.mark.parametrize("content", BAD_FILES.values(), ids=BAD_FILES.keys())
 def test_a_bad_file_is_failed_with_a_reason(
-    loader: Loader, monkeypatch: pytest.MonkeyPatch, content: bytes, size: str
+    drops: Drops, monkeypatch: pytest.MonkeyPatch, content: bytes, size: str
 ) -> None:
     if size == "large":
         monkeypatch.setattr(processing.loader, "MAX_SHARED_BYTES", 1)
         monkeypatch.setattr(db.chunk, "CHUNK_ROWS", 1)
-    (outcome,) = loader.load(vehicles_status_1=content)
+    (outcome,) = drops.load(vehicles_status_1=content)
     assert outcome.state == "failed"
     assert outcome.reason.startswith("expected ")
-    assert (loader.failed / "vehicles_status_1.json").read_bytes() == content
-    assert (loader.failed / "vehicles_status_1.json.reason.txt").read_text() == outcome.reason + "\n"
-    assert outcome.target == str(loader.failed / "vehicles_status_1.json")
-    assert loader.rows("SELECT state, error, encode(sha256, 'hex'), rows_read FROM ingested_files") == [
+    assert (drops.failed / "vehicles_status_1.json").read_bytes() == content
+    assert (drops.failed / "vehicles_status_1.json.reason.txt").read_text() == outcome.reason + "\n"
+    assert outcome.target == str(drops.failed / "vehicles_status_1.json")
+    assert drops.rows("SELECT state, error, encode(sha256, 'hex'), rows_read FROM ingested_files") == [
         ("failed", outcome.reason, hashlib.sha256(content).hexdigest(), 0)
     ]
-    assert [loader.count(table) for table in (EVENTS, HISTORY, "vehicle_status", "rejected_records")] == [
+    assert [drops.count(table) for table in (EVENTS, HISTORY, "vehicle_status", "rejected_records")] == [
         0
     ] * 4
-    assert loader.left() == []
+    assert drops.left() == []
 
 
 TRUNCATED = {
@@ -761,23 +759,23 @@ TRUNCATED = {
 @pytest.mark.parametrize("shared", [1, 10_000_000], ids=["large", "small"])
 @pytest.mark.parametrize("content", TRUNCATED.values(), ids=TRUNCATED.keys())
 def test_a_file_that_does_not_end_waits_until_it_has_settled(
-    loader: Loader, monkeypatch: pytest.MonkeyPatch, content: bytes, shared: int
+    drops: Drops, monkeypatch: pytest.MonkeyPatch, content: bytes, shared: int
 ) -> None:
     monkeypatch.setattr(processing.loader, "MAX_SHARED_BYTES", shared)
-    waiting = loader.load_one("vehicles_status_1.json", content)
+    waiting = drops.load_one("vehicles_status_1.json", content)
     assert waiting.state == "waiting"
-    assert loader.left() == ["vehicles_status_1.json"]
-    assert loader.count("ingested_files") == loader.count(HISTORY) == 0
-    (failed,) = loader.processor.load([Work("vehicles_status_1.json", settled=waiting.stamp)])
+    assert drops.left() == ["vehicles_status_1.json"]
+    assert drops.count("ingested_files") == drops.count(HISTORY) == 0
+    (failed,) = drops.processor.load([FileTask("vehicles_status_1.json", stable=waiting.identity)])
     assert (failed.state, failed.reason) == ("failed", waiting.reason)
-    assert (loader.failed / "vehicles_status_1.json").read_bytes() == content
+    assert (drops.failed / "vehicles_status_1.json").read_bytes() == content
 
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress, zstandard.compress], ids=["plain", "gz", "zst"])
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("shared", [1, 10_000_000], ids=["large", "small"])
 def test_a_file_that_is_allocated_first_and_filled_later_is_loaded_once_it_is_full(
-    loader: Loader,
+    drops: Drops,
     monkeypatch: pytest.MonkeyPatch,
     compress: Callable[[bytes], bytes],
     backwards: bool,
@@ -787,126 +785,126 @@ def test_a_file_that_is_allocated_first_and_filled_later_is_loaded_once_it_is_fu
     monkeypatch.setattr(processing.loader, "MAX_SHARED_BYTES", shared)
     name = f"{S}1.json"
     content = compress(statuses(*[report(i, vehicle=os.urandom(16).hex()) for i in range(1000)]))
-    with open(loader.incoming / name, "wb") as file:
+    with open(drops.incoming / name, "wb") as file:
         file.truncate(len(content))
     starts = list(range(0, len(content), 4096))
     for start in reversed(starts) if backwards else starts:
-        assert states(loader.processor.load([Work(name)])) == ["waiting"]
-        with open(loader.incoming / name, "r+b") as file:
+        assert states(drops.processor.load([FileTask(name)])) == ["waiting"]
+        with open(drops.incoming / name, "r+b") as file:
             file.seek(start)
             file.write(content[start : start + 4096])
-    assert states(loader.processor.load([Work(name)])) == ["loaded"]
-    assert loader.count(HISTORY) == 1000
+    assert states(drops.processor.load([FileTask(name)])) == ["loaded"]
+    assert drops.count(HISTORY) == 1000
 
 
-def test_a_file_that_grew_since_it_settled_waits_again_and_is_loaded_when_it_ends(loader: Loader) -> None:
+def test_a_file_that_grew_since_it_settled_waits_again_and_is_loaded_when_it_ends(drops: Drops) -> None:
     content, name = statuses(report()), "vehicles_status_1.json"
-    waiting = loader.load_one(name, content[:-2])
-    (loader.incoming / name).write_bytes(content[:-1])
-    assert states(loader.processor.load([Work(name, settled=waiting.stamp)])) == ["waiting"]
-    (loader.incoming / name).write_bytes(content)
-    assert states(loader.processor.load([Work(name)])) == ["loaded"]
+    waiting = drops.load_one(name, content[:-2])
+    (drops.incoming / name).write_bytes(content[:-1])
+    assert states(drops.processor.load([FileTask(name, stable=waiting.identity)])) == ["waiting"]
+    (drops.incoming / name).write_bytes(content)
+    assert states(drops.processor.load([FileTask(name)])) == ["loaded"]
 
 
-def test_a_file_that_is_open_for_writing_waits_even_if_it_is_bad(loader: Loader) -> None:
-    with open(loader.incoming / "vehicles_status_1.json", "wb", buffering=0) as file:
+def test_a_file_that_is_open_for_writing_waits_even_if_it_is_bad(drops: Drops) -> None:
+    with open(drops.incoming / "vehicles_status_1.json", "wb", buffering=0) as file:
         file.write(b"hello")
-        assert states(loader.processor.load([Work("vehicles_status_1.json")])) == ["waiting"]
-    assert states(loader.processor.load([Work("vehicles_status_1.json")])) == ["failed"]
+        assert states(drops.processor.load([FileTask("vehicles_status_1.json")])) == ["waiting"]
+    assert states(drops.processor.load([FileTask("vehicles_status_1.json")])) == ["failed"]
 
 
-def test_a_condemned_file_is_failed_unread(loader: Loader) -> None:
-    outcome = loader.load_one("vehicles_status_1.json", statuses(report()), condemned="it killed two workers")
+def test_a_condemned_file_is_failed_unread(drops: Drops) -> None:
+    outcome = drops.load_one(
+        "vehicles_status_1.json", statuses(report()), poison_reason="it killed two workers"
+    )
     assert (outcome.state, outcome.reason) == ("failed", "it killed two workers")
-    assert loader.values("SELECT error FROM ingested_files") == ["it killed two workers"]
-    assert loader.values("SELECT sha256 FROM ingested_files") == [None]
-    assert loader.count(HISTORY) == 0
+    assert drops.values("SELECT error FROM ingested_files") == ["it killed two workers"]
+    assert drops.values("SELECT sha256 FROM ingested_files") == [None]
+    assert drops.count(HISTORY) == 0
 
 
-def test_a_text_too_large_to_share_a_transaction_is_loaded_alone(loader: Loader) -> None:
+def test_a_text_too_large_to_share_a_transaction_is_loaded_alone(drops: Drops) -> None:
     large = gzip.compress(statuses(*many_reports(30_000)))
-    outcomes = loader.load_named({f"{S}1.json.gz": large, f"{S}2.json": statuses(report(1, vehicle="x"))})
-    assert states(outcomes) == ["alone", "loaded"]
-    assert loader.left() == [f"{S}1.json.gz"]
-    (alone,) = loader.processor.load([Work(f"{S}1.json.gz")])
+    outcomes = drops.load_named({f"{S}1.json.gz": large, f"{S}2.json": statuses(report(1, vehicle="x"))})
+    assert states(outcomes) == ["retry_alone", "loaded"]
+    assert drops.left() == [f"{S}1.json.gz"]
+    (alone,) = drops.processor.load([FileTask(f"{S}1.json.gz")])
     assert (alone.state, counts(alone)) == ("loaded", (30_000, 30_000, 0, 0))
 
 
-def test_a_large_file_in_a_shared_batch_waits_for_its_own(loader: Loader, tiny: None) -> None:
-    outcomes = loader.load(
-        vehicles_status_1=statuses(*many_reports(50)), vehicles_status_2=statuses(report())
-    )
-    assert states(outcomes) == ["alone", "loaded"]
+def test_a_large_file_in_a_shared_batch_waits_for_its_own(drops: Drops, tiny: None) -> None:
+    outcomes = drops.load(vehicles_status_1=statuses(*many_reports(50)), vehicles_status_2=statuses(report()))
+    assert states(outcomes) == ["retry_alone", "loaded"]
 
 
 def test_a_file_of_more_than_max_bytes_is_failed_unread(tmp_path: Path, database: Database) -> None:
-    loader = Loader(tmp_path, database, max_bytes=50)
-    outcome = loader.load_one("vehicles_status_1.json", statuses(report()))
-    loader.sink.close()
+    drops = Drops(tmp_path, database, max_bytes=50)
+    outcome = drops.load_one("vehicles_status_1.json", statuses(report()))
+    drops.sink.close()
     size = len(statuses(report()))
     assert (outcome.state, outcome.reason) == (
         "failed",
         f"expected at most 50 bytes (MAX_FILE_BYTES), got {size}",
     )
-    assert loader.rows("SELECT sha256, size, error FROM ingested_files") == [(None, size, outcome.reason)]
+    assert drops.rows("SELECT sha256, size, error FROM ingested_files") == [(None, size, outcome.reason)]
 
 
 def test_a_text_of_more_than_max_bytes_is_failed(tmp_path: Path, database: Database) -> None:
-    loader = Loader(tmp_path, database, max_bytes=2_200_000)
-    outcome = loader.load_one("vehicles_status_1.json", gzip.compress(statuses(*many_reports(30_000))))
-    loader.sink.close()
+    drops = Drops(tmp_path, database, max_bytes=2_200_000)
+    outcome = drops.load_one("vehicles_status_1.json", gzip.compress(statuses(*many_reports(30_000))))
+    drops.sink.close()
     assert (outcome.state, outcome.reason) == (
         "failed",
         "expected at most 2200000 bytes of text (MAX_FILE_BYTES)",
     )
-    assert loader.count(HISTORY) == 0
+    assert drops.count(HISTORY) == 0
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/etc/passwd", path)])
-def test_what_is_no_regular_file_is_set_aside_unopened(loader: Loader, make: Callable[[Path], None]) -> None:
-    make(loader.incoming / "vehicles_status_1.json")
-    (outcome,) = loader.processor.load([Work("vehicles_status_1.json")])
-    assert (outcome.state, outcome.stamp) == ("failed", None)
-    assert os.path.lexists(loader.failed / "vehicles_status_1.json")
-    assert loader.rows("SELECT sha256, state FROM ingested_files") == [(None, "failed")]
+def test_what_is_no_regular_file_is_set_aside_unopened(drops: Drops, make: Callable[[Path], None]) -> None:
+    make(drops.incoming / "vehicles_status_1.json")
+    (outcome,) = drops.processor.load([FileTask("vehicles_status_1.json")])
+    assert (outcome.state, outcome.identity) == ("failed", None)
+    assert os.path.lexists(drops.failed / "vehicles_status_1.json")
+    assert drops.rows("SELECT sha256, state FROM ingested_files") == [(None, "failed")]
 
 
-def test_a_file_that_is_gone_is_gone(loader: Loader) -> None:
-    assert states(loader.processor.load([Work("vehicles_status_1.json")])) == ["gone"]
-    assert loader.count("ingested_files") == 0
+def test_a_file_that_is_gone_is_gone(drops: Drops) -> None:
+    assert states(drops.processor.load([FileTask("vehicles_status_1.json")])) == ["gone"]
+    assert drops.count("ingested_files") == 0
 
 
-def test_bad_files_among_50_good_ones_do_not_touch_them(loader: Loader) -> None:
+def test_bad_files_among_50_good_ones_do_not_touch_them(drops: Drops) -> None:
     files = {f"{S}{i}.json": statuses(report(i)) for i in range(50)}
     bad = {f"{S}bad_{i}.json": content for i, content in enumerate(BAD_FILES.values())}
     half = {f"{S}half.json": b'{"vehicle_status": ['}
     mixed = dict(sorted((files | bad | half).items(), key=lambda item: hashlib.sha256(item[1]).digest()))
-    outcomes = {outcome.name: outcome.state for outcome in loader.load_named(mixed)}
+    outcomes = {outcome.name: outcome.state for outcome in drops.load_named(mixed)}
     assert outcomes == dict.fromkeys(files, "loaded") | dict.fromkeys(bad, "failed") | dict.fromkeys(
         half, "waiting"
     )
-    assert loader.count(HISTORY) == 50
-    assert loader.left() == [f"{S}half.json"]
+    assert drops.count(HISTORY) == 50
+    assert drops.left() == [f"{S}half.json"]
 
 
-def test_a_failed_file_that_is_mended_is_loaded(loader: Loader) -> None:
-    loader.load(vehicles_status_1=b"hello")
-    assert states(loader.load(vehicles_status_1=statuses(report()))) == ["loaded"]
-    assert loader.values("SELECT state FROM ingested_files ORDER BY file_id") == ["failed", "loaded"]
+def test_a_failed_file_that_is_mended_is_loaded(drops: Drops) -> None:
+    drops.load(vehicles_status_1=b"hello")
+    assert states(drops.load(vehicles_status_1=statuses(report()))) == ["loaded"]
+    assert drops.values("SELECT state FROM ingested_files ORDER BY file_id") == ["failed", "loaded"]
 
 
 @pytest.mark.parametrize("times", [2, 3])
-def test_a_file_that_fails_again_is_counted_once_each_time(loader: Loader, times: int) -> None:
+def test_a_file_that_fails_again_is_counted_once_each_time(drops: Drops, times: int) -> None:
     for i in range(times):
-        loader.load_one(f"{S}{i}.json", b"hello")
-    assert loader.rows("SELECT deliveries, name, last_name FROM ingested_files") == [
+        drops.load_one(f"{S}{i}.json", b"hello")
+    assert drops.rows("SELECT deliveries, name, last_name FROM ingested_files") == [
         (times, f"{S}0.json", f"{S}{times - 1}.json")
     ]
 
 
-def test_names_that_are_no_text_are_stored_escaped(loader: Loader) -> None:
-    loader.load_named({os.fsdecode(b"vehicles_status_\xff\n\x1b.json"): statuses(report())})
-    assert loader.values("SELECT name FROM ingested_files") == ["vehicles_status_\\xff\\n\\x1b.json"]
+def test_names_that_are_no_text_are_stored_escaped(drops: Drops) -> None:
+    drops.load_named({os.fsdecode(b"vehicles_status_\xff\n\x1b.json"): statuses(report())})
+    assert drops.values("SELECT name FROM ingested_files") == ["vehicles_status_\\xff\\n\\x1b.json"]
 
 
 # Between opening and COMMIT --------------------------------------------------------------------------
@@ -936,14 +934,14 @@ def opened_for_writing_while_it_is_read(
 @pytest.mark.parametrize("shared", [1, 10_000_000], ids=["large", "small"])
 @pytest.mark.parametrize("content", [b"hello", statuses(report())], ids=["bad", "good"])
 def test_a_file_that_is_opened_for_writing_while_it_is_read_waits(
-    loader: Loader, monkeypatch: pytest.MonkeyPatch, content: bytes, shared: int
+    drops: Drops, monkeypatch: pytest.MonkeyPatch, content: bytes, shared: int
 ) -> None:
     monkeypatch.setattr(processing.loader, "MAX_SHARED_BYTES", shared)
     name = "vehicles_status_1.json"
-    with opened_for_writing_while_it_is_read(monkeypatch, loader.incoming / name):
-        assert states(loader.load_named({name: content})) == ["waiting"]
-    assert loader.count("ingested_files") == loader.count(HISTORY) == 0
-    assert states(loader.processor.load([Work(name)])) == ["failed" if content == b"hello" else "loaded"]
+    with opened_for_writing_while_it_is_read(monkeypatch, drops.incoming / name):
+        assert states(drops.load_named({name: content})) == ["waiting"]
+    assert drops.count("ingested_files") == drops.count(HISTORY) == 0
+    assert states(drops.processor.load([FileTask(name)])) == ["failed" if content == b"hello" else "loaded"]
 
 
 @contextmanager
@@ -964,24 +962,24 @@ def races_lost(monkeypatch: pytest.MonkeyPatch, times: int, then: Callable[[], N
 
 @pytest.mark.parametrize("shared", [1, 10_000_000], ids=["large", "small"])
 def test_a_lost_race_is_run_again_a_few_times(
-    loader: Loader, monkeypatch: pytest.MonkeyPatch, shared: int
+    drops: Drops, monkeypatch: pytest.MonkeyPatch, shared: int
 ) -> None:
     monkeypatch.setattr(processing.loader, "MAX_SHARED_BYTES", shared)
     content = statuses(report(1), report(1), report(1, "parking"))
     with races_lost(monkeypatch, 5, lambda: None):
-        (outcome,) = loader.load_named({"vehicles_status_1.json": content})
+        (outcome,) = drops.load_named({"vehicles_status_1.json": content})
     assert (outcome.state, outcome.reason) == ("contended", "lost")
     with races_lost(monkeypatch, 4, lambda: None):
-        (outcome,) = loader.processor.load([Work("vehicles_status_1.json")])
+        (outcome,) = drops.processor.load([FileTask("vehicles_status_1.json")])
     assert (outcome.state, counts(outcome)) == ("loaded", (3, 1, 1, 1))
-    assert loader.count(HISTORY) == loader.count("rejected_records") == 1
+    assert drops.count(HISTORY) == drops.count("rejected_records") == 1
 
 
-def test_files_that_lose_every_race_are_tried_alone(loader: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_lose_every_race_are_tried_alone(drops: Drops, monkeypatch: pytest.MonkeyPatch) -> None:
     files = {f"{S}{number}.json": statuses(report(number)) for number in range(3)}
     with races_lost(monkeypatch, 5, lambda: None):
-        assert states(loader.load_named(files)) == ["alone"] * 3
-    assert states(loader.processor.load([Work(name) for name in files])) == ["loaded"] * 3
+        assert states(drops.load_named(files)) == ["retry_alone"] * 3
+    assert states(drops.processor.load([FileTask(name) for name in files])) == ["loaded"] * 3
 
 
 @pytest.fixture
@@ -992,8 +990,8 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def locked(loader: Loader, table: str) -> Iterator[None]:
-    with closing(psycopg2.connect(loader.database.url)) as other:
+def locked(drops: Drops, table: str) -> Iterator[None]:
+    with closing(psycopg2.connect(drops.database.url)) as other:
         other.cursor().execute(f"LOCK TABLE mobileye_data.{table} IN EXCLUSIVE MODE")
         yield
 
@@ -1002,20 +1000,20 @@ def locked(loader: Loader, table: str) -> Iterator[None]:
 @pytest.mark.parametrize("shared", [1, 10_000_000], ids=["large", "small"])
 @pytest.mark.parametrize("table", ["ingested_files", "vehicle_status", HISTORY])
 def test_a_file_that_meets_a_lock_is_tried_again_later(
-    loader: Loader, monkeypatch: pytest.MonkeyPatch, table: str, shared: int
+    drops: Drops, monkeypatch: pytest.MonkeyPatch, table: str, shared: int
 ) -> None:
     monkeypatch.setattr(processing.loader, "MAX_SHARED_BYTES", shared)
-    with locked(loader, table):
-        (outcome,) = loader.load(vehicles_status_1=statuses(report()))
+    with locked(drops, table):
+        (outcome,) = drops.load(vehicles_status_1=statuses(report()))
     assert outcome.state == "contended" and "lock timeout" in outcome.reason
-    assert states(loader.processor.load([Work("vehicles_status_1.json")])) == ["loaded"]
+    assert states(drops.processor.load([FileTask("vehicles_status_1.json")])) == ["loaded"]
 
 
 @pytest.mark.usefixtures("hasty")
-def test_a_bad_file_that_can_not_be_entered_for_a_lock_is_tried_again_later(loader: Loader) -> None:
-    with locked(loader, "ingested_files"):
-        assert states(loader.load(vehicles_status_1=b"hello")) == ["contended"]
-    assert states(loader.processor.load([Work("vehicles_status_1.json")])) == ["failed"]
+def test_a_bad_file_that_can_not_be_entered_for_a_lock_is_tried_again_later(drops: Drops) -> None:
+    with locked(drops, "ingested_files"):
+        assert states(drops.load(vehicles_status_1=b"hello")) == ["contended"]
+    assert states(drops.processor.load([FileTask("vehicles_status_1.json")])) == ["failed"]
 
 
 def test_a_file_that_has_no_rows_for_longer_than_a_session_may_be_idle_is_loaded(
@@ -1025,32 +1023,30 @@ def test_a_file_that_has_no_rows_for_longer_than_a_session_may_be_idle_is_loaded
     monkeypatch.setitem(db.connection._SESSION, "idle_in_transaction_session_timeout", "'500ms'")
     text = statuses(report(1), report(2)).replace(b"},{", b"}," + b" " * 2_000_000 + b"{")
     drop(tmp_path, f"{S}1.json", gzip.compress(text))
-    settler = Settler(str(tmp_path), str(tmp_path / "failed"), "", OnLoaded.DELETE)
+    disposer = FileDisposer(str(tmp_path), str(tmp_path / "failed"), "", OnLoaded.DELETE)
     with closing(PostgresSink(database, idle_seconds=0.1)) as sink:
 
         def beat() -> None:
             time.sleep(0.05)  # a slow disk
             sink.keep_alive()
 
-        processor = Processor(
-            str(tmp_path), sink, settler, GIGABYTE, open_file=partial(open_source, beat=beat)
-        )
-        (outcome,) = processor.load([Work(f"{S}1.json")])
+        loader = Loader(str(tmp_path), sink, disposer, GIGABYTE, open_file=partial(open_source, beat=beat))
+        (outcome,) = loader.load([FileTask(f"{S}1.json")])
     assert (outcome.state, outcome.counts.inserted) == ("loaded", 2)
 
 
 def test_a_file_that_could_not_be_read_at_the_first_try_may_be_loaded_at_the_next(
-    loader: Loader, monkeypatch: pytest.MonkeyPatch
+    drops: Drops, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ["vehicles_status_1.json", "vehicles_status_2.json"]
     files = {name: statuses(report(i)) for i, name in enumerate(names)}
     with (
-        opened_for_writing_while_it_is_read(monkeypatch, loader.incoming / names[0]) as writers,
+        opened_for_writing_while_it_is_read(monkeypatch, drops.incoming / names[0]) as writers,
         races_lost(monkeypatch, 1, lambda: writers[0].close()),
     ):
-        assert states(loader.load_named(files)) == ["loaded", "loaded"]
-    assert loader.count(HISTORY) == 2
-    assert loader.left() == []
+        assert states(drops.load_named(files)) == ["loaded", "loaded"]
+    assert drops.count(HISTORY) == 2
+    assert drops.left() == []
 
 
 # A model ---------------------------------------------------------------------------------------------
@@ -1166,53 +1162,53 @@ class Model:
         self._counted[what] += 1
 
 
-def compare(loader: Loader, model: Model) -> None:
+def compare(drops: Drops, model: Model) -> None:
     time = 'to_char({}, \'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"\')'
-    found = loader.rows(
+    found = drops.rows(
         f"SELECT vehicle_id, {time.format('detection_time')}, object_type, object_value, extra FROM {EVENTS}"
     )
     assert {row[:3]: row[3:] for row in found} == model.detections
-    found = loader.rows(f"SELECT vehicle_id, {time.format('report_time')}, status FROM {HISTORY}")
+    found = drops.rows(f"SELECT vehicle_id, {time.format('report_time')}, status FROM {HISTORY}")
     assert {row[:2]: row[2] for row in found} == model.history
-    found = loader.rows(f"SELECT vehicle_id, {time.format('report_time')}, status FROM vehicle_status")
+    found = drops.rows(f"SELECT vehicle_id, {time.format('report_time')}, status FROM vehicle_status")
     assert {row[0]: row[1:] for row in found} == model.latest
-    found = loader.rows(
+    found = drops.rows(
         """
         SELECT sha256, state, deliveries, rows_read, rows_inserted, rows_duplicate, rows_rejected
         FROM ingested_files
         """
     )
     assert {bytes(row[0]): (row[1], row[2], list(row[3:])) for row in found} == model.ledger
-    found = loader.rows(
+    found = drops.rows(
         "SELECT sha256, position, reason FROM rejected_records JOIN ingested_files USING (file_id)"
     )
     assert sorted((bytes(row[0]), *row[1:]) for row in found) == sorted(model.rejected)
 
 
-def run_against_model(loader: Loader, batches: list[list[tuple[str, bytes]]]) -> None:
-    loader.clear()
+def run_against_model(drops: Drops, batches: list[list[tuple[str, bytes]]]) -> None:
+    drops.clear()
     model = Model()
     for number, batch in enumerate(batches):
         files = {f"{prefix}{number}_{i}.json": content for i, (prefix, content) in enumerate(batch)}
-        outcomes = loader.load_until_done(files)
+        outcomes = drops.load_until_done(files)
         assert [model.take(outcome.name, files[outcome.name]) for outcome in outcomes] == states(outcomes)
-        assert loader.left() == []
-    compare(loader, model)
+        assert drops.left() == []
+    compare(drops, model)
 
 
 @fuzz
 @given(BATCHES)
-def test_random_batches_end_as_the_rules_say(loader: Loader, batches: list[list[tuple[str, bytes]]]) -> None:
-    run_against_model(loader, batches)
+def test_random_batches_end_as_the_rules_say(drops: Drops, batches: list[list[tuple[str, bytes]]]) -> None:
+    run_against_model(drops, batches)
 
 
 @pytest.mark.usefixtures("tiny")
 @fuzz
 @given(BATCHES)
 def test_random_batches_end_as_the_rules_say_by_every_path(
-    loader: Loader, batches: list[list[tuple[str, bytes]]]
+    drops: Drops, batches: list[list[tuple[str, bytes]]]
 ) -> None:
-    run_against_model(loader, batches)
+    run_against_model(drops, batches)
 
 
 # Trouble with the database ---------------------------------------------------------------------------
@@ -1275,16 +1271,16 @@ def cut(*ends: socket.socket) -> None:
 
 
 @contextmanager
-def loading_through(proxy: Proxy, folder: Path, database: Database) -> Iterator[Loader]:
+def loading_through(proxy: Proxy, folder: Path, database: Database) -> Iterator[Drops]:
     name = psycopg2.extensions.parse_dsn(database.url)
-    loader = Loader(
+    drops = Drops(
         folder, Database(psycopg2.extensions.make_dsn(**{**name, "port": proxy.port, "sslmode": "disable"}))
     )
-    loader.database = database
+    drops.database = database
     try:
-        yield loader
+        yield drops
     finally:
-        loader.sink.close()
+        drops.sink.close()
         proxy.close()
 
 
@@ -1300,17 +1296,17 @@ def test_when_the_commit_or_its_answer_is_lost_the_rows_are_there_once(
     shared: int,
 ) -> None:
     monkeypatch.setattr(processing.loader, "MAX_SHARED_BYTES", shared)
-    with loading_through(Proxy(server.port, lose), tmp_path, database) as loader:
+    with loading_through(Proxy(server.port, lose), tmp_path, database) as drops:
         with pytest.raises(DatabaseUnavailable):
-            loader.load(vehicles_status_1=statuses(report(1), report(2)))
-        assert loader.left() == ["vehicles_status_1.json"]
-        assert states(loader.processor.load([Work("vehicles_status_1.json")])) == [then]
-        assert loader.count(HISTORY) == 2
-        assert loader.left() == []
+            drops.load(vehicles_status_1=statuses(report(1), report(2)))
+        assert drops.left() == ["vehicles_status_1.json"]
+        assert states(drops.processor.load([FileTask("vehicles_status_1.json")])) == [then]
+        assert drops.count(HISTORY) == 2
+        assert drops.left() == []
 
 
 @pytest.mark.parametrize("wrong", [b"hello", statuses(report())], ids=["bad", "good"])
-def test_without_its_database_all_files_stay_as_they_were(own_loader: Loader, wrong: bytes) -> None:
+def test_without_its_database_all_files_stay_as_they_were(own_loader: Drops, wrong: bytes) -> None:
     own_loader.rows("DROP TABLE ingested_files CASCADE")
     with pytest.raises(Misconfigured):
         own_loader.load(vehicles_status_1=wrong, vehicles_status_2=b"[]")
@@ -1318,13 +1314,13 @@ def test_without_its_database_all_files_stay_as_they_were(own_loader: Loader, wr
     assert not own_loader.failed.exists()
 
 
-def test_a_file_waits_alone_if_its_failure_cannot_be_recorded(own_loader: Loader) -> None:
+def test_a_file_waits_alone_if_its_failure_cannot_be_recorded(own_loader: Drops) -> None:
     own_loader.rows("ALTER TABLE ingested_files ADD CHECK (state <> 'failed')")
     outcomes = own_loader.load(vehicles_status_1=statuses(report()), vehicles_status_2=b"[]")
     assert states(outcomes) == ["loaded", "waiting"]
     assert own_loader.left() == ["vehicles_status_2.json"]
     own_loader.rows("ALTER TABLE ingested_files DROP CONSTRAINT ingested_files_state_check1")
-    assert states(own_loader.processor.load([Work("vehicles_status_2.json")])) == ["failed"]
+    assert states(own_loader.processor.load([FileTask("vehicles_status_2.json")])) == ["failed"]
     assert own_loader.count(HISTORY) == 1
 
 
@@ -1334,29 +1330,29 @@ QUARTER = [report(1), report(2), report(3), {"vehicle_id": "x"}]
 
 
 @pytest.fixture
-def strict(tmp_path: Path, shared_database: Database) -> Iterator[Loader]:
+def strict(tmp_path: Path, shared_database: Database) -> Iterator[Drops]:
     """One that takes no more than a quarter of rejects."""
-    loader = Loader(tmp_path, shared_database, max_reject_ratio=0.25)
-    loader.clear()
-    yield loader
-    loader.sink.close()
+    drops = Drops(tmp_path, shared_database, max_reject_ratio=0.25)
+    drops.clear()
+    yield drops
+    drops.sink.close()
 
 
-def failures(loader: Loader) -> list[tuple[Any, ...]]:
-    return loader.rows("SELECT name, kind, error FROM ingested_files WHERE state = 'failed' ORDER BY file_id")
+def failures(drops: Drops) -> list[tuple[Any, ...]]:
+    return drops.rows("SELECT name, kind, error FROM ingested_files WHERE state = 'failed' ORDER BY file_id")
 
 
 def too_many(figures: str) -> str:
     return f"expected a share of at most 0.25 of rejected records (MAX_REJECT_RATIO), got {figures}"
 
 
-def test_a_file_with_just_so_many_rejects_is_loaded(strict: Loader) -> None:
+def test_a_file_with_just_so_many_rejects_is_loaded(strict: Drops) -> None:
     outcome = strict.load_one("vehicles_status_1.json", statuses(*QUARTER))
     assert (outcome.state, counts(outcome)) == ("loaded", (4, 3, 0, 1))
 
 
 @pytest.mark.parametrize("copies", [1, 10], ids=["small", "large"])
-def test_a_file_with_more_rejects_fails_and_leaves_no_trace(strict: Loader, tiny: None, copies: int) -> None:
+def test_a_file_with_more_rejects_fails_and_leaves_no_trace(strict: Drops, tiny: None, copies: int) -> None:
     content = statuses(*many_reports(2 * copies), *[{}] * copies)
     outcome = strict.load_one("vehicles_status_1.json", content)
     reason = too_many(f"{copies} of {3 * copies}")
@@ -1367,7 +1363,7 @@ def test_a_file_with_more_rejects_fails_and_leaves_no_trace(strict: Loader, tiny
 
 
 @pytest.mark.parametrize("copies", [1, 10], ids=["small", "large"])
-def test_rejects_found_only_on_writing_count_too(strict: Loader, tiny: None, copies: int) -> None:
+def test_rejects_found_only_on_writing_count_too(strict: Drops, tiny: None, copies: int) -> None:
     strict.load(vehicles_status_1=statuses(*many_reports(copies)))
     outcome = strict.load_one("vehicles_status_2.json", statuses(*many_reports(2 * copies, status="x")))
     assert (outcome.state, outcome.reason) == ("failed", too_many(f"{copies} of {2 * copies}"))
@@ -1375,11 +1371,11 @@ def test_rejects_found_only_on_writing_count_too(strict: Loader, tiny: None, cop
     assert strict.count("rejected_records") == 0
 
 
-def test_an_empty_file_has_not_too_many_rejects(strict: Loader) -> None:
+def test_an_empty_file_has_not_too_many_rejects(strict: Drops) -> None:
     assert strict.load_one("vehicles_status_1.json", statuses()).state == "loaded"
 
 
-def test_a_file_with_too_many_rejects_does_not_touch_those_that_share_its_transaction(strict: Loader) -> None:
+def test_a_file_with_too_many_rejects_does_not_touch_those_that_share_its_transaction(strict: Drops) -> None:
     files = {f"vehicles_status_{i}.json": statuses(report(i, vehicle=f"v{i}")) for i in range(5)}
     bad = {name: statuses(report(9, vehicle=name), {}) for name in ("vehicles_status_a.json", "b.json")}
     assert sorted(states(strict.load_until_done({**files, **bad}))) == ["failed"] * 2 + ["loaded"] * 5
@@ -1388,7 +1384,7 @@ def test_a_file_with_too_many_rejects_does_not_touch_those_that_share_its_transa
     assert [name for name, _, _ in failures(strict)] == ["vehicles_status_a.json", "b.json"]
 
 
-def test_conflicts_with_a_file_that_has_to_leave_the_transaction_are_none(strict: Loader) -> None:
+def test_conflicts_with_a_file_that_has_to_leave_the_transaction_are_none(strict: Drops) -> None:
     """One after the other, the first fails: the second is in conflict with nothing."""
     first, second = statuses(report(1), {}), statuses(report(1, "parking"))
     outcomes = strict.load_until_done({"vehicles_status_1.json": first, "vehicles_status_2.json": second})
@@ -1398,7 +1394,7 @@ def test_conflicts_with_a_file_that_has_to_leave_the_transaction_are_none(strict
     assert strict.values(f"SELECT status FROM {HISTORY}") == ["parking"]
 
 
-def test_a_file_with_too_many_rejects_is_loaded_once_it_has_fewer_conflicts(strict: Loader) -> None:
+def test_a_file_with_too_many_rejects_is_loaded_once_it_has_fewer_conflicts(strict: Drops) -> None:
     strict.load(vehicles_status_1=statuses(report(1)))
     content = statuses(report(1, "parking"))
     assert strict.load_one("vehicles_status_2.json", content).state == "failed"
@@ -1437,27 +1433,27 @@ BOTH_KINDS = {
 @pytest.mark.parametrize("method", ["_usual", "parsed"])
 @pytest.mark.parametrize("lost", [0, 3])
 def test_a_window_that_gets_lost_is_missed_and_the_file_read_carefully(
-    loader: Loader, monkeypatch: pytest.MonkeyPatch, sized: None, prefix: str, method: str, lost: int
+    drops: Drops, monkeypatch: pytest.MonkeyPatch, sized: None, prefix: str, method: str, lost: int
 ) -> None:
-    monkeypatch.setattr(Windows, method, lossy(getattr(Windows, method), lost))
-    outcome = loader.load_one(f"{prefix}1.json", BOTH_KINDS[prefix])
+    monkeypatch.setattr(FastPath, method, lossy(getattr(FastPath, method), lost))
+    outcome = drops.load_one(f"{prefix}1.json", BOTH_KINDS[prefix])
     assert outcome.state == "loaded"
     assert outcome.reason.startswith("read twice: expected to read all elements of the document, got ")
     assert outcome.reason.endswith(": a fault of this program")
     rows = 100 if prefix == S else 200
-    assert loader.values("SELECT rows_read FROM ingested_files") == [rows]
-    assert loader.count(HISTORY if prefix == S else EVENTS) == rows
+    assert drops.values("SELECT rows_read FROM ingested_files") == [rows]
+    assert drops.count(HISTORY if prefix == S else EVENTS) == rows
 
 
 @pytest.mark.parametrize("prefix", BOTH_KINDS)
 @pytest.mark.parametrize("lost", [1, 50, 99])
 def test_what_a_careful_pass_loses_too_is_not_loaded_and_the_file_is_kept(
-    loader: Loader, monkeypatch: pytest.MonkeyPatch, sized: None, prefix: str, lost: int
+    drops: Drops, monkeypatch: pytest.MonkeyPatch, sized: None, prefix: str, lost: int
 ) -> None:
-    monkeypatch.setattr(Windows, "parsed", lossy(Windows.parsed, 0))
+    monkeypatch.setattr(FastPath, "parsed", lossy(FastPath.parsed, 0))
     monkeypatch.setattr(Document, "_elements", lossy(Document._elements, lost))
     good = {f"{S}2.json": statuses(report(vehicle="good"))}
-    outcomes = loader.load_until_done({f"{prefix}1.json": BOTH_KINDS[prefix]} | good)
+    outcomes = drops.load_until_done({f"{prefix}1.json": BOTH_KINDS[prefix]} | good)
     monkeypatch.undo()
     bad = next(outcome for outcome in outcomes if outcome.name == f"{prefix}1.json")
     records = 99 if prefix == S else 198
@@ -1466,14 +1462,14 @@ def test_what_a_careful_pass_loses_too_is_not_loaded_and_the_file_is_kept(
         f"expected to read all elements of the document, got 99 of them with {records} records: "
         "a fault of this program",
     )
-    assert (loader.failed / bad.name).read_bytes() == BOTH_KINDS[prefix]
-    assert loader.values(f"SELECT vehicle_id FROM {HISTORY}") == ["good"]
-    assert loader.count(EVENTS) == loader.count("rejected_records") == 0
+    assert (drops.failed / bad.name).read_bytes() == BOTH_KINDS[prefix]
+    assert drops.values(f"SELECT vehicle_id FROM {HISTORY}") == ["good"]
+    assert drops.count(EVENTS) == drops.count("rejected_records") == 0
 
 
 @pytest.mark.parametrize("prefix", BOTH_KINDS)
 def test_what_is_lost_on_its_way_to_the_sink_is_not_loaded(
-    loader: Loader, monkeypatch: pytest.MonkeyPatch, sized: None, prefix: str
+    drops: Drops, monkeypatch: pytest.MonkeyPatch, sized: None, prefix: str
 ) -> None:
     write, calls = PostgresTransaction.write, count()
 
@@ -1482,15 +1478,15 @@ def test_what_is_lost_on_its_way_to_the_sink_is_not_loaded(
             write(transaction, parsed)
 
     monkeypatch.setattr(PostgresTransaction, "write", lose)
-    outcome = loader.load_one(f"{prefix}1.json", BOTH_KINDS[prefix])
+    outcome = drops.load_one(f"{prefix}1.json", BOTH_KINDS[prefix])
     assert outcome.state == "failed" and outcome.reason.endswith("a fault of this program")
-    assert (loader.failed / outcome.name).read_bytes() == BOTH_KINDS[prefix]
-    assert loader.count(HISTORY) + loader.count(EVENTS) == 0
+    assert (drops.failed / outcome.name).read_bytes() == BOTH_KINDS[prefix]
+    assert drops.count(HISTORY) + drops.count(EVENTS) == 0
 
 
-def test_a_key_that_comes_twice_is_no_fault(loader: Loader, sized: None) -> None:
+def test_a_key_that_comes_twice_is_no_fault(drops: Drops, sized: None) -> None:
     content = BOTH_KINDS[S].replace(b'"v50"', b'"v50","vehicle_id":"v50"')
-    outcome = loader.load_one(f"{S}1.json", content)
+    outcome = drops.load_one(f"{S}1.json", content)
     assert (outcome.state, outcome.reason, counts(outcome)) == ("loaded", "", (100, 99, 0, 1))
 
 
@@ -1504,73 +1500,73 @@ def hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("hidden")
-def test_a_file_whose_writers_are_hidden_is_read_when_it_has_been_quiet(loader: Loader) -> None:
-    first = loader.load_one(f"{S}1.json", statuses(report(1)))
+def test_a_file_whose_writers_are_hidden_is_read_when_it_has_been_quiet(drops: Drops) -> None:
+    first = drops.load_one(f"{S}1.json", statuses(report(1)))
     assert (first.state, first.hides_writers) == ("waiting", True)
     assert first.reason == "it has not been unchanged for long enough (QUIET_SECONDS)"
-    with (loader.incoming / f"{S}1.json").open("ab") as file:
+    with (drops.incoming / f"{S}1.json").open("ab") as file:
         file.write(b" ")
-    (second,) = loader.processor.load([Work(f"{S}1.json", quiet=first.stamp)])
-    assert second.state == "waiting" and second.stamp != first.stamp
-    (third,) = loader.processor.load([Work(f"{S}1.json", quiet=second.stamp)])
-    assert (third.state, third.ended, loader.count(HISTORY)) == ("loaded", None, 1)
-    assert loader.left() == [] and 0 < (loader.processor.rest() or 0) <= 1
-    loader.processor.close()
-    assert loader.processor.rest() is None and not os.listdir(loader.incoming / ".claimed")
+    (second,) = drops.processor.load([FileTask(f"{S}1.json", quiet=first.identity)])
+    assert second.state == "waiting" and second.identity != first.identity
+    (third,) = drops.processor.load([FileTask(f"{S}1.json", quiet=second.identity)])
+    assert (third.state, third.undisposed, drops.count(HISTORY)) == ("loaded", None, 1)
+    assert drops.left() == [] and 0 < (drops.processor.rest() or 0) <= 1
+    drops.processor.close()
+    assert drops.processor.rest() is None and not os.listdir(drops.incoming / ".claimed")
 
 
 @pytest.mark.usefixtures("hidden")
-def test_a_file_whose_writers_are_hidden_is_bad_only_when_it_has_settled(loader: Loader) -> None:
+def test_a_file_whose_writers_are_hidden_is_bad_only_when_it_has_settled(drops: Drops) -> None:
     name = f"{S}1.json"
-    stamp = loader.load_one(name, b'{"vehicle_status": [}').stamp
-    (outcome,) = loader.processor.load([Work(name, quiet=stamp)])
+    identity = drops.load_one(name, b'{"vehicle_status": [}').identity
+    (outcome,) = drops.processor.load([FileTask(name, quiet=identity)])
     assert outcome.state == "waiting" and "expected valid JSON" in outcome.reason
-    assert loader.left() == [name] and loader.count("ingested_files") == 0
-    (outcome,) = loader.processor.load([Work(name, quiet=stamp, settled=stamp)])
-    assert outcome.state == "failed" and loader.left() == []
+    assert drops.left() == [name] and drops.count("ingested_files") == 0
+    (outcome,) = drops.processor.load([FileTask(name, quiet=identity, stable=identity)])
+    assert outcome.state == "failed" and drops.left() == []
 
 
 @pytest.mark.usefixtures("hidden")
-def test_a_file_whose_writers_are_hidden_is_removed_though_it_could_not_be_at_first(loader: Loader) -> None:
+def test_a_file_whose_writers_are_hidden_is_removed_though_it_could_not_be_at_first(drops: Drops) -> None:
     name = f"{S}1.json"
-    first = loader.load_one(name, statuses(report(1)))
-    (outcome,) = loader.processor.load([Work(name, quiet=first.stamp)])
-    drop(loader.incoming, name, statuses(report(2)))
-    second = loader.processor.load([Work(name)])[0].stamp
-    (outcome,) = loader.processor.load([Work(name, quiet=second)])
+    first = drops.load_one(name, statuses(report(1)))
+    (outcome,) = drops.processor.load([FileTask(name, quiet=first.identity)])
+    drop(drops.incoming, name, statuses(report(2)))
+    second = drops.processor.load([FileTask(name)])[0].identity
+    (outcome,) = drops.processor.load([FileTask(name, quiet=second)])
     assert (outcome.state, outcome.reason) == ("loaded", "one of its name is not removed yet")
-    loader.processor.close()
-    (outcome,) = loader.processor.load([Work(name, ended=outcome.ended)])
-    loader.processor.close()
-    assert (outcome.state, loader.left(), loader.count(HISTORY)) == ("duplicate", [], 2)
+    drops.processor.close()
+    (outcome,) = drops.processor.load([FileTask(name, undisposed=outcome.undisposed)])
+    drops.processor.close()
+    assert (outcome.state, drops.left(), drops.count(HISTORY)) == ("duplicate", [], 2)
 
 
 def test_a_small_file_of_many_rejects_is_streamed_alone(
-    loader: Loader, monkeypatch: pytest.MonkeyPatch
+    drops: Drops, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processing.loader, "_MAX_REJECTS", 2)
     wrong = statuses(report(), *[{}] * 3)
-    outcomes = loader.load(vehicles_status_1=wrong, vehicles_status_2=statuses(report(1)))
-    assert [outcome.state for outcome in outcomes] == ["alone", "loaded"]
-    (outcome,) = loader.load(vehicles_status_1=wrong)
+    outcomes = drops.load(vehicles_status_1=wrong, vehicles_status_2=statuses(report(1)))
+    assert [outcome.state for outcome in outcomes] == ["retry_alone", "loaded"]
+    (outcome,) = drops.load(vehicles_status_1=wrong)
     assert (outcome.state, outcome.counts.inserted, outcome.counts.rejected) == ("loaded", 1, 3)
 
 
 @pytest.mark.parametrize("beside", [{}, {"x": {"y": 2**70}}, {"status": None}])
 def test_the_same_number_in_two_files_is_no_conflict_whatever_stands_beside_it(
-    loader: Loader, beside: dict[str, Any]
+    drops: Drops, beside: dict[str, Any]
 ) -> None:
     def content(*others: dict[str, Any]) -> bytes:
         return statuses(report(km=0), *others).replace(b":0}", b":0.10000000000000001}")
 
-    assert [outcome.state for outcome in loader.load(vehicles_status_1=content())] == ["loaded"]
+    assert [outcome.state for outcome in drops.load(vehicles_status_1=content())] == ["loaded"]
     repeated = content(report(1, **beside)).replace(b"]}", b',{"a":1,"a":2}]}')
-    (outcome,) = loader.load(vehicles_status_2=repeated)
+    (outcome,) = drops.load(vehicles_status_2=repeated)
     assert outcome.counts.duplicate == 1
 
 
-def test_what_jsonb_can_not_hold_is_never_sent(loader: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(db.conflicts.Merge, "run", None)  # halving begins there
+def test_what_jsonb_can_not_hold_is_never_sent(drops: Drops, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(db.conflicts.ConflictResolver, "run", None)  # halving begins there
     content = statuses(*[report(second, km=0) for second in range(300)]).replace(b":0}", b":1e200000}")
-    (outcome,) = loader.load(vehicles_status_1=content)
+    (outcome,) = drops.load(vehicles_status_1=content)
     assert (outcome.state, outcome.counts.rejected) == ("loaded", 300)

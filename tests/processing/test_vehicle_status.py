@@ -118,7 +118,7 @@ def test_unknown_fields_hold_no_nul(unknown: dict[str, Any], path: str) -> None:
 def test_origin_gives_back_the_report_and_where_it_stood() -> None:
     elements = [report(0), report(1, note="x")]
     parsed = list(KIND.parse(elements))
-    assert [origin for each in parsed for origin in KIND.origins(each, [0])] == [
+    assert [origin for each in parsed for origin in KIND.locate(each, [0])] == [
         (f"$.{KEY}[0]", elements[0]),
         (f"$.{KEY}[1]", elements[1]),
     ]

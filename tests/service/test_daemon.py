@@ -23,14 +23,14 @@ from commands.run import prepare_folders
 from config import LogFormat, Settings
 from db.connection import Database
 from monitor.log import make_log
-from processing.batch import Outcome, Work
+from processing.batch import FileTask, Outcome
 from processing.errors import BatchLost, DatabaseUnavailable, Misconfigured, TransactionFailed
-from processing.loader import Processor
-from service.build import StartWorker
-from service.heartbeat import Pulse
-from service.outage import GaveUp
+from processing.loader import Loader
+from service.build import LoaderFactory
+from service.heartbeat import Heartbeat
+from service.outage import TimedOut
 from service.signals import StopSignal
-from service.suspects import MAX_DEATHS
+from service.suspects import MAX_CRASHES
 from service.worker import Results
 from tests.support import Daemon, Server, detections, event, query, report, statuses, until
 
@@ -162,12 +162,12 @@ def workers(daemon: Daemon) -> list[psutil.Process]:
     return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
 
 
-class Troubled(Processor):
+class Troubled(Loader):
     """Does to itself what the names of its files say."""
 
-    def load(self, batch: list[Work]) -> list[Outcome]:  # type: ignore[override]
+    def load(self, batch: list[FileTask]) -> list[Outcome]:  # type: ignore[override]
         for work in batch:
-            if not work.condemned:
+            if not work.poison_reason:
                 self._suffer(work.name)
         return super().load(batch)
 
@@ -179,7 +179,7 @@ class Troubled(Processor):
         if "killed" in name and os.access(name, os.W_OK):
             with open(name, "ab") as times:
                 times.write(b".")
-            if times_killed(name) <= MAX_DEATHS + 1 or "always" in name:
+            if times_killed(name) <= MAX_CRASHES + 1 or "always" in name:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -188,11 +188,11 @@ def times_killed(name: str) -> int:
 
 
 @dataclass(frozen=True)
-class StartTroubled(StartWorker):
-    def __call__(self, pulse: Pulse | None = None) -> Processor:
-        processor = super().__call__(pulse)
-        processor.__class__ = Troubled
-        return processor
+class StartTroubled(LoaderFactory):
+    def __call__(self, heartbeat: Heartbeat | None = None) -> Loader:
+        loader = super().__call__(heartbeat)
+        loader.__class__ = Troubled
+        return loader
 
 
 @pytest.fixture
@@ -233,7 +233,7 @@ def test_a_file_whose_worker_is_killed_from_outside_again_and_again_is_loaded(
     troubled.drop(name, one_status(99))
     totals = here(troubled, database).run()
     assert (totals["loaded"], totals["failed"], totals["waiting"]) == (21, 0, 0)
-    assert times_killed(name) > MAX_DEATHS + 1
+    assert times_killed(name) > MAX_CRASHES + 1
 
 
 def test_a_file_over_which_the_system_kills_every_worker_fails_at_last(
@@ -344,7 +344,7 @@ def test_once_gives_up_a_database_that_goes_away(
     monkeypatch.setattr("service.outage.ONCE_SECONDS", 1.0)
     daemon = Daemon(tmp_path, None)
     daemon.drop("vehicles_status_1.json", one_status(1))
-    with pytest.raises(GaveUp, match="gave up waiting for the database after"):
+    with pytest.raises(TimedOut, match="gave up waiting for the database after"):
         here(daemon, Database("postgresql://127.0.0.1:1/d")).run()
     assert daemon.left() == ["vehicles_status_1.json"]
     assert capsys.readouterr().err.count(" waiting for the database ") == 1
@@ -405,7 +405,7 @@ class ScriptedPool:
     def __init__(self) -> None:
         self.flights: list[Results] = []
 
-    def load(self, batch: Sequence[Work]) -> Results:
+    def load(self, batch: Sequence[FileTask]) -> Results:
         self.flights.append(Results())
         return self.flights[-1]
 

@@ -73,13 +73,13 @@ def test_each_command_works_whether_the_daemon_runs_or_not(embedded: Daemon) -> 
 
 def test_a_database_outside_is_given_as_it_is_configured(tmp_path: Path) -> None:
     settings = Settings(watch_folder=tmp_path, database_url="host=h dbname=d")
-    with open_database(settings) as running:
-        assert running().url == "host=h dbname=d"
+    with open_database(settings) as ensure_running:
+        assert ensure_running().url == "host=h dbname=d"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_embedded_database_is_one_and_the_same_however_often_it_is_asked_for(tmp_path: Path) -> None:
     settings = Settings(watch_folder=tmp_path / "in", data_folder=tmp_path / "data")
-    with open_database(settings) as running, open_database(settings) as again:
-        assert running() == running() == again()
-        assert query(running().url, "SELECT current_database()") == [("mobileye",)]
+    with open_database(settings) as ensure_running, open_database(settings) as again:
+        assert ensure_running() == ensure_running() == again()
+        assert query(ensure_running().url, "SELECT current_database()") == [("mobileye",)]

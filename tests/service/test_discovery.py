@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from db.connection import Database
-from service.discovery import Lookout
+from service.discovery import FileDiscovery
 from tests.support import ROOT, Daemon, Server, drop, report, statuses, until
 from watcher.observer import FolderObserver, ObserverKind
 
@@ -122,45 +122,45 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def look(folder: Path, log: Any) -> tuple[Lookout, "queue.SimpleQueue[str | None]"]:
+def look(folder: Path, log: Any) -> tuple[FileDiscovery, "queue.SimpleQueue[str | None]"]:
     heard: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    return Lookout(str(folder), ObserverKind.NATIVE, heard.put, log), heard
+    return FileDiscovery(str(folder), ObserverKind.NATIVE, heard.put, log), heard
 
 
 def test_a_thread_of_the_observer_that_dies_is_replaced(
     folder: Path,
 ) -> None:
     told = Told()
-    lookout, heard = look(folder, told)
-    lookout.observe()
-    observer = observer_of(lookout)
+    discovery, heard = look(folder, told)
+    discovery.observe()
+    observer = observer_of(discovery)
     for emitter in observer._observer.emitters:  # type: ignore[union-attr]
         emitter.stop()
     until(lambda: not observer.is_sound())
     assert told.lines == []
-    lookout.observe()
+    discovery.observe()
     assert told.lines == [("observer restarted", {"reason": "it had died, or lost the folder"})]
     drop(folder, "a.json", b"{}")
     assert heard.get(timeout=20) == "a.json"
-    lookout.stop()
+    discovery.stop()
 
 
-def observer_of(lookout: Lookout) -> FolderObserver:
-    return lookout._observer
+def observer_of(discovery: FileDiscovery) -> FolderObserver:
+    return discovery._observer
 
 
 def test_each_trouble_is_told_when_it_begins_and_when_it_ends(folder: Path) -> None:
     told = Told()
-    lookout, _ = look(folder, told)
+    discovery, _ = look(folder, told)
     for _ in range(2):
         folder.rename(folder.parent / "away")
         for _ in range(3):
-            lookout.observe()
-            assert lookout.scan() is None
+            discovery.observe()
+            assert discovery.scan() is None
         (folder.parent / "away").rename(folder)
         for _ in range(3):
-            lookout.observe()
-            assert lookout.scan() == []
+            discovery.observe()
+            assert discovery.scan() == []
     assert [what for what, _ in told.lines] == 2 * [
         "not observing, only scanning",
         "cannot read the watch folder",
@@ -168,29 +168,29 @@ def test_each_trouble_is_told_when_it_begins_and_when_it_ends(folder: Path) -> N
         "reading the watch folder again",
     ]
     assert told.lines[0][1] == {"folder": str(folder), "reason": "No such file or directory"}
-    lookout.stop()
+    discovery.stop()
 
 
 def test_what_a_dead_worker_had_claimed_is_put_back_and_told(folder: Path) -> None:
     told = Told()
-    lookout, _ = look(folder, told)
+    discovery, _ = look(folder, told)
     claims = folder / ".claimed" / "dead"
     claims.mkdir(parents=True)
     (claims / "a\n.json").write_bytes(b"{}")
-    names = lookout.scan()
+    names = discovery.scan()
     assert names == ["a\n.json"]
     assert told.lines == [("recovered", {"file": "a\\n.json", "reason": "a worker died with it in hand"})]
 
 
 def test_what_is_passed_over_is_told_once_and_again_when_it_comes_back(folder: Path) -> None:
     told = Told()
-    lookout, _ = look(folder, told)
+    discovery, _ = look(folder, told)
     stray = folder / ".claimed" / "stray"
     stray.parent.mkdir()
     drop(folder, "a.json", b"{}")
     for _ in range(2):
         stray.touch()
-        assert [lookout.scan() for _ in range(3)] == 3 * [["a.json"]]
+        assert [discovery.scan() for _ in range(3)] == 3 * [["a.json"]]
         stray.unlink()
-        assert lookout.scan() == ["a.json"]
+        assert discovery.scan() == ["a.json"]
     assert told.lines == 2 * [("passed over", {"path": str(stray), "reason": "Not a directory"})]

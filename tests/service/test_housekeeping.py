@@ -33,8 +33,8 @@ def reader(database: Database) -> Iterator[None]:
         yield
 
 
-def keeping(running: Callable[[], Database]) -> Housekeeping:
-    return Housekeeping(running, make_log(LogFormat.TEXT), round_seconds=0.05)
+def keeping(ensure_running: Callable[[], Database]) -> Housekeeping:
+    return Housekeeping(ensure_running, make_log(LogFormat.TEXT), round_seconds=0.05)
 
 
 def is_home(database: Database) -> bool:
@@ -58,11 +58,11 @@ def test_what_is_held_up_is_done_later_and_not_told(
 ) -> None:
     rounds = []
 
-    def running() -> Database:
+    def ensure_running() -> Database:
         rounds.append(1)
         return strange
 
-    with keeping(running):
+    with keeping(ensure_running):
         with reader(strange):
             begun = len(rounds)
             until(lambda: len(rounds) > begun + 2)
@@ -74,13 +74,13 @@ def test_what_is_held_up_is_done_later_and_not_told(
 def test_an_error_is_told_once_and_it_goes_on(strange: Database, capsys: pytest.CaptureFixture[str]) -> None:
     rounds = []
 
-    def running() -> Database:
+    def ensure_running() -> Database:
         rounds.append(1)
         if len(rounds) < 4:
             raise DatabaseUnavailable("it is away")
         return strange
 
-    with keeping(running):
+    with keeping(ensure_running):
         until(lambda: is_home(strange))
     assert capsys.readouterr().err.count(' housekeeping failed reason="it is away"') == 1
 
@@ -91,11 +91,11 @@ def test_a_function_that_is_missing_is_told_once(
     query(strange.url, "DROP FUNCTION mobileye_data.bring_home")
     rounds = []
 
-    def running() -> Database:
+    def ensure_running() -> Database:
         rounds.append(1)
         return strange
 
-    with keeping(running):
+    with keeping(ensure_running):
         until(lambda: len(rounds) > 3)
     told = capsys.readouterr().err
     assert told.count(" warning housekeeping failed reason=") == 1 and "bring_home" in told
@@ -122,12 +122,12 @@ def test_a_start_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(housekeeping, "_CANCELS", 2)
     hanging, end = threading.Event(), threading.Event()
 
-    def running() -> Database:
+    def ensure_running() -> Database:
         hanging.set()
         end.wait(20)
         raise DatabaseUnavailable("too late")
 
-    kept = keeping(running)
+    kept = keeping(ensure_running)
     with kept:
         assert hanging.wait(20)
     assert kept._thread.is_alive() and kept._thread.daemon

@@ -17,7 +17,7 @@ from typing import cast
 import psutil
 import pytest
 
-from processing.batch import Outcome, Work
+from processing.batch import FileTask, Outcome
 from processing.errors import (
     BatchLost,
     DatabaseUnavailable,
@@ -28,9 +28,9 @@ from processing.errors import (
     WorkerHung,
     WorkerKilled,
 )
-from processing.loader import Processor
-from service import heartbeat as pulse
-from service.heartbeat import Pulse
+from processing.loader import Loader
+from service import heartbeat as heartbeat
+from service.heartbeat import Heartbeat
 from service.pool import Pool
 from service.worker import Results
 from tests.support import ROOT, until
@@ -46,10 +46,10 @@ ERRORS = {
 class Actor:
     """A processor that does what the names of its files say, "pid" by default."""
 
-    def __init__(self, pulse: Pulse) -> None:
-        self._pulse = pulse
+    def __init__(self, heartbeat: Heartbeat) -> None:
+        self._heartbeat = heartbeat
 
-    def load(self, batch: list[Work]) -> list[Outcome]:
+    def load(self, batch: list[FileTask]) -> list[Outcome]:
         return [self._act(*work.name.split()) for work in batch]
 
     def rest(self) -> None: ...
@@ -77,12 +77,12 @@ class Actor:
         if what == "walk":
             until(lambda: self._walks_to(Path(value)))
         if what == "ask":
-            with self._pulse.waiting():
+            with self._heartbeat.waiting():
                 until(Path(value).exists)
         return Outcome(what, "loaded", str(os.getpid()))
 
     def _walks_to(self, path: Path) -> bool:
-        self._pulse.beat()
+        self._heartbeat.beat()
         return path.exists()
 
     def _leave_a_cycle(self, collected: Path) -> None:
@@ -111,11 +111,11 @@ class Told:
 
 @dataclass(frozen=True)
 class StartActor:
-    def __call__(self, pulse: Pulse) -> Processor:
-        return cast(Processor, Actor(pulse))
+    def __call__(self, heartbeat: Heartbeat) -> Loader:
+        return cast(Loader, Actor(heartbeat))
 
 
-def fail_to_start(pulse: Pulse) -> Processor:
+def fail_to_start(heartbeat: Heartbeat) -> Loader:
     raise DatabaseUnavailable("not yet")
 
 
@@ -148,7 +148,7 @@ def command_line(process: psutil.Process) -> list[str]:
 
 
 def load(pool: Pool, *names: str) -> Results:
-    return pool.load([Work(name) for name in names])
+    return pool.load([FileTask(name) for name in names])
 
 
 def done(pool: Pool, results: Results) -> list[Outcome]:
@@ -245,7 +245,7 @@ def impatient(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     for results in both:
         done(pool, results)
     for limit, seconds in (("CHECK_SECONDS", 0.05), ("HANG_SECONDS", 0.5), ("DATABASE_SECONDS", 2.0)):
-        monkeypatch.setattr(pulse, limit, seconds)
+        monkeypatch.setattr(heartbeat, limit, seconds)
 
 
 def is_taken(pool: Pool, results: Results) -> bool:

@@ -33,14 +33,14 @@ def many(daemon: Daemon, count: int) -> None:
         daemon.drop(f"vehicles_status_{number:04}.json", statuses(report(vehicle=f"v{number}")))
 
 
-def ended(daemon: Daemon) -> bool:
+def undisposed(daemon: Daemon) -> bool:
     assert daemon.process is not None
     return daemon.process.poll() is not None
 
 
 def until_ended(daemon: Daemon) -> int:
     """Waits for the end, at most the promised five seconds, and returns the exit code."""
-    until(lambda: ended(daemon), 5, f"the daemon ends; log:\n{daemon.log()[-2000:]}")
+    until(lambda: undisposed(daemon), 5, f"the daemon ends; log:\n{daemon.log()[-2000:]}")
     return daemon.wait()
 
 
@@ -124,7 +124,7 @@ def test_a_second_ctrl_c_ends_at_once_and_loses_nothing(daemon: Daemon) -> None:
     with locked_out(daemon):
         daemon.start()
         until_loading(daemon)
-        while not ended(daemon):
+        while not undisposed(daemon):
             send(daemon, signal.SIGINT)
         assert daemon.wait() == 128 + signal.SIGINT
     assert daemon.left() == ["objects_detection_1.json"] and loaded_once(daemon) == 0

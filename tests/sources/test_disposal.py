@@ -21,8 +21,8 @@ import sources.disposal
 from processing.errors import NotReady
 from sources import rename
 from sources.claims import CLAIMS, recover_claims
-from sources.disposal import OnLoaded, Settler
-from sources.local_file import Source, Stamp, open_source
+from sources.disposal import FileDisposer, OnLoaded
+from sources.local_file import FileIdentity, Source, open_source
 from tests.processing.support import WRITER, as_other_user, beside, give_to_other_user
 from tests.support import ROOT
 
@@ -48,8 +48,8 @@ class Folders:
         for folder in (self.incoming, self.failed, self.archive):
             folder.mkdir()
 
-    def settler(self, on_loaded: OnLoaded = OnLoaded.DELETE) -> Settler:
-        return Settler(str(self.incoming), str(self.failed), str(self.archive), on_loaded)
+    def disposer(self, on_loaded: OnLoaded = OnLoaded.DELETE) -> FileDisposer:
+        return FileDisposer(str(self.incoming), str(self.failed), str(self.archive), on_loaded)
 
     def put(self, content: bytes = b"old", name: str = NAME) -> Path:
         path = self.incoming / name
@@ -86,12 +86,12 @@ def open_folders() -> Iterator[Folders]:
         yield Folders(Path(top))
 
 
-def loaded(settler: Settler, source: Source) -> None:
-    settler.loaded(source)
+def loaded(disposer: FileDisposer, source: Source) -> None:
+    disposer.loaded(source)
 
 
-def failed(settler: Settler, source: Source) -> None:
-    settler.failed(source, "it is bad")
+def failed(disposer: FileDisposer, source: Source) -> None:
+    disposer.failed(source, "it is bad")
 
 
 ENDS = [
@@ -99,7 +99,7 @@ ENDS = [
     pytest.param(loaded, OnLoaded.ARCHIVE, id="archive"),
     pytest.param(failed, OnLoaded.DELETE, id="failed"),
 ]
-End = Callable[[Settler, Source], None]
+End = Callable[[FileDisposer, Source], None]
 
 
 # Each end of a file -------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ End = Callable[[Settler, Source], None]
 def test_a_loaded_file_is_deleted(folders: Folders, name: bytes) -> None:
     folders.put(name=os.fsdecode(name))
     with open_source(str(folders.incoming), os.fsdecode(name)) as source:
-        folders.settler().loaded(source)
+        folders.disposer().loaded(source)
     assert contents(folders.incoming) == contents(folders.failed) == contents(folders.archive) == {}
 
 
@@ -119,7 +119,7 @@ def test_a_loaded_file_is_archived_under_its_name(folders: Folders, name: bytes)
     folders.archive.mkdir()
     folders.put(b"content", os.fsdecode(name))
     with open_source(str(folders.incoming), os.fsdecode(name)) as source:
-        folders.settler(OnLoaded.ARCHIVE).loaded(source)
+        folders.disposer(OnLoaded.ARCHIVE).loaded(source)
     assert contents(folders.archive) == {os.fsdecode(name): b"content"}
     assert contents(folders.incoming) == {}
 
@@ -129,7 +129,7 @@ def test_a_bad_file_is_set_aside_with_a_note(folders: Folders, name: bytes) -> N
     folders.failed.rmdir()
     folders.put(b"content", os.fsdecode(name))
     with open_source(str(folders.incoming), os.fsdecode(name)) as source:
-        target = Path(folders.settler().failed(source, "a reason \udcff"))
+        target = Path(folders.disposer().failed(source, "a reason \udcff"))
     assert target.read_bytes() == b"content"
     assert Path(f"{target}.reason.txt").read_text() == "a reason \\udcff\n"
     assert (target.name == os.fsdecode(name)) == (len(name) <= 244)
@@ -142,12 +142,12 @@ def test_a_bad_file_is_set_aside_with_a_note(folders: Folders, name: bytes) -> N
 def test_equal_names_never_replace_each_other(
     folders: Folders, name: str, end: End, on_loaded: OnLoaded
 ) -> None:
-    settler = folders.settler(on_loaded)
+    disposer = folders.disposer(on_loaded)
     kept = folders.archive if end is loaded else folders.failed
     for number in range(1_000):
         folders.put(b"%d" % number, name)
         with open_source(str(folders.incoming), name) as source:
-            end(settler, source)
+            end(disposer, source)
     assert sorted(map(int, contents(kept).values())) == list(range(1_000))
     notes = [path.name.removesuffix(".reason.txt") for path in kept.glob("*.reason.txt")]
     assert sorted(notes) == (sorted(contents(kept)) if end is failed else [])
@@ -165,7 +165,7 @@ def test_what_is_no_regular_file_is_set_aside_unopened(
     path = folders.incoming / NAME
     make(path)
     before = os.lstat(path)
-    target = folders.settler().failed_unread(NAME, "no regular file")
+    target = folders.disposer().failed_unread(NAME, "no regular file")
     after = os.lstat(target)
     assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
     assert Path(f"{target}.reason.txt").read_text() == "no regular file\n"
@@ -177,7 +177,7 @@ def test_what_is_no_regular_file_is_set_aside_unopened(
 def test_a_file_that_took_the_name_of_a_link_is_left(folders: Folders) -> None:
     folders.put(b"good")
     with pytest.raises(NotReady, match="another file took its name"):
-        folders.settler().failed_unread(NAME, "a link")
+        folders.disposer().failed_unread(NAME, "a link")
     assert contents(folders.incoming) == {NAME: b"good"}
     assert contents(folders.failed) == {}
 
@@ -230,7 +230,7 @@ def test_a_file_that_changed_after_it_was_read_stays(
         change(folders)
         before = os.lstat(path)
         with pytest.raises(NotReady):
-            end(folders.settler(on_loaded), source)
+            end(folders.disposer(on_loaded), source)
     after = os.lstat(path)
     assert (after.st_ino, after.st_size, after.st_mtime_ns) == (
         before.st_ino,
@@ -247,7 +247,7 @@ def test_a_file_that_is_gone_is_left_alone(folders: Folders, end: End, on_loaded
     with open_source(str(folders.incoming), NAME) as source:
         path.unlink()
         with pytest.raises(NotReady):
-            end(folders.settler(on_loaded), source)
+            end(folders.disposer(on_loaded), source)
     assert contents(folders.incoming) == contents(folders.failed) == contents(folders.archive) == {}
 
 
@@ -257,9 +257,9 @@ def test_a_file_that_a_writer_has_open_stays(folders: Folders, end: End, on_load
     path = folders.put()
     with open_source(str(folders.incoming), NAME) as source:
         with beside(WRITER, path), pytest.raises(NotReady, match="open for writing"):
-            end(folders.settler(on_loaded), source)
+            end(folders.disposer(on_loaded), source)
         assert contents(folders.incoming) == {NAME: b"old"}
-        end(folders.settler(on_loaded), source)
+        end(folders.disposer(on_loaded), source)
     assert contents(folders.incoming) == {}
 
 
@@ -278,13 +278,13 @@ def test_a_writer_that_opens_it_as_it_is_claimed_is_noticed(
         open_source(str(folders.incoming), NAME) as source,
         pytest.raises(NotReady, match="a program has it open for writing"),
     ):
-        folders.settler().loaded(source)
+        folders.disposer().loaded(source)
     os.close(held[0])
     assert contents(folders.incoming) == {NAME: b"old"}
 
 
 def test_a_replacement_survives_with_its_name_at_any_instant(folders: Folders) -> None:
-    settler = folders.settler()
+    disposer = folders.disposer()
     for number in range(300):
         name, new = f"{number}.json", b"new %d" % number
         folders.put(b"old", name)
@@ -292,7 +292,7 @@ def test_a_replacement_survives_with_its_name_at_any_instant(folders: Folders) -
             racer = threading.Thread(target=folders.replace, args=(new, name))
             racer.start()
             with suppress(NotReady):
-                settler.loaded(source)
+                disposer.loaded(source)
             racer.join()
         assert contents(folders.incoming) == {name: new}
         (folders.incoming / name).unlink()
@@ -315,7 +315,7 @@ def test_a_replacement_that_comes_while_another_is_put_back_keeps_its_name(
         monkeypatch.setattr(Source, "check_unchanged", lambda source: None)
         monkeypatch.setattr(os, "rename", rename_and_replace)
         with pytest.raises(NotReady, match="another file took its name"):
-            folders.settler().loaded(source)
+            folders.disposer().loaded(source)
     found = contents(folders.incoming)
     assert found.pop(NAME) == b"third"
     ((name, content),) = found.items()
@@ -331,7 +331,7 @@ def test_a_folder_that_cannot_be_written_keeps_its_file(open_folders: Folders, o
 
     def settle() -> None:
         with open_source(str(open_folders.incoming), NAME) as source:
-            open_folders.settler(on_loaded).loaded(source)
+            open_folders.disposer(on_loaded).loaded(source)
 
     told = as_other_user(settle)
     assert told == "NotReady: it can't be moved: Permission denied"
@@ -347,7 +347,7 @@ def test_a_target_that_cannot_be_written_keeps_the_file(
 
     def settle() -> None:
         with open_source(str(open_folders.incoming), NAME) as source:
-            end(open_folders.settler(on_loaded), source)
+            end(open_folders.disposer(on_loaded), source)
 
     assert as_other_user(settle) == "NotReady: it can't be moved: Permission denied"
     assert contents(open_folders.incoming) == {NAME: b"old"}
@@ -376,13 +376,13 @@ def test_a_folder_on_another_disk_keeps_the_file_and_leaves_nothing(
     if not atomic:
         monkeypatch.setattr(rename, "_renamed_atomically", lambda path, target: False)
     folders.put()
-    settler = Settler(str(folders.incoming), str(other_disk), str(other_disk), on_loaded)
+    disposer = FileDisposer(str(folders.incoming), str(other_disk), str(other_disk), on_loaded)
     for _ in range(3):
         with (
             open_source(str(folders.incoming), NAME) as source,
             pytest.raises(NotReady, match="it can't be moved: Invalid cross-device link"),
         ):
-            end(settler, source)
+            end(disposer, source)
     assert contents(folders.incoming) == {NAME: b"old"}
     assert os.listdir(other_disk) == []
 
@@ -399,7 +399,7 @@ def test_a_note_that_cannot_be_written_leaves_no_phantom(
         open_source(str(folders.incoming), NAME) as source,
         pytest.raises(NotReady, match="it can't be moved: No space left on device"),
     ):
-        folders.settler().failed(source, "bad")
+        folders.disposer().failed(source, "bad")
     assert (contents(folders.incoming), contents(folders.failed)) == ({NAME: b"old"}, {})
 
 
@@ -415,7 +415,7 @@ def test_a_failed_folder_that_cannot_be_synced_gives_its_file_back(
         open_source(str(folders.incoming), NAME) as source,
         pytest.raises(NotReady, match="it can't be moved: Input/output error"),
     ):
-        folders.settler().failed(source, "bad")
+        folders.disposer().failed(source, "bad")
     assert (contents(folders.incoming), os.listdir(folders.failed)) == ({NAME: b"old"}, [])
 
 
@@ -475,34 +475,34 @@ def hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sources.local_file.is_remote", lambda fd: True)
 
 
-def quick(folders: Folders, on_loaded: OnLoaded = OnLoaded.DELETE, seconds: float = 0.01) -> Settler:
-    return Settler(str(folders.incoming), str(folders.failed), str(folders.archive), on_loaded, seconds)
+def quick(folders: Folders, on_loaded: OnLoaded = OnLoaded.DELETE, seconds: float = 0.01) -> FileDisposer:
+    return FileDisposer(str(folders.incoming), str(folders.failed), str(folders.archive), on_loaded, seconds)
 
 
-def settle(folders: Folders, settler: Settler, name: str = NAME) -> None:
+def settle(folders: Folders, disposer: FileDisposer, name: str = NAME) -> None:
     with open_source(str(folders.incoming), name) as source:
-        settler.loaded(source)
+        disposer.loaded(source)
 
 
-def sweep(settler: Settler) -> None:
+def sweep(disposer: FileDisposer) -> None:
     """Until nothing is kept."""
-    while (seconds := settler.sweep()) is not None:
+    while (seconds := disposer.sweep()) is not None:
         time.sleep(seconds)
 
 
 @pytest.mark.usefixtures("hidden")
 @pytest.mark.parametrize("on_loaded", OnLoaded)
 def test_a_loaded_file_is_kept_claimed_until_it_has_been_quiet(folders: Folders, on_loaded: OnLoaded) -> None:
-    settler = quick(folders, on_loaded, seconds=60)
+    disposer = quick(folders, on_loaded, seconds=60)
     folders.put()
-    settle(folders, settler)
-    assert 0 < (settler.sweep() or 0) <= 60
+    settle(folders, disposer)
+    assert 0 < (disposer.sweep() or 0) <= 60
     assert [path.name for path in claimed(folders.incoming)] == [NAME]
     assert contents(folders.incoming) == contents(folders.archive) == {}
-    settler = quick(folders, on_loaded)
+    disposer = quick(folders, on_loaded)
     folders.put(b"other")
-    settle(folders, settler)
-    sweep(settler)
+    settle(folders, disposer)
+    sweep(disposer)
     assert [path.read_bytes() for path in claimed(folders.incoming)] == [b"old"]
     assert contents(folders.archive) == ({NAME: b"other"} if on_loaded is OnLoaded.ARCHIVE else {})
 
@@ -513,14 +513,14 @@ def test_a_loaded_file_is_kept_claimed_until_it_has_been_quiet(folders: Folders,
 def test_what_is_written_through_an_open_descriptor_makes_it_new_work(
     folders: Folders, on_loaded: OnLoaded, close: bool
 ) -> None:
-    settler = quick(folders, on_loaded)
+    disposer = quick(folders, on_loaded)
     with folders.put().open("ab") as file:
-        settle(folders, settler)
+        settle(folders, disposer)
         file.write(b" and more")
     if close:
-        settler.close()
+        disposer.close()
     else:
-        sweep(settler)
+        sweep(disposer)
     assert contents(folders.incoming) == {NAME: b"old and more"}
     assert contents(folders.archive) == {} and claimed(folders.incoming) == []
 
@@ -531,7 +531,7 @@ def test_what_is_written_just_before_it_is_kept_makes_it_new_work(
 ) -> None:
     look = sources.disposal._look_anew
 
-    def look_late(path: str) -> Stamp:
+    def look_late(path: str) -> FileIdentity:
         with open(path, "ab") as file:
             file.write(b" and more")
         return look(path)
@@ -545,50 +545,50 @@ def test_what_is_written_just_before_it_is_kept_makes_it_new_work(
 
 @pytest.mark.usefixtures("hidden")
 def test_a_second_file_of_the_name_never_takes_the_place_of_one_that_is_kept(folders: Folders) -> None:
-    settler = quick(folders)
+    disposer = quick(folders)
     with folders.put(b"first").open("ab") as file:
-        settle(folders, settler)
+        settle(folders, disposer)
         folders.put(b"second")
         with pytest.raises(NotReady, match="one of its name is not removed yet"):
-            settle(folders, settler)
+            settle(folders, disposer)
         file.write(b" and more")
-    sweep(settler)
+    sweep(disposer)
     found = contents(folders.incoming)
     assert found.pop(NAME) == b"second" and list(found.values()) == [b"first and more"]
 
 
 @pytest.mark.usefixtures("hidden")
 def test_closing_waits_once_for_all_that_is_kept(folders: Folders) -> None:
-    settler = quick(folders, seconds=0.1)
+    disposer = quick(folders, seconds=0.1)
     for number in range(20):
         folders.put(name=f"{number}.json")
-        settle(folders, settler, f"{number}.json")
-    settler.close()
+        settle(folders, disposer, f"{number}.json")
+    disposer.close()
     assert contents(folders.incoming) == {} and os.listdir(folders.incoming / CLAIMS) == []
 
 
 @pytest.mark.usefixtures("hidden")
 def test_what_is_kept_goes_with_its_folder(folders: Folders) -> None:
-    settler = quick(folders)
+    disposer = quick(folders)
     folders.put()
-    settle(folders, settler)
+    settle(folders, disposer)
     folders.incoming.rename(folders.incoming.with_name("away"))
-    sweep(settler)
+    sweep(disposer)
     assert len(claimed(folders.incoming.with_name("away"))) == 1
 
 
 @pytest.mark.usefixtures("hidden")
 def test_what_can_not_be_removed_is_kept_and_tried_again(folders: Folders) -> None:
-    settler = quick(folders, OnLoaded.ARCHIVE)
+    disposer = quick(folders, OnLoaded.ARCHIVE)
     folders.archive.rmdir()
     folders.archive.write_bytes(b"no folder")
     folders.put()
-    settle(folders, settler)
+    settle(folders, disposer)
     time.sleep(0.01)
-    assert settler.sweep() is not None
+    assert disposer.sweep() is not None
     folders.archive.unlink()
     folders.archive.mkdir()
-    sweep(settler)
+    sweep(disposer)
     assert contents(folders.archive) == {NAME: b"old"} and claimed(folders.incoming) == []
 
 
@@ -717,12 +717,12 @@ def until_recovered(folders: Folders) -> Iterator[str]:
 
 def test_a_settler_goes_on_when_its_claims_folder_was_removed(folders: Folders) -> None:
     """And lets go of it: it may be on a disk that is to be unmounted."""
-    settler = folders.settler()
+    disposer = folders.disposer()
     descriptors = []
     for _ in range(2):
         folders.put()
         with open_source(str(folders.incoming), NAME) as source:
-            settler.loaded(source)
+            disposer.loaded(source)
         for claims in (folders.incoming / CLAIMS).iterdir():
             claims.rmdir()
         descriptors.append(len(os.listdir("/dev/fd")))
@@ -747,15 +747,15 @@ def test_a_claims_folder_that_cannot_be_looked_at_is_told_and_not_made_for_ever(
         pytest.raises(NotReady, match="it can't be moved: Input/output error"),
     ):
         patch.setattr(os, "stat", broken)
-        folders.settler().loaded(source)
+        folders.disposer().loaded(source)
     assert contents(folders.incoming) == {NAME: b"old"}
 
 
 def test_a_settler_holds_its_claims_folder_locked(folders: Folders) -> None:
-    settler = folders.settler()
+    disposer = folders.disposer()
     folders.put()
     with open_source(str(folders.incoming), NAME) as source:
-        settler.loaded(source)
+        disposer.loaded(source)
     (claims,) = (folders.incoming / CLAIMS).iterdir()
     lock = os.open(claims, os.O_RDONLY)
     with pytest.raises(BlockingIOError):
@@ -766,10 +766,10 @@ def test_a_settler_holds_its_claims_folder_locked(folders: Folders) -> None:
 def test_a_file_loaded_from_the_failed_folder_takes_its_note_along(folders: Folders) -> None:
     folders.put()
     note = folders.put(b"why", f"{NAME}.reason.txt")
-    settler = Settler(str(folders.incoming), str(folders.incoming), "", OnLoaded.DELETE)
+    disposer = FileDisposer(str(folders.incoming), str(folders.incoming), "", OnLoaded.DELETE)
     with open_source(str(folders.incoming), NAME) as source:
-        settler.loaded(source)
-    settler.close()
+        disposer.loaded(source)
+    disposer.close()
     assert not note.exists() and contents(folders.incoming) == {}
     assert list((folders.incoming / CLAIMS).iterdir()) == []
 
@@ -778,5 +778,5 @@ def test_a_note_in_the_watch_folder_is_left_alone(folders: Folders) -> None:
     folders.put()
     note = folders.put(b"of somebody", f"{NAME}.reason.txt")
     with open_source(str(folders.incoming), NAME) as source:
-        folders.settler().loaded(source)
+        folders.disposer().loaded(source)
     assert note.exists()

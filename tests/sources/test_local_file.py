@@ -25,7 +25,7 @@ import zstandard
 from processing.errors import BadFile, Gone, Incomplete, NotReady, TooLarge
 from processing.text import filled, open_text
 from sources import local_file as reader
-from sources.local_file import CHUNK_BYTES, MAX_SHARED_BYTES, Stamp, open_source
+from sources.local_file import CHUNK_BYTES, MAX_SHARED_BYTES, FileIdentity, open_source
 from tests.processing.support import MAX_BYTES, WRITER, as_other_user, beside, peak, read_source
 from tests.support import report, statuses
 
@@ -207,7 +207,7 @@ def test_the_stamp_is_that_of_the_file_as_it_was_when_it_was_locked(
 
     monkeypatch.setattr(reader, "_lock", lock_late)
     with open_source(str(tmp_path), NAME) as source:
-        assert source.stamp.size == len(CONTENT) + 1
+        assert source.identity.size == len(CONTENT) + 1
         source.check_unchanged()
 
 
@@ -260,14 +260,14 @@ def test_a_change_while_it_is_read_is_noticed(tmp_path: Path, change: Callable[[
 
 def test_a_stamp_tells_a_rename_from_every_other_change(tmp_path: Path) -> None:
     path = put(tmp_path, CONTENT)
-    before = Stamp.of(path.stat())
+    before = FileIdentity.of(path.stat())
     moved = path.rename(tmp_path / "moved")
-    assert before.is_same_but_moved(Stamp.of(moved.stat()))
+    assert before.same_content_as(FileIdentity.of(moved.stat()))
     copy = put(tmp_path, CONTENT)
     os.utime(copy, ns=(before.mtime_ns, before.mtime_ns))
-    assert not before.is_same_but_moved(Stamp.of(copy.stat()))
+    assert not before.same_content_as(FileIdentity.of(copy.stat()))
     append(moved)
-    assert not before.is_same_but_moved(Stamp.of(moved.stat()))
+    assert not before.same_content_as(FileIdentity.of(moved.stat()))
 
 
 def test_a_stamp_goes_along_with_a_move_but_with_no_other_change(
@@ -276,12 +276,12 @@ def test_a_stamp_goes_along_with_a_move_but_with_no_other_change(
     path = put(tmp_path, CONTENT)
     with open_source(str(tmp_path), NAME) as source:
         path = path.rename(tmp_path / "moved")
-        assert source.stamp_if_moved() == Stamp.of(path.stat()) != source.stamp
+        assert source.identity_if_moved() == FileIdentity.of(path.stat()) != source.identity
         with monkeypatch.context() as patch:
             patch.setattr(os, "fstat", FailingCall(os.fstat, 0))
-            assert source.stamp_if_moved() == source.stamp
+            assert source.identity_if_moved() == source.identity
         append(path)
-        assert source.stamp_if_moved() == source.stamp
+        assert source.identity_if_moved() == source.identity
 
 
 # Its bytes and its text ---------------------------------------------------------------------------
