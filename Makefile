@@ -31,6 +31,9 @@ format: .venv  ## repair what ruff can repair
 	$(python) -m ruff check --fix .
 	$(python) -m ruff format .
 
+diagram: .venv  ## copy the rooms and their arrows into docs/architecture.md
+	$(python) -m tests.diagram
+
 all: check test  ## what CI asks for
 
-.PHONY: help run demo test test-slow check format all
+.PHONY: help run demo test test-slow check format diagram all

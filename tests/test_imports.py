@@ -1,31 +1,89 @@
-"""Imports go one way, told by the source: each part of the line knows only what stands behind it."""
+"""The rooms of the house, and the arrows between them: who may import whom."""
 
 import ast
+import subprocess
 import sys
+from collections.abc import Iterable
 from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from tests.support import ROOT
 
-PARTS = ("watcher", "processing", "db", "commands")
-SOURCES = [
-    ROOT / "main.py",
-    ROOT / "config.py",
-    *sorted(p for part in PARTS for p in (ROOT / part).rglob("*.py")),
-]
+
+class Room(NamedTuple):
+    """What a folder (or a module at the top) is for, and all that it imports of ours: rooms and modules."""
+
+    does: str
+    imports: set[str]
 
 
-def module_name(path: Path) -> str:
+#: The diagram. `make diagram` copies it into docs/architecture.md.
+ROOMS = {
+    "main": Room(
+        "The command line.",
+        {"commands", "config", "processing.errors", "service"},
+    ),
+    "config": Room(
+        "The settings, and the only reader of the environment.",
+        {"processing.errors", "sources.policy", "watcher.kind"},
+    ),
+    "watcher": Room(
+        "Notices files in a folder.",
+        set(),
+    ),
+    "sources": Room(
+        "Opens what arrived, and disposes of it after COMMIT.",
+        {"processing"},
+    ),
+    "processing": Room(
+        "Turns bytes into records, and drives one batch; it holds the ports.",
+        set(),
+    ),
+    "db": Room(
+        "Writes rows to PostgreSQL, one transaction a batch.",
+        {"processing.errors", "processing.records", "processing.sink", "processing.validation"},
+    ),
+    "sinks": Room(
+        "Writes records elsewhere.",
+        {"processing"},
+    ),
+    "service": Room(
+        "The long-running program around the line.",
+        {"config", "db", "monitor", "processing", "sources", "watcher"},
+    ),
+    "monitor": Room(
+        "Shows what the service does.",
+        {"config", "processing", "service.events"},
+    ),
+    "commands": Room(
+        "What a user types, one file a command.",
+        {"config", "db", "monitor", "processing", "service", "sources", "watcher"},
+    ),
+}
+
+#: Folders beside the product that may import all of it.
+_BESIDE = {"benchmarks", "tests"}
+
+
+def room_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _module_name(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-MODULES = {module_name(path): path for path in SOURCES}
+SOURCES = sorted(
+    path for room in ROOMS for path in (ROOT / f"{room}.py", *(ROOT / room).rglob("*.py")) if path.exists()
+)
+MODULES = {_module_name(path): path for path in SOURCES}
 
 
-def named(path: Path) -> set[str]:
+def names_imported(path: Path) -> set[str]:
     """All that a module imports, as full names; "from a import b" may mean a module a.b."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -37,74 +95,75 @@ def named(path: Path) -> set[str]:
     return names
 
 
-def ours(name: str) -> str:
+def _ours(name: str) -> str:
     """The module of ours that a full name leads to, if any."""
     while name and name not in MODULES:
         name = name.rpartition(".")[0]
     return name
 
 
-def imports(module: str) -> set[str]:
-    return {found for name in named(MODULES[module]) if (found := ours(name))}
+def imports_of(module: str) -> set[str]:
+    return {found for name in names_imported(MODULES[module]) if (found := _ours(name))}
 
 
-def imports_of_part(part: str) -> set[str]:
-    """What a part imports of the others."""
-    inside = [module for module in MODULES if module.partition(".")[0] == part]
-    found = {name for module in inside for name in imports(module)}
-    return {name for name in found if name.partition(".")[0] != part}
+def imports_of_room(room: str) -> set[str]:
+    """Modules of other rooms that a room imports; the room alone where its row names the whole room."""
+    found = {name for module in MODULES if room_of(module) == room for name in imports_of(module)}
+    others = {name for name in found if room_of(name) != room}
+    return {room_of(name) if room_of(name) in ROOMS[room].imports else name for name in others}
 
 
-@pytest.mark.parametrize(
-    ("part", "allowed"),
-    [
-        ("watcher", set()),
-        ("processing", set()),
-        ("db", {"processing.errors", "processing.validation", "processing.records", "processing.sink"}),
-        ("config", {"processing.errors", "sources.disposal", "watcher.observer"}),
-    ],
-)
-def test_a_part_imports_exactly_what_it_may(part: str, allowed: set[str]) -> None:
-    assert imports_of_part(part) == allowed
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_exactly_what_its_row_says(room: str) -> None:
+    assert imports_of_room(room) == ROOMS[room].imports
 
 
-def test_only_main_imports_commands() -> None:
-    others = [module for module in MODULES if not module.startswith("commands") and module != "main"]
-    assert {m for m in others if any(name.startswith("commands") for name in imports(m))} == set()
-
-
-def test_nothing_imports_main() -> None:
-    assert [module for module in MODULES if "main" in imports(module)] == []
+def test_every_folder_and_module_at_the_top_has_a_row() -> None:
+    assert _names_at_the_top() - _BESIDE == set(ROOMS)
 
 
 def test_there_is_no_import_cycle() -> None:
-    graph = {module: imports(module) - {module} for module in MODULES}
+    graph = {module: imports_of(module) - {module} for module in MODULES}
     assert len(list(TopologicalSorter(graph).static_order())) == len(MODULES)
 
 
-def test_only_the_database_part_and_commands_know_psycopg2() -> None:
-    knows = {m for m in MODULES if any(name.partition(".")[0] == "psycopg2" for name in named(MODULES[m]))}
-    assert {module.partition(".")[0] for module in knows} == {"db", "commands", "config"}
+def _who_imports(packages: Iterable[str]) -> set[str]:
+    return {m for m in MODULES if {room_of(name) for name in names_imported(MODULES[m])} & set(packages)}
+
+
+def test_only_a_few_modules_outside_of_db_and_commands_know_psycopg2() -> None:
+    outside = {m for m in _who_imports(["psycopg2"]) if room_of(m) not in ("db", "commands")}
+    assert outside == {"config", "monitor.event_log", "service.database"}
 
 
 def test_only_the_watcher_knows_watchdog() -> None:
-    knows = {m for m in MODULES if any(name.partition(".")[0] == "watchdog" for name in named(MODULES[m]))}
-    assert knows == {"watcher.handler", "watcher.inotify", "watcher.observer"}
+    assert _who_imports(["watchdog"]) == {"watcher.handler", "watcher.inotify", "watcher.observer"}
 
 
-def test_only_config_reads_the_environment() -> None:
-    readers = {m for m in MODULES if {"environ", "getenv"} & words(MODULES[m])}
-    assert readers - {"db.embedded.keeper"} == set(), "the keeper passes its own on to the server"
+def test_config_imports_nothing_heavy() -> None:
+    """Every command and every worker imports the settings."""
+    heavy = ("psycopg2", "watchdog", "zstandard")
+    statement = f"import sys, config; print([name for name in {heavy} if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", statement], cwd=ROOT, capture_output=True, text=True)
+    assert (run.stdout.strip(), run.stderr) == ("[]", "")
 
 
-def words(path: Path) -> set[str]:
-    return {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+def test_nobody_reads_the_environment_but_the_library_that_config_uses() -> None:
+    assert [m for m in MODULES if {"environ", "getenv"} & _words(MODULES[m])] == []
+
+
+def _words(path: Path) -> set[str]:
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    return attributes | {name.rpartition(".")[2] for name in names_imported(path)}
+
+
+def _names_at_the_top() -> set[str]:
+    return {path.stem for path in ROOT.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
 
 
 def test_no_folder_or_module_at_the_top_is_named_like_an_installed_package() -> None:
-    here = {path.stem for path in ROOT.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
-    assert here >= {"main", "config", *PARTS, "tests"}
-    assert here & {*packages_distributions(), *sys.stdlib_module_names} == set()
+    assert _names_at_the_top() & {*packages_distributions(), *sys.stdlib_module_names} == set()
 
 
 def test_every_folder_of_tests_is_a_package() -> None:
