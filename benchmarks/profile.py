@@ -24,8 +24,9 @@ from processing.loader import Loader
 from processing.records import Parsed
 from processing.sink import Delivery
 from processing.text import open_text
-from sources.disposal import FileDisposer, OnLoaded
+from sources.disposal import FileDisposer
 from sources.local_file import Source, open_source
+from sources.policy import OnLoaded
 
 _MAX_BYTES = 1 << 40
 

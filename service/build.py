@@ -9,8 +9,9 @@ from db.sink import PostgresSink
 from processing.loader import Loader
 from service.heartbeat import Heartbeat
 from service.pool import Pool
-from sources.disposal import QUIET_SECONDS, FileDisposer, OnLoaded
+from sources.disposal import FileDisposer
 from sources.local_file import open_source
+from sources.policy import QUIET_SECONDS, OnLoaded
 
 if TYPE_CHECKING:  # a worker imports this module, and has no need of what reads settings
     from config import Settings

@@ -6,7 +6,6 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from enum import StrEnum
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -14,17 +13,7 @@ from msgspec.structs import replace
 from processing.errors import NotReady
 from sources.claims import MAX_NAME, NOTE_ENDING, move, names_like, private_folder, recover_claims
 from sources.local_file import FileIdentity, Source
-
-#: How long a file must be unchanged, before it is read and again before it is removed, where nobody can tell
-#: whether it is being written.
-QUIET_SECONDS = 1.0
-
-
-class OnLoaded(StrEnum):
-    """What happens to a file whose rows are committed."""
-
-    DELETE = "delete"
-    ARCHIVE = "archive"
+from sources.policy import QUIET_SECONDS, OnLoaded
 
 
 class _Kept(Struct, frozen=True):

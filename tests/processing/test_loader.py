@@ -39,8 +39,9 @@ from processing.errors import DatabaseUnavailable, Misconfigured, TryAgain
 from processing.fast_path import FastPath
 from processing.loader import Loader
 from processing.records import Parsed
-from sources.disposal import FileDisposer, OnLoaded
+from sources.disposal import FileDisposer
 from sources.local_file import Source, open_source
+from sources.policy import OnLoaded
 from tests.support import VEHICLE, Server, detections, drop, event, query, report, statuses
 
 D, S = "objects_detection_", "vehicles_status_"

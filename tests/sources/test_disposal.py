@@ -21,8 +21,9 @@ import sources.disposal
 from processing.errors import NotReady
 from sources import rename
 from sources.claims import CLAIMS, recover_claims
-from sources.disposal import FileDisposer, OnLoaded
+from sources.disposal import FileDisposer
 from sources.local_file import FileIdentity, Source, open_source
+from sources.policy import OnLoaded
 from tests.processing.support import WRITER, as_other_user, beside, give_to_other_user
 from tests.support import ROOT
 
@@ -422,11 +423,12 @@ def test_a_failed_folder_that_cannot_be_synced_gives_its_file_back(
 SET_ASIDE = """
 import sys
 from sources.local_file import open_source
-from sources.disposal import OnLoaded, Settler
+from sources.disposal import FileDisposer
+from sources.policy import OnLoaded
 folder, failed, name = sys.argv[1:]
-settler = Settler(folder, failed, failed, OnLoaded.DELETE)
+disposer = FileDisposer(folder, failed, failed, OnLoaded.DELETE)
 with open_source(folder, name) as source:
-    settler.failed(source, "it is bad")
+    disposer.failed(source, "it is bad")
 """
 
 
@@ -598,11 +600,12 @@ def test_what_can_not_be_removed_is_kept_and_tried_again(folders: Folders) -> No
 CLAIMER = """
 import os, sys
 from sources.local_file import open_source
-from sources.disposal import OnLoaded, Settler
+from sources.disposal import FileDisposer
+from sources.policy import OnLoaded
 folder, name = sys.argv[1:]
 os.unlink = lambda path: input("ready\\n")
 with open_source(folder, name) as source:
-    Settler(folder, folder + "/failed", folder, OnLoaded.DELETE).loaded(source)
+    FileDisposer(folder, folder + "/failed", folder, OnLoaded.DELETE).loaded(source)
 """
 
 
