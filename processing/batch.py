@@ -1,4 +1,4 @@
-"""What goes to a worker with a batch of files, and what comes back."""
+"""Tasks that go to a worker as a batch, and the outcomes that come back."""
 
 from typing import Literal
 

@@ -42,7 +42,7 @@ class SourceFile(Protocol):
 
     @property
     def hides_writers(self) -> bool:
-        """Whether nobody can know if it is being written: then only a quiet time shows that it is whole."""
+        """Returns true if nobody can know whether it is being written: only a quiet time shows that it is whole."""
 
     def digest(self) -> None:
         """Reads the whole file and sets sha256."""
