@@ -243,7 +243,7 @@ class Loader:
 
 
 def _read_whole(file: LoadingFile) -> list[Parsed]:
-    """Returns all elements of a small file; raises TooLarge if its text is not small, or what it takes in memory."""
+    """Returns all elements of a small file; raises TooLarge if its text, or its records, are not small."""
     try:
         elements = _read_once(file, careful=False)
     except _MUST_BE_CAREFUL as why:

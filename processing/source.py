@@ -42,7 +42,7 @@ class SourceFile(Protocol):
 
     @property
     def hides_writers(self) -> bool:
-        """Returns true if nobody can know whether it is being written: only a quiet time shows that it is whole."""
+        """Returns true if nobody can know whether it is being written: then it must be quiet for a time."""
 
     def digest(self) -> None:
         """Reads the whole file and sets sha256."""

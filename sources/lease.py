@@ -49,7 +49,7 @@ _fstatfs.argtypes = (ctypes.c_int, ctypes.POINTER(_Statfs))
 
 
 def writers(fd: int) -> Writers:
-    """Asks for a read lease, which is refused while any process has the file open for writing (fcntl(2), F_SETLEASE).
+    """Asks for a read lease, refused while any process has the file open for writing (fcntl(2), F_SETLEASE).
 
     Unknown where the system has no leases, and to who is neither the file's owner nor root.
     """
