@@ -12,8 +12,8 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from processing.errors import Misconfigured
-from sources.disposal import QUIET_SECONDS, OnLoaded
-from watcher.observer import ObserverKind
+from sources.policy import QUIET_SECONDS, OnLoaded
+from watcher.kind import ObserverKind
 
 
 class LogFormat(StrEnum):

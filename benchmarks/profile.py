@@ -24,8 +24,9 @@ from processing.loader import Loader
 from processing.records import Parsed
 from processing.sink import Delivery
 from processing.text import open_text
-from sources.disposal import FileDisposer, OnLoaded
-from sources.local_file import Source, open_source
+from sources.folder import FolderSource
+from sources.local_file import LocalFile, open_file
+from sources.policy import OnLoaded
 
 _MAX_BYTES = 1 << 40
 
@@ -60,12 +61,12 @@ class _TimedSink(PostgresSink):
         return transaction
 
 
-class _TimedSettler(FileDisposer):
+class _TimedSource(FolderSource):
     clock: Clock
 
-    def loaded(self, source: Source) -> None:
+    def complete(self, file: LocalFile) -> None:
         with self.clock.measuring("delete, wall", time.perf_counter):
-            super().loaded(source)
+            super().complete(file)
 
 
 def stages(folder: Path, files: list[Made], url: str) -> dict[str, float]:
@@ -74,9 +75,9 @@ def stages(folder: Path, files: list[Made], url: str) -> dict[str, float]:
     clock = Clock()
     digest, parse, format_ = (_cpu(folder, files, step) for step in (_digest, _parse, _format))
     with closing(_TimedSink(Database(url))) as sink:
-        disposer = _TimedSettler(str(folder), str(folder / "failed"), "", OnLoaded.DELETE)
-        sink.clock = disposer.clock = clock
-        loader = Loader(str(folder), sink, disposer, _MAX_BYTES)
+        source = _TimedSource(str(folder), str(folder / "failed"), "", OnLoaded.DELETE)
+        sink.clock = source.clock = clock
+        loader = Loader(source, sink, _MAX_BYTES)
         with clock.measuring("whole, wall", time.perf_counter), clock.measuring("worker", time.process_time):
             for made in files:
                 loader.load([FileTask(made.path.name)])
@@ -91,29 +92,29 @@ def figures(turns: list[dict[str, float]]) -> list[Figures]:
     return [Figures("profile", name, "µs/row", [turn[name] for turn in turns]) for name in turns[0]]
 
 
-def _cpu(folder: Path, files: list[Made], step: Callable[[Source], None]) -> float:
+def _cpu(folder: Path, files: list[Made], step: Callable[[LocalFile], None]) -> float:
     started = time.process_time()
     for made in files:
-        with open_source(str(folder), made.path.name) as source:
-            step(source)
+        with open_file(str(folder), made.path.name) as file:
+            step(file)
     return time.process_time() - started
 
 
-def _digest(source: Source) -> None:
-    source.digest()
+def _digest(file: LocalFile) -> None:
+    file.digest()
 
 
-def _parse(source: Source) -> None:
-    for _ in _parsed(source):
+def _parse(file: LocalFile) -> None:
+    for _ in _parsed(file):
         pass
 
 
-def _format(source: Source) -> None:
-    kind = kind_of_name(source.name)
+def _format(file: LocalFile) -> None:
+    kind = kind_of_name(file.name)
     assert kind is not None
-    entry = Entry(1, Delivery(b"", source.name, 0, None), kind.name)  # type: ignore[arg-type]
+    entry = Entry(1, Delivery(b"", file.name, 0, None), kind.name)  # type: ignore[arg-type]
     chunk = Chunk(kind)
-    for parsed in _parsed(source):
+    for parsed in _parsed(file):
         chunk.add(entry, parsed)
         if chunk.is_full():
             chunk.data_of(chunk.order)
@@ -121,9 +122,9 @@ def _format(source: Source) -> None:
     chunk.data_of(chunk.order)
 
 
-def _parsed(source: Source) -> Iterator[Parsed]:
-    source.digest()
-    return Document(source.name, lambda: open_text(source, _MAX_BYTES), careful=False).parsed()
+def _parsed(file: LocalFile) -> Iterator[Parsed]:
+    file.digest()
+    return Document(file.name, lambda: open_text(file, _MAX_BYTES), careful=False).parsed()
 
 
 def _server_cpu(url: str) -> float:

@@ -10,9 +10,8 @@ from db.dry_run import DryRunSink
 from processing.batch import Outcome
 from processing.loader import Loader
 from processing.printable import printable
-from service.load_one import load_one, told
-from sources.disposal import NoDisposal
-from sources.peek import open_for_inspection
+from service.load_one import format_counts, load_one
+from sources.peek import PeekSource
 
 
 def run(settings: Settings, database: Database, paths: Iterable[Path], tell: Callable[[str], None]) -> int:
@@ -33,14 +32,14 @@ def _check(settings: Settings, database: Database, path: Path, tell: Callable[[s
 def _rehearse(settings: Settings, sink: DryRunSink, path: Path) -> Outcome:
     """What the daemon would do with it."""
     limits = settings.max_file_bytes, settings.max_reject_ratio
-    loader = Loader(str(path.parent), sink, NoDisposal(), *limits, open_for_inspection)
+    loader = Loader(PeekSource(str(path.parent)), sink, *limits)
     return load_one(loader, str(path.parent), path.name)
 
 
 def _told(outcome: Outcome) -> str:
     match outcome.state:
         case "loaded":
-            return f"would load, {told(outcome.counts)} ({outcome.kind})"
+            return f"would load, {format_counts(outcome.counts)} ({outcome.kind})"
         case "duplicate":
             return "would load nothing: these bytes are loaded already"
         case "failed":

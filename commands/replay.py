@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -22,11 +22,11 @@ from processing.batch import FileTask, Outcome
 from processing.errors import DatabaseUnavailable, Misconfigured
 from processing.loader import Loader
 from processing.printable import printable
-from service.load_one import load_one, told
+from service.load_one import format_counts, load_one
 from service.rejects import document, rows_of
 from sources.claims import recover_claims
-from sources.disposal import FileDisposer, NoDisposal
-from sources.memory import MemoryFile
+from sources.folder import FolderSource
+from sources.memory import MemorySource
 
 Tell = Callable[[str], None]
 
@@ -54,10 +54,10 @@ def files(settings: Settings, database: Database, paths: Sequence[Path], tell: T
     folder = settings.failed
     names = [_name_in(folder, path) for path in paths] or _all_names(folder)
     archive = str(settings.archive or "")
-    disposer = FileDisposer(str(folder), str(folder), archive, settings.on_loaded, settings.quiet_seconds)
-    with closing(PostgresSink(database)) as sink, closing(disposer):
+    source = FolderSource(str(folder), str(folder), archive, settings.on_loaded, settings.quiet_seconds)
+    with closing(PostgresSink(database)) as sink, closing(source):
         limits = settings.max_file_bytes, settings.max_reject_ratio
-        loader = Loader(str(folder), sink, disposer, *limits)
+        loader = Loader(source, sink, *limits)
         loaded = [_load_file(loader, str(folder), name, tell) for name in names]
     tell(f"{len(loaded):,} files: {sum(loaded):,} loaded, {len(loaded) - sum(loaded):,} not")
     return 0 if all(loaded) else 1
@@ -121,7 +121,7 @@ def _file_told(outcome: Outcome) -> str:
     stays = f", but it is still there: {outcome.reason}" if outcome.reason else ""
     match outcome.state:
         case "loaded":
-            return f"loaded, {told(outcome.counts)} ({outcome.kind}){stays}"
+            return f"loaded, {format_counts(outcome.counts)} ({outcome.kind}){stays}"
         case "duplicate":
             return f"loaded already{stays}"
         case "failed":
@@ -204,15 +204,9 @@ class Replayed(Struct, frozen=True):
 
 def load_records(settings: Settings, database: Database, named: Mapping[str, Reject]) -> Replayed:
     """Loads each as a file that must not have a reject."""
+    source = MemorySource(lambda name: document(named[name]))
     with closing(ReplaySink(database, named)) as sink:
-        loader = Loader(
-            "",
-            sink,
-            NoDisposal(),
-            settings.max_file_bytes,
-            max_reject_ratio=0,
-            open_file=lambda _, name: nullcontext(MemoryFile(name, document(named[name]))),
-        )
+        loader = Loader(source, sink, settings.max_file_bytes, max_reject_ratio=0)
         outcomes = loader.load([FileTask(name) for name in named])
         alone = [outcome.name for outcome in outcomes if outcome.state == "retry_alone"]
         outcomes += [outcome for name in alone for outcome in loader.load([FileTask(name)])]

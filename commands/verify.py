@@ -16,7 +16,7 @@ from db.stored_rows import StoredRow
 from processing.errors import BadFile, Gone, NotReady
 from processing.printable import printable
 from service.rejects import rows_of
-from sources.peek import open_for_inspection
+from sources.peek import PeekSource
 
 
 class Found(Struct, frozen=True):
@@ -131,10 +131,10 @@ def _files(folder: Path, max_bytes: int) -> list[Found]:
 
 def _look(folder: Path, name: str, max_bytes: int) -> Found | None:
     try:
-        with open_for_inspection(str(folder), name) as source:
-            if source.identity.size <= max_bytes:
-                source.digest()
-            return Found(name, source.identity.size, source.sha256 or None)
+        with PeekSource(str(folder)).open(name) as file:
+            if file.identity.size <= max_bytes:
+                file.digest()
+            return Found(name, file.identity.size, file.sha256 or None)
     except BadFile:
         return Found(name, 0, None)
     except (NotReady, Gone):

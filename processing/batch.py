@@ -1,45 +1,47 @@
-"""What goes to a worker with a batch of files, and what comes back."""
+"""Tasks that go to a worker as a batch, and the outcomes that come back."""
 
 from typing import Literal
 
 from msgspec import Struct
 
 from processing.sink import Counts
-from sources.local_file import FileIdentity
+from processing.source import Identity
 
 State = Literal["loaded", "duplicate", "failed", "waiting", "contended", "retry_alone", "gone"]
 
 
 class Undisposed(Struct, frozen=True):
-    """A file that could not be removed or moved, with this stamp, though the ledger has it: as loaded, or
-    as failed for that reason."""
+    """A file that the ledger has already, as loaded or failed, but whose removal failed.
 
-    identity: FileIdentity
+    As long as its identity is the same, it is disposed of without being read again.
+    """
+
+    identity: Identity
     failure: str = ""
 
 
 class FileTask(Struct, frozen=True):
-    """A file to load.
+    """A file to load, with what was seen of it before.
 
-    quiet is the stamp with which it has waited for long enough to be read though nobody can tell whether it
-    is being written, settled the one with which it is failed if it still ends in the middle; condemned says
-    why it must not be read again; ended is how it did when it was tried before.
+    stable: the identity for which a file that ends too early is failed, no longer waited for. quiet: the
+    identity with which it may be read though nobody can know whether it is being written. poison_reason: why
+    it must not be read again.
     """
 
     name: str
-    stable: FileIdentity | None = None
+    stable: Identity | None = None
     poison_reason: str | None = None
     undisposed: Undisposed | None = None
-    quiet: FileIdentity | None = None
+    quiet: Identity | None = None
 
 
 class Outcome(Struct, frozen=True):
-    """What became of a file.
+    """The result of a file.
 
-    loaded, duplicate and failed are final; waiting and alone: it has to be tried again, or again without
-    others; contended: both, another transaction holds what it needs; gone: it was not there. Whatever the
-    state, ended is how it did if the file is still there, and hides_writers says that nobody can tell whether
-    it is being written.
+    loaded, duplicate and failed are final. waiting: it is to be tried again; retry_alone: again, in a batch
+    of its own; contended: both, another transaction holds what it needs; gone: no such file. Whatever the
+    state, `undisposed` is set if the ledger has the file, but it could not be removed; `hides_writers` says
+    that nobody can know whether it is being written.
     """
 
     name: str
@@ -49,7 +51,7 @@ class Outcome(Struct, frozen=True):
     size: int = 0
     counts: Counts = Counts()
     seconds: float = 0.0
-    identity: FileIdentity | None = None
+    identity: Identity | None = None
     undisposed: Undisposed | None = None
     target: str = ""
     hides_writers: bool = False

@@ -19,37 +19,37 @@ from processing.file_types import KINDS, kind_of_key, kind_of_name
 from processing.json_limits import MAX_ELEMENT_BYTES, JsonLimits
 from processing.long_keys import LongKeys, built_carefully
 from processing.records import Kind, Parsed
+from processing.source import CHUNK_BYTES
 from processing.tally import Tally
 from processing.text import Readable
-from sources.local_file import CHUNK_BYTES
 
 #: Opens the text from its beginning; called again to find where a syntax error stands.
 OpenText = Callable[[], Readable]
 
-#: A number where the array should be, which the parser may not have told: it stands at the text's end, or is
-#: beyond 64 bits.
+#: A number where the array should be, which the parser may not have reported: it stands at the text's end, or
+#: is beyond 64 bits.
 _SOLE_NUMBER = re.compile(
     rb'[ \t\n\r]*+(?:\{[ \t\n\r]*+"(?:[^"\\]++|\\.)*+"[ \t\n\r]*+:[ \t\n\r]*+)?+'
     rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+(?![0-9.eE+-])",
     re.DOTALL,
 )
 
-#: What elements take in memory, for each byte of their text.
+#: Bytes that elements take in memory, for each byte of their text.
 _WEIGHT = 2
 
 
 class RepeatedKey(Exception):
-    """An object of the document has a key twice: it must be read carefully."""
+    """A key that an object has twice: the document must be read carefully."""
 
 
 class LongKey(Exception):
-    """An object of the document has a very long key: it must be read carefully."""
+    """A very long key: the document must be read carefully."""
 
 
 class Miscounted(BadFile):
-    """What was handed on of the document is not what it holds.
+    """A difference between what was handed on of the document and what it holds.
 
-    A careful pass may do better; if it does not, the file is set aside, whole, until we are mended.
+    A careful pass may do better; if it does not, the file is quarantined, whole, until this program is fixed.
     """
 
     def __init__(self, elements: int, records: int) -> None:
@@ -62,9 +62,10 @@ class Miscounted(BadFile):
 class Document:
     """One pass over a document, whose kind is known from the start.
 
-    What is exactly as documented is read by windows; from the first window on that is not, the parser
-    takes over, which knows what to say of anything. A careful pass tells repeated keys and takes no
-    harm from long ones, at twice the time.
+    The fast path reads blocks of elements that are exactly as documented. From the first other block on, the
+    parser takes over, which can say what is wrong with any text: it reads the document again from its
+    beginning, so one bad record sends the rest of the file through the slow path. A careful pass reports
+    repeated keys and takes no harm from long ones, at twice the time.
     """
 
     def __init__(self, name: str, open_text: OpenText, *, careful: bool) -> None:
@@ -73,30 +74,31 @@ class Document:
         self._careful = careful
         self._text = Tally(open_text())
         self._head = self._read_head()
-        self._key = self._read_key()
+        match = HEAD.match(self._head)
+        self._key = match[1].decode() if match else self._read_unusual_key(self._head)
         self.kind = _kind(name, self._key)
-        self._windows = FastPath(self._head, self._text, self.kind)
+        self._fast_path = FastPath(self._head, self._text, self.kind)
 
     def parsed(self) -> Iterator[Parsed]:
-        """The elements of the array, in order.
+        """Yields the elements of the array, in order.
 
         Raises BadFile, Incomplete or NotReady at the place that is wrong, after the elements before
         them; RepeatedKey, LongKey or Miscounted if only a careful pass can read it.
         """
         if not self._careful:
-            yield from self._windows.parsed()
-        if self._windows.is_whole:
-            # Here, too, since it tells a key that comes twice.
-            self.check(self._windows.elements, self._windows.records)
+            yield from self._fast_path.parsed()
+        if self._fast_path.is_whole:
+            # Here, too, since the number of quotes also shows a key that comes twice.
+            self.check(self._fast_path.elements, self._fast_path.records)
         else:
-            yield from islice(self._parsed_one_by_one(), self._windows.elements, None)
+            yield from islice(self._parsed_one_by_one(), self._fast_path.elements, None)
 
     def check(self, elements: int, records: int) -> None:
-        """Holds what was handed on against a count that has nothing in common with how it was made.
+        """Compares what was handed on with a count that is made in another way.
 
-        Raises Miscounted: no fault of ours may lose a row unseen.
+        Raises Miscounted: no fault of this program may lose a row unseen.
         """
-        if self._windows.is_whole:
+        if self._fast_path.is_whole:
             quotes = 2 * (1 + self.kind.fast_strings(elements, records))
             agrees = self._text.is_closed and self._text.quotes == quotes
         else:
@@ -133,7 +135,7 @@ class Document:
             raise BadFile(f"expected exponents of at most 18 digits, got more in element {count}") from None
 
     def _read_head(self) -> bytes:
-        """The first bytes, and more while only blanks keep the array from beginning."""
+        """Reads the first bytes, and more while only blanks keep the array from beginning."""
         head = self._text.read(CHUNK_BYTES)
         while len(head) < MAX_ELEMENT_BYTES and UNFINISHED_HEAD.fullmatch(head):
             more = self._text.read(CHUNK_BYTES)
@@ -148,12 +150,8 @@ class Document:
         elements: Iterator[Any] = yajl2_c.items(self._checked, f"{self._key}.item", buf_size=CHUNK_BYTES)
         return elements
 
-    def _read_key(self) -> str:
-        match = HEAD.match(self._head)
-        return match[1].decode() if match else self._read_unusual_key(self._head)
-
     def _read_unusual_key(self, head: bytes) -> str:
-        """The key if it is written in an unusual way, such as with escapes; else what is wrong with it."""
+        """Returns a key that is written in an unusual way, for instance with escapes; else raises BadFile."""
         events = _first_events(head)
         if [event for event, _ in events] == ["start_map", "map_key", "start_array"]:
             return str(events[1][1])
@@ -172,7 +170,7 @@ class Document:
             self._refuse(error, 0)
 
     def _refuse(self, error: Exception, count: int) -> NoReturn:
-        """What the parser has found, with its place; never the text around it, which may be secret."""
+        """Raises what the parser has found, with its place; never the text around it, which may be secret."""
         complaint = _complaint(error)
         if self._checked.has_ended:
             raise Incomplete(f"it ends in the middle, after {count} whole elements") from None
@@ -185,7 +183,7 @@ class Document:
 
 
 class _Checked:
-    """The text on its way to the parser: held to its structure, chunk by chunk.
+    """The text on its way to the parser, its structure checked chunk by chunk.
 
     Its integers are never so long that they crash the parser. Raises LongKey if it is wary of them.
     """
@@ -213,7 +211,7 @@ class _Checked:
 
 
 def find_offset(open_text: OpenText, chunk_start: int) -> int:
-    """The byte at which the parser gives up, looked for from the chunk in which it does.
+    """Finds the byte at which the parser gives up, from the chunk in which it does.
 
     In two steps, since the parser looks at a long string again from its beginning for each piece of it.
     """
@@ -221,7 +219,7 @@ def find_offset(open_text: OpenText, chunk_start: int) -> int:
 
 
 def _last_good(text: _Checked, start: int, step: int) -> int:
-    """How far the parser gets: to the start, and from there in steps of so many bytes."""
+    """Returns how far the parser gets: to the start, and from there in steps of `step` bytes."""
     parser = yajl2_c.basic_parse_coro(_Nowhere())
     with suppress(JSONError, UnicodeDecodeError):
         while text.chunk_end < start:
@@ -233,7 +231,7 @@ def _last_good(text: _Checked, start: int, step: int) -> int:
 
 
 def _holds_zeros(text: Readable, offset: int, *, to_end: bool) -> bool:
-    """Whether a byte of the text is zero, and, if asked, all behind it."""
+    """Returns whether a byte of the text is zero, and, if asked, all behind it."""
     while offset >= len(chunk := text.read(CHUNK_BYTES)) and chunk:
         offset -= len(chunk)
     chunk = chunk[offset:]
@@ -251,7 +249,7 @@ class _Nowhere:
 
 
 def _first_events(head: bytes) -> list[tuple[str, Any]]:
-    """Up to three events of a text's beginning, as far as it parses."""
+    """Returns up to three events of a text's beginning, as far as it parses."""
     events = sendable_list()
     parser = yajl2_c.basic_parse_coro(events, use_float=True)
     with suppress(JSONError, UnicodeDecodeError):
@@ -272,7 +270,7 @@ _FOUND = {
 
 
 def _describe(events: list[tuple[str, Any]]) -> str:
-    """What stands where the array should; nothing if the text does not parse that far."""
+    """Names the value that stands where the array should; empty if the text does not parse that far."""
     if not events:
         return ""
     if events[0][0] != "start_map":
@@ -296,12 +294,12 @@ def _known_keys() -> str:
 
 
 def _shown(key: str) -> str:
-    """A key as it may be logged: short and without control characters."""
+    """Formats a key for the log: short and without control characters."""
     return ascii(key[:40])
 
 
 def _complaint(error: Exception) -> str:
-    """The parser's first line; the others quote the text."""
+    """Returns the first line of the parser's error; the others quote the text."""
     if isinstance(error, UnicodeDecodeError):
         return "lexical error: invalid bytes in UTF8 string"
     text = str(error).removeprefix("b'").removeprefix('b"')

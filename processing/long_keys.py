@@ -10,9 +10,9 @@ from ijson.common import JSONError
 from ijson.utils import sendable_list
 
 from processing.json_limits import JsonLimits
+from processing.source import CHUNK_BYTES
 from processing.text import Readable
 from processing.validation import UniqueKeys
-from sources.local_file import CHUNK_BYTES
 
 #: A key up to twice as long does no harm.
 _LONG = 512

@@ -1,16 +1,15 @@
 """The text of a dropped file: decompressed, without a byte-order mark."""
 
 import gzip
-import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 import zstandard
 
 from processing.errors import BadFile, Incomplete, TooLarge
-from sources.local_file import CHUNK_BYTES, Beat, Source
+from processing.source import CHUNK_BYTES, SourceFile
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 #: zstd frames that hold no data, which every decoder passes over.
@@ -21,7 +20,7 @@ _MARKS = (_GZIP, _ZSTD, *_SKIPPABLE, _BOM)
 _UTF_16_OR_32 = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
 _MAX_WINDOW = 128 * 1024 * 1024
 
-#: Sound zstd data that can't be read, by the library's words.
+#: Reasons why sound zstd data can't be read, by words of the library's message.
 _UNREADABLE = {
     "Dictionary mismatch": "expected zstd data without a dictionary, got some that needs one",
     "requires too much memory": (
@@ -35,55 +34,52 @@ _BLOCK, _ZERO_TAIL = bytes(512), bytes(4)
 
 
 class Readable(Protocol):
-    """Anything with read(size) -> bytes."""
+    """An object with read(size) -> bytes."""
 
     def read(self, size: int = -1, /) -> bytes: ...
 
 
-def open_text(source: Source, max_bytes: int) -> Readable:
-    """The file's text from its beginning, decompressed, without a byte-order mark.
+def open_text(file: SourceFile, max_bytes: int) -> Readable:
+    """Opens the file's text from its beginning, decompressed, without a byte-order mark.
 
     Its read() raises Incomplete (the compressed data ends too early), BadFile (it is damaged, too
     long or not UTF-8) and NotReady (the disk fails).
     """
-    return _Text(_decompressed(source.open_bytes()), max_bytes, source.beat)
+    raw = file.open_bytes()
+    head = raw.peek(4)[:4]  # the first bytes decide, not the name
+    inner: Readable = raw
+    if head.startswith(_GZIP):
+        inner = gzip.GzipFile(fileobj=raw, mode="rb")
+    elif head.startswith((_ZSTD, *_SKIPPABLE)):
+        inner = _Zstd(raw)
+    elif head and any(len(head) < len(mark) and mark.startswith(head) for mark in _MARKS):
+        raise Incomplete("its first bytes are not complete")
+    return _Text(inner, max_bytes, file.beat)
 
 
 @contextmanager
-def filled(source: Source) -> Iterator[None]:
-    """What makes a file bad may be that not all of it is written yet: then it is Incomplete."""
+def filled(file: SourceFile) -> Iterator[None]:
+    """Converts BadFile into Incomplete if the reason may be that not all of the file is written yet."""
     try:
         yield
     except BadFile:
-        if _is_unfilled(source):
+        if _is_unfilled(file):
             raise Incomplete("it holds zeros in place of data: not all of it was written") from None
         raise
 
 
-def _is_unfilled(source: Source) -> bool:
-    """Whether zeros stand where data should, at the end or a block of them in a row.
+def _is_unfilled(file: SourceFile) -> bool:
+    """Returns whether zeros stand where data should, at the end or a block of them in a row.
 
     Copies to a network share, downloads that can be resumed: many allocate the whole file first.
     """
-    raw, rest = source.open_bytes(), b""
+    raw, rest = file.open_bytes(), b""
     while chunk := raw.read(CHUNK_BYTES):
         rest += chunk
         if _BLOCK in rest:
             return True
         rest = rest[-len(_BLOCK) :]
     return rest.endswith(_ZERO_TAIL)
-
-
-def _decompressed(raw: "io.BufferedReader[Any]") -> Readable:
-    """Told by the first bytes, not by the name."""
-    head = raw.peek(4)[:4]
-    if head.startswith(_GZIP):
-        return gzip.GzipFile(fileobj=raw, mode="rb")
-    if head.startswith((_ZSTD, *_SKIPPABLE)):
-        return _Zstd(raw)
-    if head and any(len(head) < len(mark) and mark.startswith(head) for mark in _MARKS):
-        raise Incomplete("its first bytes are not complete")
-    return raw
 
 
 class _Zstd:
@@ -104,58 +100,51 @@ class _Zstd:
             for words, reason in _UNREADABLE.items():
                 if words in str(error):
                     raise BadFile(reason) from None
-            if self._frames.undisposed:
+            if self._frames.has_ended:
                 raise EOFError from None
             raise
 
 
 class _Frames:
-    """zstd data and an empty frame behind it, over which one that still lacks something stumbles."""
+    """Appends an empty frame to zstd data, so that one that was cut off fails instead of ending silently."""
 
     def __init__(self, raw: Readable) -> None:
-        self.undisposed = False
+        self.has_ended = False
         self._raw = raw
 
     def read(self, size: int = -1, /) -> bytes:
         chunk = self._raw.read(size)
-        if chunk or self.undisposed:
+        if chunk or self.has_ended:
             return chunk
-        self.undisposed = True
+        self.has_ended = True
         return _EMPTY_FRAME
 
 
 class _Text:
-    """Passes on decompressed chunks; the edge where errors of decompression become ours."""
+    """Passes on decompressed chunks; converts errors of decompression into ours."""
 
-    def __init__(self, inner: Readable, max_bytes: int, beat: Beat) -> None:
+    def __init__(self, inner: Readable, max_bytes: int, beat: Callable[[], None]) -> None:
         self._inner = inner
         self._beat = beat
         self._left = max_bytes
         self._at_start = True
 
     def read(self, size: int = -1, /) -> bytes:
-        chunk = self._read(size)
-        self._beat()
-        self._left -= len(chunk)
-        if self._left < 0:
-            raise TooLarge
-        if self._at_start and chunk:
-            self._at_start = False
-            chunk = _without_mark(chunk)
-        return chunk
-
-    def _read(self, size: int) -> bytes:
         try:
-            return self._inner.read(size)
+            chunk = self._inner.read(size)
         except EOFError:
             raise Incomplete("its compressed data ends too early") from None
         except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
             if str(error).endswith(f"({_GZIP[:1]!r})"):  # behind one member half of another's mark
                 raise Incomplete("its compressed data ends too early") from None
             raise BadFile("expected sound gzip or zstd data, got damaged data") from None
-
-
-def _without_mark(chunk: bytes) -> bytes:
-    if chunk.startswith(_UTF_16_OR_32):
-        raise BadFile("expected UTF-8, got UTF-16, UTF-32 or binary data")
-    return chunk.removeprefix(_BOM)
+        self._beat()
+        self._left -= len(chunk)
+        if self._left < 0:
+            raise TooLarge
+        if self._at_start and chunk:
+            self._at_start = False
+            if chunk.startswith(_UTF_16_OR_32):
+                raise BadFile("expected UTF-8, got UTF-16, UTF-32 or binary data")
+            chunk = chunk.removeprefix(_BOM)
+        return chunk

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from processing.batch import FileTask, Outcome, Undisposed
+from processing.source import Identity
 from service.suspects import Suspects
-from sources.disposal import QUIET_SECONDS
-from sources.local_file import FileIdentity
+from sources.policy import QUIET_SECONDS
 
 #: A batch shares a transaction: so many files, or so many bytes, at most.
 BATCH_FILES = 500
@@ -29,7 +29,7 @@ _RETRIES_A_SECOND = 500
 class _Waiting:
     """A file that was not ready, or could not be removed; since: when it was first seen with this stamp."""
 
-    identity: FileIdentity | None
+    identity: Identity | None
     since: float
     undisposed: Undisposed | None = None
     delay: float = _FIRST_DELAY
@@ -254,7 +254,7 @@ class Backlog:
             quiet=waiting.identity if time.monotonic() >= waiting.since + self._quiet_seconds else None,
         )
 
-    def _postpone(self, name: str, identity: FileIdentity | None, *, must_be_quiet: bool = False) -> None:
+    def _postpone(self, name: str, identity: Identity | None, *, must_be_quiet: bool = False) -> None:
         """must_be_quiet: it is not read before it has been so."""
         now = time.monotonic()
         known = self._waiting.get(name)
@@ -294,6 +294,6 @@ def _first(names: Iterable[str], count: int) -> Iterator[str]:
     return (name for name, _ in zip(names, range(count), strict=False))
 
 
-def _is_same(one: FileIdentity | None, other: FileIdentity | None) -> bool:
+def _is_same(one: Identity | None, other: Identity | None) -> bool:
     """A try to set it aside that fails moves it there and back."""
     return one == other or (one is not None and other is not None and one.same_content_as(other))

@@ -1,7 +1,6 @@
-"""What a worker process of the daemon is made of."""
+"""The parts of a worker process, put together."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from db.connection import Database
@@ -9,8 +8,8 @@ from db.sink import PostgresSink
 from processing.loader import Loader
 from service.heartbeat import Heartbeat
 from service.pool import Pool
-from sources.disposal import QUIET_SECONDS, FileDisposer, OnLoaded
-from sources.local_file import open_source
+from sources.folder import FolderSource
+from sources.policy import QUIET_SECONDS, OnLoaded
 
 if TYPE_CHECKING:  # a worker imports this module, and has no need of what reads settings
     from config import Settings
@@ -18,7 +17,7 @@ if TYPE_CHECKING:  # a worker imports this module, and has no need of what reads
 
 @dataclass(frozen=True)
 class LoaderFactory:
-    """Makes the processor of a worker process, there."""
+    """Makes the loader of a worker process, there."""
 
     folder: str
     failed: str
@@ -31,15 +30,16 @@ class LoaderFactory:
 
     def __call__(self, heartbeat: Heartbeat | None = None) -> Loader:
         heartbeat = heartbeat or Heartbeat()
-        disposer = FileDisposer(self.folder, self.failed, self.archive, self.on_loaded, self.quiet_seconds)
         sink = PostgresSink(self.database, heartbeat.waiting)
-        limits = self.max_bytes, self.max_reject_ratio
 
         def beat() -> None:
             heartbeat.beat()
             sink.keep_alive()
 
-        return Loader(self.folder, sink, disposer, *limits, partial(open_source, beat=beat))
+        source = FolderSource(
+            self.folder, self.failed, self.archive, self.on_loaded, self.quiet_seconds, beat
+        )
+        return Loader(source, sink, self.max_bytes, self.max_reject_ratio)
 
 
 def start_pool(settings: "Settings", database: Database) -> Pool:

@@ -9,7 +9,8 @@ import watcher.scan
 from monitor.log import Log
 from processing.printable import printable
 from sources.claims import recover_claims
-from watcher.observer import FolderObserver, ObserverKind
+from watcher.kind import ObserverKind
+from watcher.observer import FolderObserver
 
 
 class FileDiscovery:

@@ -120,7 +120,7 @@ def _serve(pipe: "_Pipe", start: Start, counters: SharedCounters) -> None:
     loader = BatchRunner(start, Heartbeat(counters))
     with suppress(EOFError, ConnectionError):  # the daemon has no more for it, or is gone
         while True:
-            while not pipe.poll(loader.rest()):
+            while not pipe.poll(loader.tidy()):
                 pass
             pipe.send(loader.load(pipe.recv()))
     loader.close()
@@ -148,8 +148,8 @@ class BatchRunner:
         gc.collect()
         return failure
 
-    def rest(self) -> float | None:
-        return self._loader.rest() if self._loader else None
+    def tidy(self) -> float | None:
+        return self._loader.tidy() if self._loader else None
 
     def close(self) -> None:
         if self._loader:

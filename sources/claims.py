@@ -1,33 +1,79 @@
-"""Private folders of claimed files, one for each process that settles files, and what dead ones have left."""
+"""Claims files: renames them into a private folder, where nobody can replace them; recovers lost claims."""
 
+import errno
 import fcntl
 import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 
+from processing.errors import NotReady
 from sources.rename import rename_new
 
-#: Folder in the watch folder with one private folder for each process that settles files.
+#: Folder in the watch folder with one private folder for each process that disposes of files.
 CLAIMS = ".claimed"
 
-#: Of the note with the reason, beside a file that is set aside.
+#: Ending of the note with the reason, beside a quarantined file.
 NOTE_ENDING = ".reason.txt"
 
 #: Longest name that leaves room for the ending of the note beside it.
 MAX_NAME = 255 - len(NOTE_ENDING)
 
-#: Is told what is passed over, and why.
+#: Called with a path that is passed over, and the error.
 PassedOver = Callable[[str, OSError], None]
 
 
-def _untold(path: str, error: OSError) -> None: ...
+def _ignore(path: str, error: OSError) -> None: ...
 
 
-def recover_claims(folder: str, passed_over: PassedOver = _untold) -> list[str]:
-    """Puts back what a killed process had claimed; gives back the names.
+class Claims:
+    """Files of one folder that this process has claimed, in a private folder that it keeps locked."""
 
-    What can't be put back, and what is no private folder of ours, keeps nothing else from it.
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._private: tuple[str, int] | None = None
+
+    @contextmanager
+    def take(self, name: str) -> Iterator[str]:
+        """Claims what has the name for the block, which gets its path; moves it back if the block fails.
+
+        Raises NotReady in place of an OSError: a file that can't be moved stays, and is tried again.
+        """
+        try:
+            if self._private is not None and not os.path.isdir(self._private[0]):
+                self._unlock()  # else what was unmounted would be in use for ever
+            if self._private is None:
+                self._private = _private_folder(self._folder)
+            taken = os.path.join(self._private[0], name)
+            os.rename(os.path.join(self._folder, name), taken)
+            try:
+                yield taken
+            except BaseException:
+                with suppress(FileNotFoundError):  # the first error is the reason, not its consequence
+                    move(taken, self._folder, name)
+                raise
+        except FileNotFoundError:
+            raise NotReady("its name is gone") from None
+        except OSError as error:
+            raise NotReady(f"it can't be moved: {os.strerror(error.errno or errno.EIO)}") from None
+
+    def close(self) -> None:
+        """Leaves no private folder behind; what is still in it is put back."""
+        if self._private is not None:
+            self._unlock()
+            recover_claims(self._folder)
+
+    def _unlock(self) -> None:
+        assert self._private is not None
+        os.close(self._private[1])
+        self._private = None
+
+
+def recover_claims(folder: str, passed_over: PassedOver = _ignore) -> list[str]:
+    """Puts back the files that a killed process had claimed; returns their paths.
+
+    Passes over a file that can't be put back, and all that is no private folder of ours.
     """
     names: list[str] = []
     claims = os.path.join(folder, CLAIMS)
@@ -58,7 +104,7 @@ def _recover(claims: str, folder: str, passed_over: PassedOver) -> list[str]:
             path = os.path.join(claims, name)
             with _passing_over(path, passed_over):
                 names.append(move(path, folder, name))
-        with suppress(OSError):  # of what stays in it was told
+        with suppress(OSError):  # passed_over() has had what stays in it
             os.rmdir(claims)
     except BlockingIOError:
         pass  # its process is alive
@@ -67,31 +113,26 @@ def _recover(claims: str, folder: str, passed_over: PassedOver) -> list[str]:
     return names
 
 
-def private_folder(folder: str) -> tuple[str, int]:
-    """A new private folder, locked for as long as this process lives."""
+def _private_folder(folder: str) -> tuple[str, int]:
+    """Makes a private folder; returns its path and a descriptor that locks it until the process ends."""
     while True:
         claims = os.path.join(folder, CLAIMS, secrets.token_hex(8))
         os.makedirs(claims, mode=0o700)
-        # A recovering process may remove the folder before it is locked: then it takes another one.
+        # A recovering process may remove the folder before it is locked: then another one is made.
         with suppress(FileNotFoundError):
-            return claims, _locked(claims)
-
-
-def _locked(claims: str) -> int:
-    """Its descriptor; raises FileNotFoundError if it is gone."""
-    lock = os.open(claims, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        os.stat(claims)
-        return lock
-    except BaseException:
-        os.close(lock)
-        raise
+            lock = os.open(claims, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                os.stat(claims)
+                return claims, lock
+            except BaseException:
+                os.close(lock)
+                raise
 
 
 def move(path: str, folder: str, name: str) -> str:
-    """Renames into a folder without ever replacing what is there; gives back the new path."""
-    for candidate in _candidates(name):
+    """Renames into a folder without ever replacing what is there; returns the new path."""
+    for candidate in chain([name], names_like(name)):
         target = os.path.join(folder, candidate)
         with suppress(FileExistsError):
             rename_new(path, target)
@@ -99,14 +140,8 @@ def move(path: str, folder: str, name: str) -> str:
     raise AssertionError("names never run out")
 
 
-def _candidates(name: str) -> Iterator[str]:
-    """The name itself, then names like it."""
-    yield name
-    yield from names_like(name)
-
-
 def names_like(name: str) -> Iterator[str]:
-    """Never the same twice, and no longer than a file system takes with the ending of a note."""
+    """Random names like this one, no longer than a file system takes with the ending of a note."""
     stem, dot, ending = name.rpartition(".json")
     while True:
         suffix = f"-{secrets.token_hex(4)}{dot}{ending}"

@@ -1,4 +1,4 @@
-"""Whether a program has a file open for writing, as far as the system can tell."""
+"""Finds out whether a program has a file open for writing, as far as the system can tell."""
 
 import ctypes
 import errno
@@ -10,7 +10,7 @@ from enum import Enum
 
 
 class Writers(Enum):
-    """What the system says of a file's writers."""
+    """Answers of the system to the question whether a file has writers."""
 
     NONE = "none"
     SOME = "some"
@@ -40,7 +40,7 @@ REMOTE = {
 
 
 class _Statfs(ctypes.Structure):
-    """Its first field is longer on most machines; there these are its lower half. The rest is not read."""
+    """The struct of statfs(2); only its first field is read, on most machines its lower half."""
 
     _fields_ = (("f_type", ctypes.c_uint32), ("rest", ctypes.c_byte * 508))
 
@@ -54,7 +54,7 @@ _REFUSALS = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.EOPNOT
 
 
 def writers(fd: int) -> tuple[Writers, str]:
-    """By a read lease, refused while any process has the file open for writing (fcntl(2), F_SETLEASE).
+    """Asks for a read lease, refused while any process has the file open for writing (fcntl(2), F_SETLEASE).
 
     Unknown, with the reason, where the system has no leases, and to who is neither the file's owner nor root.
     Raises OSError if the file system fails.
@@ -75,7 +75,7 @@ def writers(fd: int) -> tuple[Writers, str]:
 
 
 def is_remote(fd: int) -> bool:
-    """Whether the file is where a lease says nothing of writers; Python's statvfs() has no f_type.
+    """Returns whether the file is where a lease says nothing of writers; os.fstatvfs() has no f_type.
 
     Raises OSError if the file system fails.
     """

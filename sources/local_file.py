@@ -1,4 +1,4 @@
-"""Opens a dropped file safely, digests its bytes and gives back its text, all on one descriptor."""
+"""Opens a local file safely, locks it and digests its bytes, all on one descriptor."""
 
 import errno
 import fcntl
@@ -12,27 +12,21 @@ from contextlib import contextmanager, suppress
 from msgspec import Struct
 
 from processing.errors import BadFile, Gone, NotReady
+from processing.source import CHUNK_BYTES, MAX_SHARED_BYTES
 from sources.lease import Writers, is_remote, writers
-
-#: Bytes read at a time; larger chunks parse no faster.
-CHUNK_BYTES = 64 * 1024
-
-#: Text of a file that shares a transaction with others: it is held in memory, parsed.
-MAX_SHARED_BYTES = 2 * 1024 * 1024
 
 _OPEN_SAFELY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
-
-#: Tells whoever watches that there is progress.
+#: Reports progress to whoever watches for hangs.
 Beat = Callable[[], None]
 
 
-def _nothing() -> None:
-    """Nobody watches."""
+def no_beat() -> None:
+    """Does nothing: nobody watches."""
 
 
 class FileIdentity(Struct, frozen=True):
-    """What tells that a name still means the same file, and that nobody has changed it."""
+    """Proof that a name still means the same file, and that nobody has changed it."""
 
     device: int
     inode: int
@@ -45,18 +39,16 @@ class FileIdentity(Struct, frozen=True):
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     def same_content_as(self, other: "FileIdentity") -> bool:
-        """A rename changes ctime and nothing else."""
+        """Ignores ctime: a rename changes ctime and nothing else."""
         return (self.device, self.inode, self.size, self.mtime_ns) == (
             (other.device, other.inode, other.size, other.mtime_ns)
         )
 
 
-class Source:
-    """A dropped file, open for reading and locked against other daemons; close() gives both up."""
+class LocalFile:
+    """A file that is open for reading and locked against other daemons."""
 
-    def __init__(
-        self, folder: str, name: str, fd: int, identity: FileIdentity, beat: Beat = _nothing
-    ) -> None:
+    def __init__(self, folder: str, name: str, fd: int, identity: FileIdentity, beat: Beat = no_beat) -> None:
         self.name = name
         self.beat = beat
         self.path = os.path.join(folder, name)
@@ -64,11 +56,11 @@ class Source:
         self.identity = identity
         self.sha256 = b""
         self.content: bytes | None = None
-        #: Whether nobody can tell if it is being written: then only time tells.
-        self.hides_writers = ""  # why nobody can tell who writes it
+        #: Why nobody can tell whether it is being written: then only time tells. Empty if somebody can.
+        self.hides_writers = ""
 
     def open_bytes(self) -> "io.BufferedReader[io.BytesIO | _Raw]":
-        """The bytes as dropped, from the beginning, as often as asked; its read() raises NotReady."""
+        """Opens the bytes as dropped, from the beginning; read() raises NotReady if the disk fails."""
         raw = io.BytesIO(self.content) if self.content is not None else _Raw(self.fd, self.beat)
         return io.BufferedReader(raw, CHUNK_BYTES)
 
@@ -84,7 +76,7 @@ class Source:
     def check_unchanged(self) -> None:
         """Raises NotReady if anyone has written, or may be about to."""
         self.beat()
-        with _readable():
+        with _not_ready_if_unreadable():
             is_same = FileIdentity.of(os.fstat(self.fd)) == self.identity
         if not is_same:
             raise NotReady("it changed while it was read")
@@ -92,7 +84,7 @@ class Source:
             raise NotReady("a program has it open for writing")
 
     def identity_if_moved(self) -> FileIdentity:
-        """The stamp as it is since a move there and back, as long as nothing else has changed."""
+        """Returns the identity after a rename out and back, as long as nothing else has changed."""
         with suppress(OSError):
             now = FileIdentity.of(os.fstat(self.fd))
             if now.same_content_as(self.identity):
@@ -100,59 +92,44 @@ class Source:
         return self.identity
 
     def has_writer(self) -> bool:
-        """Whether a process is known to hold the file open for writing."""
+        """Returns whether a process is known to hold the file open for writing."""
         if self.hides_writers:
             return False
-        with _readable():
+        with _not_ready_if_unreadable():
             seen, self.hides_writers = writers(self.fd)
         return seen is Writers.SOME
 
-    def close(self) -> None:
-        _close(self.fd)
-
 
 @contextmanager
-def open_source(folder: str, name: str, beat: Beat = _nothing) -> Iterator[Source]:
-    """The file of that name, if it is one and nobody is busy with it; each step in reading it beats.
+def open_file(folder: str, name: str, beat: Beat = no_beat) -> Iterator[LocalFile]:
+    """Opens and locks the file of that name, if it is one and nobody is busy with it.
 
     Raises Gone, NotReady (locked, being written, not to be read now) or BadFile (not a regular file).
     """
-    source = _open(folder, name, beat)
-    try:
-        yield source
-    finally:
-        source.close()
-
-
-def _open(folder: str, name: str, beat: Beat) -> Source:
     path = os.path.join(folder, name)
     try:
         fd = os.open(path, _OPEN_SAFELY)
     except OSError as error:
         raise _unopened(error) from None
     try:
-        with _readable():
+        with _not_ready_if_unreadable():
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise BadFile("expected a regular file, got something else")
+            # Locked before its identity is taken: until then, another process may dispose of the file.
             _lock(fd)
-            source = Source(folder, name, fd, _stamp_of_named(path, fd), beat)
-            source.hides_writers = "a network file system" if is_remote(fd) else ""
-        if source.has_writer():
+            file = LocalFile(folder, name, fd, _identity_of_named(path, fd), beat)
+            file.hides_writers = "a network file system" if is_remote(fd) else ""
+        if file.has_writer():
             raise NotReady("a program has it open for writing")
-        return source
-    except BaseException:
-        _close(fd)
-        raise
-
-
-def _close(fd: int) -> None:
-    with suppress(OSError):  # it is closed all the same, and nothing was written to it
-        os.close(fd)
+        yield file
+    finally:
+        with suppress(OSError):  # it is closed all the same, and nothing was written to it
+            os.close(fd)
 
 
 @contextmanager
-def _readable() -> Iterator[None]:
-    """What the system refuses of a file that is open makes it wait."""
+def _not_ready_if_unreadable() -> Iterator[None]:
+    """Converts an OSError on an open file into NotReady, so that the file is tried again."""
     try:
         yield
     except OSError as error:
@@ -169,8 +146,8 @@ def _unopened(error: OSError) -> Exception:
     return NotReady(f"it can't be opened: {os.strerror(error.errno or 0)}")
 
 
-def _stamp_of_named(path: str, fd: int) -> FileIdentity:
-    """Taken with the lock held: before that, another process may have settled the file."""
+def _identity_of_named(path: str, fd: int) -> FileIdentity:
+    """Returns the identity of the file that is open; raises NotReady if the name means another one by now."""
     try:
         named = os.stat(path, follow_symlinks=False)
     except OSError as error:
@@ -192,7 +169,7 @@ def _lock(fd: int) -> None:
 
 
 class _Raw(io.RawIOBase):
-    """The bytes as dropped, from the beginning, whatever position the descriptor has."""
+    """Reads the bytes from the beginning, whatever position the descriptor has."""
 
     def __init__(self, fd: int, beat: Beat) -> None:
         self._fd = fd
@@ -203,7 +180,7 @@ class _Raw(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        with _readable():
+        with _not_ready_if_unreadable():
             count = os.preadv(self._fd, [buffer], self._position)
         self._position += count
         self._beat()

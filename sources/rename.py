@@ -30,7 +30,7 @@ def _rename_reserved(path: str, target: str) -> None:
 
 
 def _renamed_atomically(path: str, target: str) -> bool:
-    """False if the file system does not know how."""
+    """Returns false if the file system does not know how."""
     libc = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(path), os.fsencode(target)
     if libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_NOREPLACE) == 0:

@@ -10,9 +10,9 @@ from psycopg2.extensions import parse_dsn
 
 from config import LogFormat, Settings, load_settings
 from processing.errors import Misconfigured
-from sources.disposal import OnLoaded
+from sources.policy import OnLoaded
 from tests.support import ROOT, Server
-from watcher.observer import ObserverKind
+from watcher.kind import ObserverKind
 
 NAMES = [name.upper() for name in Settings.model_fields]
 SECRET = "hunter2"

@@ -5,21 +5,13 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from enum import StrEnum
 
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 from watchdog.observers.polling import PollingObserver
 
 from watcher.handler import EVENTS, Handler
-
-
-class ObserverKind(StrEnum):
-    """The ways to notice new files between two scans."""
-
-    NATIVE = "native"
-    POLLING = "polling"
-    OFF = "off"
+from watcher.kind import ObserverKind
 
 
 class _Alarm(logging.Handler):

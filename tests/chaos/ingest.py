@@ -17,7 +17,7 @@ from processing.errors import DatabaseUnavailable, NotReady
 from processing.loader import Loader
 from service.build import LoaderFactory
 from sources.claims import recover_claims
-from sources.disposal import OnLoaded
+from sources.policy import OnLoaded
 
 _MAX_SHARED_BYTES = 200_000
 

@@ -12,7 +12,7 @@ import psycopg2
 import pytest
 
 from db.connection import Database
-from sources.peek import open_for_inspection
+from sources.peek import PeekSource
 from tests.db.loading import counts, load, sink_to
 from tests.processing.support import WRITER, beside
 from tests.support import ROOT, Daemon, detections, event, query, report, statuses, until
@@ -167,7 +167,7 @@ def test_what_was_checked_loads(daemon: Daemon) -> None:
 
 def test_a_file_that_is_looked_at_is_not_locked(tmp_path: Path) -> None:
     path = put(tmp_path, "a.json", MIXED)
-    with open_for_inspection(str(tmp_path), "a.json"), open(path, "rb") as file:
+    with PeekSource(str(tmp_path)).open("a.json"), open(path, "rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
@@ -179,7 +179,7 @@ def test_where_files_can_not_be_locked_they_can_be_looked_at(
 
     put(tmp_path, "a.json", MIXED)
     monkeypatch.setattr(fcntl, "flock", flock)
-    with open_for_inspection(str(tmp_path), "a.json") as source:
+    with PeekSource(str(tmp_path)).open("a.json") as source:
         source.digest()
     assert source.content == MIXED
 

@@ -17,7 +17,7 @@ from db.connection import Database
 from db.sink import PostgresSink
 from processing.batch import FileTask
 from processing.loader import Loader
-from sources.disposal import NoDisposal
+from sources.peek import PeekSource
 from tests.support import detections, event, query, report, statuses
 
 SEEDS, ROUNDS = range(3), 4
@@ -69,7 +69,7 @@ class World:
         (self.folder / name).write_bytes(content)
         self.files.setdefault(content, (name, [row for one in elements for row in rows_of(kind, one)]))
         with closing(PostgresSink(self.database)) as sink:
-            (outcome,) = Loader(str(self.folder), sink, NoDisposal(), 2**30).load([FileTask(name)])
+            (outcome,) = Loader(PeekSource(str(self.folder)), sink, 2**30).load([FileTask(name)])
         assert outcome.state in ("loaded", "duplicate")
 
     def mend(self) -> None:

@@ -13,8 +13,8 @@ from msgspec import Struct
 
 from processing.document import Document, LongKey, Miscounted, OpenText, RepeatedKey
 from processing.records import Record, Rejected
+from processing.source import SourceFile
 from processing.text import open_text
-from sources.local_file import Source
 from tests.support import ROOT
 
 MAX_BYTES = 1024**3
@@ -46,7 +46,7 @@ def read_opened(opened: OpenText, name: str = "dropped.json") -> Reading:
     raise AssertionError("a careful pass asked for another, or lost something")
 
 
-def read_source(source: Source, max_bytes: int = MAX_BYTES) -> Reading:
+def read_source(source: SourceFile, max_bytes: int = MAX_BYTES) -> Reading:
     return read_opened(lambda: open_text(source, max_bytes), source.name)
 
 

@@ -14,7 +14,7 @@ from processing.document import Document, LongKey, RepeatedKey
 from processing.errors import BadFile, Incomplete
 from processing.records import Detection
 from processing.validation import to_json
-from sources.local_file import open_source
+from sources.local_file import open_file
 from tests.processing.bombs import BOMBS
 from tests.processing.support import peak, read, read_source
 from tests.support import detections, event, report, statuses
@@ -259,7 +259,7 @@ def test_the_byte_of_a_syntax_error_is_that_of_the_text(tmp_path: Path, compress
     start = START + (REPORT + b",") * 2_000
     content = start + b"NaN]}"
     (tmp_path / "a.json").write_bytes(gzip.compress(content) if compressed else content)
-    with open_source(str(tmp_path), "a.json") as source, pytest.raises(BadFile) as caught:
+    with open_file(str(tmp_path), "a.json") as source, pytest.raises(BadFile) as caught:
         read_source(source)
     assert str(caught.value).endswith(f"at byte {len(start)}, in element 2000")
 

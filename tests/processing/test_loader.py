@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from functools import partial
 from io import BufferedWriter
 from itertools import count
 from pathlib import Path
@@ -39,8 +38,9 @@ from processing.errors import DatabaseUnavailable, Misconfigured, TryAgain
 from processing.fast_path import FastPath
 from processing.loader import Loader
 from processing.records import Parsed
-from sources.disposal import FileDisposer, OnLoaded
-from sources.local_file import Source, open_source
+from sources.folder import FolderSource
+from sources.local_file import LocalFile
+from sources.policy import OnLoaded
 from tests.support import VEHICLE, Server, detections, drop, event, query, report, statuses
 
 D, S = "objects_detection_", "vehicles_status_"
@@ -68,8 +68,8 @@ class Drops:
         self.incoming.mkdir(exist_ok=True)
         self.database = database
         self.sink = PostgresSink(database)
-        disposer = FileDisposer(str(self.incoming), str(self.failed), "", OnLoaded.DELETE)
-        self.processor = Loader(str(self.incoming), self.sink, disposer, max_bytes, max_reject_ratio)
+        source = FolderSource(str(self.incoming), str(self.failed), "", OnLoaded.DELETE)
+        self.processor = Loader(source, self.sink, max_bytes, max_reject_ratio)
 
     def load(self, **files: bytes) -> list[Outcome]:
         """One batch; the arguments are names without .json."""
@@ -258,13 +258,13 @@ def test_a_bad_file_that_could_not_be_moved_is_moved_later_unread_unless_it_has_
     with monkeypatch.context() as patch:
         patch.setattr("sources.disposal._sync_folder", fail)  # it is moved there and back
         stuck, other = drops.processor.load(works)
-        patch.setattr("sources.local_file.Source.digest", only_of("vehicles_status_2.json"))
+        patch.setattr("sources.local_file.LocalFile.digest", only_of("vehicles_status_2.json"))
         (stuck,) = drops.processor.load([again(stuck)])
     assert states([stuck, other]) == ["waiting", "waiting"]
     assert stuck.reason.endswith("it can't be moved: Input/output error")
     (drops.incoming / "vehicles_status_2.json").write_bytes(statuses(report(2)))
     with monkeypatch.context() as patch:
-        patch.setattr("sources.local_file.Source.digest", only_of("vehicles_status_2.json"))
+        patch.setattr("sources.local_file.LocalFile.digest", only_of("vehicles_status_2.json"))
         outcomes = drops.processor.load([again(stuck), again(other)])
     assert states(outcomes) == ["failed", "loaded"] and drops.left() == []
     assert outcomes[0].undisposed is None and stuck.reason.startswith(outcomes[0].reason)
@@ -283,10 +283,10 @@ def fail(folder: str) -> None:
     raise OSError(errno.EIO, "Input/output error")
 
 
-def only_of(name: str) -> Callable[[Source], None]:
-    digest = Source.digest
+def only_of(name: str) -> Callable[[LocalFile], None]:
+    digest = LocalFile.digest
 
-    def checked(source: Source) -> None:
+    def checked(source: LocalFile) -> None:
         assert source.name == name
         digest(source)
 
@@ -1023,14 +1023,14 @@ def test_a_file_that_has_no_rows_for_longer_than_a_session_may_be_idle_is_loaded
     monkeypatch.setitem(db.connection._SESSION, "idle_in_transaction_session_timeout", "'500ms'")
     text = statuses(report(1), report(2)).replace(b"},{", b"}," + b" " * 2_000_000 + b"{")
     drop(tmp_path, f"{S}1.json", gzip.compress(text))
-    disposer = FileDisposer(str(tmp_path), str(tmp_path / "failed"), "", OnLoaded.DELETE)
+    folders = str(tmp_path), str(tmp_path / "failed"), ""
     with closing(PostgresSink(database, idle_seconds=0.1)) as sink:
 
         def beat() -> None:
             time.sleep(0.05)  # a slow disk
             sink.keep_alive()
 
-        loader = Loader(str(tmp_path), sink, disposer, GIGABYTE, open_file=partial(open_source, beat=beat))
+        loader = Loader(FolderSource(*folders, OnLoaded.DELETE, beat=beat), sink, GIGABYTE)
         (outcome,) = loader.load([FileTask(f"{S}1.json")])
     assert (outcome.state, outcome.counts.inserted) == ("loaded", 2)
 
@@ -1513,9 +1513,9 @@ def test_a_file_whose_writers_are_hidden_is_read_when_it_has_been_quiet(drops: D
     assert second.state == "waiting" and second.identity != first.identity
     (third,) = drops.processor.load([FileTask(f"{S}1.json", quiet=second.identity)])
     assert (third.state, third.undisposed, drops.count(HISTORY)) == ("loaded", None, 1)
-    assert drops.left() == [] and 0 < (drops.processor.rest() or 0) <= 1
+    assert drops.left() == [] and 0 < (drops.processor.tidy() or 0) <= 1
     drops.processor.close()
-    assert drops.processor.rest() is None and not os.listdir(drops.incoming / ".claimed")
+    assert drops.processor.tidy() is None and not os.listdir(drops.incoming / ".claimed")
 
 
 @pytest.mark.usefixtures("hidden")

@@ -14,7 +14,8 @@ import pytest
 from db.connection import Database
 from service.discovery import FileDiscovery
 from tests.support import ROOT, Daemon, Server, drop, report, statuses, until
-from watcher.observer import FolderObserver, ObserverKind
+from watcher.kind import ObserverKind
+from watcher.observer import FolderObserver
 
 
 @pytest.fixture(params=["native", "off"], scope="module")

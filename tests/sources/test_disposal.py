@@ -17,12 +17,13 @@ from typing import Any
 
 import pytest
 
-import sources.disposal
+import sources.folder
 from processing.errors import NotReady
 from sources import rename
 from sources.claims import CLAIMS, recover_claims
-from sources.disposal import FileDisposer, OnLoaded
-from sources.local_file import FileIdentity, Source, open_source
+from sources.folder import FolderSource
+from sources.local_file import FileIdentity, LocalFile, open_file
+from sources.policy import OnLoaded
 from tests.processing.support import WRITER, as_other_user, beside, give_to_other_user
 from tests.support import ROOT
 
@@ -48,8 +49,8 @@ class Folders:
         for folder in (self.incoming, self.failed, self.archive):
             folder.mkdir()
 
-    def disposer(self, on_loaded: OnLoaded = OnLoaded.DELETE) -> FileDisposer:
-        return FileDisposer(str(self.incoming), str(self.failed), str(self.archive), on_loaded)
+    def source(self, on_loaded: OnLoaded = OnLoaded.DELETE) -> FolderSource:
+        return FolderSource(str(self.incoming), str(self.failed), str(self.archive), on_loaded)
 
     def put(self, content: bytes = b"old", name: str = NAME) -> Path:
         path = self.incoming / name
@@ -86,12 +87,12 @@ def open_folders() -> Iterator[Folders]:
         yield Folders(Path(top))
 
 
-def loaded(disposer: FileDisposer, source: Source) -> None:
-    disposer.loaded(source)
+def loaded(source: FolderSource, file: LocalFile) -> None:
+    source.complete(file)
 
 
-def failed(disposer: FileDisposer, source: Source) -> None:
-    disposer.failed(source, "it is bad")
+def failed(source: FolderSource, file: LocalFile) -> None:
+    source.quarantine(file, "it is bad")
 
 
 ENDS = [
@@ -99,7 +100,7 @@ ENDS = [
     pytest.param(loaded, OnLoaded.ARCHIVE, id="archive"),
     pytest.param(failed, OnLoaded.DELETE, id="failed"),
 ]
-End = Callable[[FileDisposer, Source], None]
+End = Callable[[FolderSource, LocalFile], None]
 
 
 # Each end of a file -------------------------------------------------------------------------------
@@ -108,8 +109,8 @@ End = Callable[[FileDisposer, Source], None]
 @pytest.mark.parametrize("name", NAMES)
 def test_a_loaded_file_is_deleted(folders: Folders, name: bytes) -> None:
     folders.put(name=os.fsdecode(name))
-    with open_source(str(folders.incoming), os.fsdecode(name)) as source:
-        folders.disposer().loaded(source)
+    with open_file(str(folders.incoming), os.fsdecode(name)) as file:
+        folders.source().complete(file)
     assert contents(folders.incoming) == contents(folders.failed) == contents(folders.archive) == {}
 
 
@@ -118,8 +119,8 @@ def test_a_loaded_file_is_archived_under_its_name(folders: Folders, name: bytes)
     folders.archive.rmdir()
     folders.archive.mkdir()
     folders.put(b"content", os.fsdecode(name))
-    with open_source(str(folders.incoming), os.fsdecode(name)) as source:
-        folders.disposer(OnLoaded.ARCHIVE).loaded(source)
+    with open_file(str(folders.incoming), os.fsdecode(name)) as file:
+        folders.source(OnLoaded.ARCHIVE).complete(file)
     assert contents(folders.archive) == {os.fsdecode(name): b"content"}
     assert contents(folders.incoming) == {}
 
@@ -128,8 +129,8 @@ def test_a_loaded_file_is_archived_under_its_name(folders: Folders, name: bytes)
 def test_a_bad_file_is_set_aside_with_a_note(folders: Folders, name: bytes) -> None:
     folders.failed.rmdir()
     folders.put(b"content", os.fsdecode(name))
-    with open_source(str(folders.incoming), os.fsdecode(name)) as source:
-        target = Path(folders.disposer().failed(source, "a reason \udcff"))
+    with open_file(str(folders.incoming), os.fsdecode(name)) as file:
+        target = Path(folders.source().quarantine(file, "a reason \udcff"))
     assert target.read_bytes() == b"content"
     assert Path(f"{target}.reason.txt").read_text() == "a reason \\udcff\n"
     assert (target.name == os.fsdecode(name)) == (len(name) <= 244)
@@ -142,12 +143,12 @@ def test_a_bad_file_is_set_aside_with_a_note(folders: Folders, name: bytes) -> N
 def test_equal_names_never_replace_each_other(
     folders: Folders, name: str, end: End, on_loaded: OnLoaded
 ) -> None:
-    disposer = folders.disposer(on_loaded)
+    source = folders.source(on_loaded)
     kept = folders.archive if end is loaded else folders.failed
     for number in range(1_000):
         folders.put(b"%d" % number, name)
-        with open_source(str(folders.incoming), name) as source:
-            end(disposer, source)
+        with open_file(str(folders.incoming), name) as file:
+            end(source, file)
     assert sorted(map(int, contents(kept).values())) == list(range(1_000))
     notes = [path.name.removesuffix(".reason.txt") for path in kept.glob("*.reason.txt")]
     assert sorted(notes) == (sorted(contents(kept)) if end is failed else [])
@@ -165,7 +166,7 @@ def test_what_is_no_regular_file_is_set_aside_unopened(
     path = folders.incoming / NAME
     make(path)
     before = os.lstat(path)
-    target = folders.disposer().failed_unread(NAME, "no regular file")
+    target = folders.source().quarantine_unopened(NAME, "no regular file")
     after = os.lstat(target)
     assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
     assert Path(f"{target}.reason.txt").read_text() == "no regular file\n"
@@ -177,7 +178,7 @@ def test_what_is_no_regular_file_is_set_aside_unopened(
 def test_a_file_that_took_the_name_of_a_link_is_left(folders: Folders) -> None:
     folders.put(b"good")
     with pytest.raises(NotReady, match="another file took its name"):
-        folders.disposer().failed_unread(NAME, "a link")
+        folders.source().quarantine_unopened(NAME, "a link")
     assert contents(folders.incoming) == {NAME: b"good"}
     assert contents(folders.failed) == {}
 
@@ -226,11 +227,11 @@ def test_a_file_that_changed_after_it_was_read_stays(
     folders: Folders, end: End, on_loaded: OnLoaded, change: Callable[[Folders], object]
 ) -> None:
     path = folders.put()
-    with open_source(str(folders.incoming), NAME) as source:
+    with open_file(str(folders.incoming), NAME) as file:
         change(folders)
         before = os.lstat(path)
         with pytest.raises(NotReady):
-            end(folders.disposer(on_loaded), source)
+            end(folders.source(on_loaded), file)
     after = os.lstat(path)
     assert (after.st_ino, after.st_size, after.st_mtime_ns) == (
         before.st_ino,
@@ -244,10 +245,10 @@ def test_a_file_that_changed_after_it_was_read_stays(
 @pytest.mark.parametrize(("end", "on_loaded"), ENDS)
 def test_a_file_that_is_gone_is_left_alone(folders: Folders, end: End, on_loaded: OnLoaded) -> None:
     path = folders.put()
-    with open_source(str(folders.incoming), NAME) as source:
+    with open_file(str(folders.incoming), NAME) as file:
         path.unlink()
         with pytest.raises(NotReady):
-            end(folders.disposer(on_loaded), source)
+            end(folders.source(on_loaded), file)
     assert contents(folders.incoming) == contents(folders.failed) == contents(folders.archive) == {}
 
 
@@ -255,11 +256,11 @@ def test_a_file_that_is_gone_is_left_alone(folders: Folders, end: End, on_loaded
 @pytest.mark.parametrize(("end", "on_loaded"), ENDS)
 def test_a_file_that_a_writer_has_open_stays(folders: Folders, end: End, on_loaded: OnLoaded) -> None:
     path = folders.put()
-    with open_source(str(folders.incoming), NAME) as source:
+    with open_file(str(folders.incoming), NAME) as file:
         with beside(WRITER, path), pytest.raises(NotReady, match="open for writing"):
-            end(folders.disposer(on_loaded), source)
+            end(folders.source(on_loaded), file)
         assert contents(folders.incoming) == {NAME: b"old"}
-        end(folders.disposer(on_loaded), source)
+        end(folders.source(on_loaded), file)
     assert contents(folders.incoming) == {}
 
 
@@ -275,24 +276,24 @@ def test_a_writer_that_opens_it_as_it_is_claimed_is_noticed(
     folders.put()
     monkeypatch.setattr(os, "rename", open_and_rename)
     with (
-        open_source(str(folders.incoming), NAME) as source,
+        open_file(str(folders.incoming), NAME) as file,
         pytest.raises(NotReady, match="a program has it open for writing"),
     ):
-        folders.disposer().loaded(source)
+        folders.source().complete(file)
     os.close(held[0])
     assert contents(folders.incoming) == {NAME: b"old"}
 
 
 def test_a_replacement_survives_with_its_name_at_any_instant(folders: Folders) -> None:
-    disposer = folders.disposer()
+    source = folders.source()
     for number in range(300):
         name, new = f"{number}.json", b"new %d" % number
         folders.put(b"old", name)
-        with open_source(str(folders.incoming), name) as source:
+        with open_file(str(folders.incoming), name) as file:
             racer = threading.Thread(target=folders.replace, args=(new, name))
             racer.start()
             with suppress(NotReady):
-                disposer.loaded(source)
+                source.complete(file)
             racer.join()
         assert contents(folders.incoming) == {name: new}
         (folders.incoming / name).unlink()
@@ -303,7 +304,7 @@ def test_a_replacement_that_comes_while_another_is_put_back_keeps_its_name(
     folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folders.put()
-    with open_source(str(folders.incoming), NAME) as source:
+    with open_file(str(folders.incoming), NAME) as file:
         folders.replace(b"second")
         real = os.rename
 
@@ -312,10 +313,10 @@ def test_a_replacement_that_comes_while_another_is_put_back_keeps_its_name(
             monkeypatch.setattr(os, "rename", real)
             folders.replace(b"third")
 
-        monkeypatch.setattr(Source, "check_unchanged", lambda source: None)
+        monkeypatch.setattr(LocalFile, "check_unchanged", lambda file: None)
         monkeypatch.setattr(os, "rename", rename_and_replace)
         with pytest.raises(NotReady, match="another file took its name"):
-            folders.disposer().loaded(source)
+            folders.source().complete(file)
     found = contents(folders.incoming)
     assert found.pop(NAME) == b"third"
     ((name, content),) = found.items()
@@ -330,8 +331,8 @@ def test_a_folder_that_cannot_be_written_keeps_its_file(open_folders: Folders, o
     open_folders.put().chmod(0o644)
 
     def settle() -> None:
-        with open_source(str(open_folders.incoming), NAME) as source:
-            open_folders.disposer(on_loaded).loaded(source)
+        with open_file(str(open_folders.incoming), NAME) as file:
+            open_folders.source(on_loaded).complete(file)
 
     told = as_other_user(settle)
     assert told == "NotReady: it can't be moved: Permission denied"
@@ -346,8 +347,8 @@ def test_a_target_that_cannot_be_written_keeps_the_file(
     give_to_other_user(open_folders.put())
 
     def settle() -> None:
-        with open_source(str(open_folders.incoming), NAME) as source:
-            end(open_folders.disposer(on_loaded), source)
+        with open_file(str(open_folders.incoming), NAME) as file:
+            end(open_folders.source(on_loaded), file)
 
     assert as_other_user(settle) == "NotReady: it can't be moved: Permission denied"
     assert contents(open_folders.incoming) == {NAME: b"old"}
@@ -376,13 +377,13 @@ def test_a_folder_on_another_disk_keeps_the_file_and_leaves_nothing(
     if not atomic:
         monkeypatch.setattr(rename, "_renamed_atomically", lambda path, target: False)
     folders.put()
-    disposer = FileDisposer(str(folders.incoming), str(other_disk), str(other_disk), on_loaded)
+    source = FolderSource(str(folders.incoming), str(other_disk), str(other_disk), on_loaded)
     for _ in range(3):
         with (
-            open_source(str(folders.incoming), NAME) as source,
+            open_file(str(folders.incoming), NAME) as file,
             pytest.raises(NotReady, match="it can't be moved: Invalid cross-device link"),
         ):
-            end(disposer, source)
+            end(source, file)
     assert contents(folders.incoming) == {NAME: b"old"}
     assert os.listdir(other_disk) == []
 
@@ -396,10 +397,10 @@ def test_a_note_that_cannot_be_written_leaves_no_phantom(
     monkeypatch.setattr("sources.disposal._write_note", full)
     folders.put()
     with (
-        open_source(str(folders.incoming), NAME) as source,
+        open_file(str(folders.incoming), NAME) as file,
         pytest.raises(NotReady, match="it can't be moved: No space left on device"),
     ):
-        folders.disposer().failed(source, "bad")
+        folders.source().quarantine(file, "bad")
     assert (contents(folders.incoming), contents(folders.failed)) == ({NAME: b"old"}, {})
 
 
@@ -412,21 +413,22 @@ def test_a_failed_folder_that_cannot_be_synced_gives_its_file_back(
     monkeypatch.setattr("sources.disposal._sync_folder", broken)
     folders.put()
     with (
-        open_source(str(folders.incoming), NAME) as source,
+        open_file(str(folders.incoming), NAME) as file,
         pytest.raises(NotReady, match="it can't be moved: Input/output error"),
     ):
-        folders.disposer().failed(source, "bad")
+        folders.source().quarantine(file, "bad")
     assert (contents(folders.incoming), os.listdir(folders.failed)) == ({NAME: b"old"}, [])
 
 
 SET_ASIDE = """
 import sys
-from sources.local_file import open_source
-from sources.disposal import OnLoaded, Settler
+from sources.folder import FolderSource
+from sources.local_file import open_file
+from sources.policy import OnLoaded
 folder, failed, name = sys.argv[1:]
-settler = Settler(folder, failed, failed, OnLoaded.DELETE)
-with open_source(folder, name) as source:
-    settler.failed(source, "it is bad")
+source = FolderSource(folder, failed, failed, OnLoaded.DELETE)
+with open_file(folder, name) as file:
+    source.quarantine(file, "it is bad")
 """
 
 
@@ -475,34 +477,34 @@ def hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sources.local_file.is_remote", lambda fd: True)
 
 
-def quick(folders: Folders, on_loaded: OnLoaded = OnLoaded.DELETE, seconds: float = 0.01) -> FileDisposer:
-    return FileDisposer(str(folders.incoming), str(folders.failed), str(folders.archive), on_loaded, seconds)
+def quick(folders: Folders, on_loaded: OnLoaded = OnLoaded.DELETE, seconds: float = 0.01) -> FolderSource:
+    return FolderSource(str(folders.incoming), str(folders.failed), str(folders.archive), on_loaded, seconds)
 
 
-def settle(folders: Folders, disposer: FileDisposer, name: str = NAME) -> None:
-    with open_source(str(folders.incoming), name) as source:
-        disposer.loaded(source)
+def settle(folders: Folders, source: FolderSource, name: str = NAME) -> None:
+    with open_file(str(folders.incoming), name) as file:
+        source.complete(file)
 
 
-def sweep(disposer: FileDisposer) -> None:
+def tidy(source: FolderSource) -> None:
     """Until nothing is kept."""
-    while (seconds := disposer.sweep()) is not None:
+    while (seconds := source.tidy()) is not None:
         time.sleep(seconds)
 
 
 @pytest.mark.usefixtures("hidden")
 @pytest.mark.parametrize("on_loaded", OnLoaded)
 def test_a_loaded_file_is_kept_claimed_until_it_has_been_quiet(folders: Folders, on_loaded: OnLoaded) -> None:
-    disposer = quick(folders, on_loaded, seconds=60)
+    source = quick(folders, on_loaded, seconds=60)
     folders.put()
-    settle(folders, disposer)
-    assert 0 < (disposer.sweep() or 0) <= 60
+    settle(folders, source)
+    assert 0 < (source.tidy() or 0) <= 60
     assert [path.name for path in claimed(folders.incoming)] == [NAME]
     assert contents(folders.incoming) == contents(folders.archive) == {}
-    disposer = quick(folders, on_loaded)
+    source = quick(folders, on_loaded)
     folders.put(b"other")
-    settle(folders, disposer)
-    sweep(disposer)
+    settle(folders, source)
+    tidy(source)
     assert [path.read_bytes() for path in claimed(folders.incoming)] == [b"old"]
     assert contents(folders.archive) == ({NAME: b"other"} if on_loaded is OnLoaded.ARCHIVE else {})
 
@@ -513,14 +515,14 @@ def test_a_loaded_file_is_kept_claimed_until_it_has_been_quiet(folders: Folders,
 def test_what_is_written_through_an_open_descriptor_makes_it_new_work(
     folders: Folders, on_loaded: OnLoaded, close: bool
 ) -> None:
-    disposer = quick(folders, on_loaded)
+    source = quick(folders, on_loaded)
     with folders.put().open("ab") as file:
-        settle(folders, disposer)
+        settle(folders, source)
         file.write(b" and more")
     if close:
-        disposer.close()
+        source.close()
     else:
-        sweep(disposer)
+        tidy(source)
     assert contents(folders.incoming) == {NAME: b"old and more"}
     assert contents(folders.archive) == {} and claimed(folders.incoming) == []
 
@@ -529,14 +531,14 @@ def test_what_is_written_through_an_open_descriptor_makes_it_new_work(
 def test_what_is_written_just_before_it_is_kept_makes_it_new_work(
     folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = sources.disposal._look_anew
+    look = sources.folder._look_anew
 
     def look_late(path: str) -> FileIdentity:
         with open(path, "ab") as file:
             file.write(b" and more")
         return look(path)
 
-    monkeypatch.setattr(sources.disposal, "_look_anew", look_late)
+    monkeypatch.setattr(sources.folder, "_look_anew", look_late)
     folders.put()
     with pytest.raises(NotReady, match="it changed while it was claimed"):
         settle(folders, quick(folders))
@@ -545,50 +547,50 @@ def test_what_is_written_just_before_it_is_kept_makes_it_new_work(
 
 @pytest.mark.usefixtures("hidden")
 def test_a_second_file_of_the_name_never_takes_the_place_of_one_that_is_kept(folders: Folders) -> None:
-    disposer = quick(folders)
+    source = quick(folders)
     with folders.put(b"first").open("ab") as file:
-        settle(folders, disposer)
+        settle(folders, source)
         folders.put(b"second")
         with pytest.raises(NotReady, match="one of its name is not removed yet"):
-            settle(folders, disposer)
+            settle(folders, source)
         file.write(b" and more")
-    sweep(disposer)
+    tidy(source)
     found = contents(folders.incoming)
     assert found.pop(NAME) == b"second" and list(found.values()) == [b"first and more"]
 
 
 @pytest.mark.usefixtures("hidden")
 def test_closing_waits_once_for_all_that_is_kept(folders: Folders) -> None:
-    disposer = quick(folders, seconds=0.1)
+    source = quick(folders, seconds=0.1)
     for number in range(20):
         folders.put(name=f"{number}.json")
-        settle(folders, disposer, f"{number}.json")
-    disposer.close()
+        settle(folders, source, f"{number}.json")
+    source.close()
     assert contents(folders.incoming) == {} and os.listdir(folders.incoming / CLAIMS) == []
 
 
 @pytest.mark.usefixtures("hidden")
 def test_what_is_kept_goes_with_its_folder(folders: Folders) -> None:
-    disposer = quick(folders)
+    source = quick(folders)
     folders.put()
-    settle(folders, disposer)
+    settle(folders, source)
     folders.incoming.rename(folders.incoming.with_name("away"))
-    sweep(disposer)
+    tidy(source)
     assert len(claimed(folders.incoming.with_name("away"))) == 1
 
 
 @pytest.mark.usefixtures("hidden")
 def test_what_can_not_be_removed_is_kept_and_tried_again(folders: Folders) -> None:
-    disposer = quick(folders, OnLoaded.ARCHIVE)
+    source = quick(folders, OnLoaded.ARCHIVE)
     folders.archive.rmdir()
     folders.archive.write_bytes(b"no folder")
     folders.put()
-    settle(folders, disposer)
+    settle(folders, source)
     time.sleep(0.01)
-    assert disposer.sweep() is not None
+    assert source.tidy() is not None
     folders.archive.unlink()
     folders.archive.mkdir()
-    sweep(disposer)
+    tidy(source)
     assert contents(folders.archive) == {NAME: b"old"} and claimed(folders.incoming) == []
 
 
@@ -597,12 +599,13 @@ def test_what_can_not_be_removed_is_kept_and_tried_again(folders: Folders) -> No
 #: Claims a file and stops where it would delete it.
 CLAIMER = """
 import os, sys
-from sources.local_file import open_source
-from sources.disposal import OnLoaded, Settler
+from sources.folder import FolderSource
+from sources.local_file import open_file
+from sources.policy import OnLoaded
 folder, name = sys.argv[1:]
 os.unlink = lambda path: input("ready\\n")
-with open_source(folder, name) as source:
-    Settler(folder, folder + "/failed", folder, OnLoaded.DELETE).loaded(source)
+with open_file(folder, name) as file:
+    FolderSource(folder, folder + "/failed", folder, OnLoaded.DELETE).complete(file)
 """
 
 
@@ -717,12 +720,12 @@ def until_recovered(folders: Folders) -> Iterator[str]:
 
 def test_a_settler_goes_on_when_its_claims_folder_was_removed(folders: Folders) -> None:
     """And lets go of it: it may be on a disk that is to be unmounted."""
-    disposer = folders.disposer()
+    source = folders.source()
     descriptors = []
     for _ in range(2):
         folders.put()
-        with open_source(str(folders.incoming), NAME) as source:
-            disposer.loaded(source)
+        with open_file(str(folders.incoming), NAME) as file:
+            source.complete(file)
         for claims in (folders.incoming / CLAIMS).iterdir():
             claims.rmdir()
         descriptors.append(len(os.listdir("/dev/fd")))
@@ -742,20 +745,20 @@ def test_a_claims_folder_that_cannot_be_looked_at_is_told_and_not_made_for_ever(
 
     folders.put()
     with (
-        open_source(str(folders.incoming), NAME) as source,
+        open_file(str(folders.incoming), NAME) as file,
         monkeypatch.context() as patch,
         pytest.raises(NotReady, match="it can't be moved: Input/output error"),
     ):
         patch.setattr(os, "stat", broken)
-        folders.disposer().loaded(source)
+        folders.source().complete(file)
     assert contents(folders.incoming) == {NAME: b"old"}
 
 
 def test_a_settler_holds_its_claims_folder_locked(folders: Folders) -> None:
-    disposer = folders.disposer()
+    source = folders.source()
     folders.put()
-    with open_source(str(folders.incoming), NAME) as source:
-        disposer.loaded(source)
+    with open_file(str(folders.incoming), NAME) as file:
+        source.complete(file)
     (claims,) = (folders.incoming / CLAIMS).iterdir()
     lock = os.open(claims, os.O_RDONLY)
     with pytest.raises(BlockingIOError):
@@ -766,10 +769,10 @@ def test_a_settler_holds_its_claims_folder_locked(folders: Folders) -> None:
 def test_a_file_loaded_from_the_failed_folder_takes_its_note_along(folders: Folders) -> None:
     folders.put()
     note = folders.put(b"why", f"{NAME}.reason.txt")
-    disposer = FileDisposer(str(folders.incoming), str(folders.incoming), "", OnLoaded.DELETE)
-    with open_source(str(folders.incoming), NAME) as source:
-        disposer.loaded(source)
-    disposer.close()
+    source = FolderSource(str(folders.incoming), str(folders.incoming), "", OnLoaded.DELETE)
+    with open_file(str(folders.incoming), NAME) as file:
+        source.complete(file)
+    source.close()
     assert not note.exists() and contents(folders.incoming) == {}
     assert list((folders.incoming / CLAIMS).iterdir()) == []
 
@@ -777,6 +780,6 @@ def test_a_file_loaded_from_the_failed_folder_takes_its_note_along(folders: Fold
 def test_a_note_in_the_watch_folder_is_left_alone(folders: Folders) -> None:
     folders.put()
     note = folders.put(b"of somebody", f"{NAME}.reason.txt")
-    with open_source(str(folders.incoming), NAME) as source:
-        folders.disposer().loaded(source)
+    with open_file(str(folders.incoming), NAME) as file:
+        folders.source().complete(file)
     assert note.exists()

@@ -23,9 +23,10 @@ import pytest
 import zstandard
 
 from processing.errors import BadFile, Gone, Incomplete, NotReady, TooLarge
+from processing.source import CHUNK_BYTES, MAX_SHARED_BYTES
 from processing.text import filled, open_text
 from sources import local_file as reader
-from sources.local_file import CHUNK_BYTES, MAX_SHARED_BYTES, FileIdentity, open_source
+from sources.local_file import FileIdentity, open_file
 from tests.processing.support import MAX_BYTES, WRITER, as_other_user, beside, peak, read_source
 from tests.support import report, statuses
 
@@ -67,13 +68,13 @@ def put(folder: Path, content: bytes) -> Path:
 
 def count(folder: Path, max_bytes: int = MAX_BYTES) -> int:
     """How many records the file has."""
-    with open_source(str(folder), NAME) as source:
+    with open_file(str(folder), NAME) as source:
         source.digest()
         return len(read_source(source, max_bytes).records)
 
 
 def text_of(folder: Path) -> bytes:
-    with open_source(str(folder), NAME) as source:
+    with open_file(str(folder), NAME) as source:
         text = open_text(source, MAX_BYTES)
         return b"".join(iter(lambda: text.read(1000), b""))
 
@@ -150,7 +151,7 @@ def test_a_file_that_another_process_is_busy_with_has_to_wait(tmp_path: Path, co
 
 def test_a_file_is_locked_for_as_long_as_it_is_open(tmp_path: Path) -> None:
     put(tmp_path, CONTENT)
-    with open_source(str(tmp_path), NAME), pytest.raises(NotReady, match="locked"):
+    with open_file(str(tmp_path), NAME), pytest.raises(NotReady, match="locked"):
         count(tmp_path)
     assert count(tmp_path) == 50
 
@@ -206,7 +207,7 @@ def test_the_stamp_is_that_of_the_file_as_it_was_when_it_was_locked(
         lock(fd)
 
     monkeypatch.setattr(reader, "_lock", lock_late)
-    with open_source(str(tmp_path), NAME) as source:
+    with open_file(str(tmp_path), NAME) as source:
         assert source.identity.size == len(CONTENT) + 1
         source.check_unchanged()
 
@@ -220,7 +221,7 @@ def test_readers_do_not_keep_a_file_waiting(tmp_path: Path) -> None:
 @linux
 def test_a_writer_that_comes_later_is_noticed(tmp_path: Path) -> None:
     path = put(tmp_path, CONTENT)
-    with open_source(str(tmp_path), NAME) as source:
+    with open_file(str(tmp_path), NAME) as source:
         source.check_unchanged()
         with beside(WRITER, path), pytest.raises(NotReady, match="a program has it open for writing"):
             source.check_unchanged()
@@ -251,7 +252,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_change_while_it_is_read_is_noticed(tmp_path: Path, change: Callable[[Path], object]) -> None:
     path = put(tmp_path, CONTENT)
-    with open_source(str(tmp_path), NAME) as source:
+    with open_file(str(tmp_path), NAME) as source:
         source.digest()
         change(path)
         with pytest.raises(NotReady, match="it changed while it was read"):
@@ -274,7 +275,7 @@ def test_a_stamp_goes_along_with_a_move_but_with_no_other_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = put(tmp_path, CONTENT)
-    with open_source(str(tmp_path), NAME) as source:
+    with open_file(str(tmp_path), NAME) as source:
         path = path.rename(tmp_path / "moved")
         assert source.identity_if_moved() == FileIdentity.of(path.stat()) != source.identity
         with monkeypatch.context() as patch:
@@ -291,7 +292,7 @@ def test_a_stamp_goes_along_with_a_move_but_with_no_other_change(
 def test_the_digest_is_that_of_the_bytes_as_dropped(tmp_path: Path, size: int) -> None:
     content = b"x" * size
     put(tmp_path, content)
-    with open_source(str(tmp_path), NAME) as source:
+    with open_file(str(tmp_path), NAME) as source:
         source.digest()
         assert source.sha256 == hashlib.sha256(content).digest()
         assert (source.content is not None) == (size <= MAX_SHARED_BYTES)
@@ -449,7 +450,7 @@ def test_what_is_allocated_and_not_written_yet_is_incomplete(tmp_path: Path, nam
     holes += [(start, 1024) for start in range(0, len(content) - 1024, 997)]
     for start, zeros in holes:
         put(tmp_path, damaged(content, start, zeros))
-        with open_source(str(tmp_path), NAME) as source, pytest.raises(Incomplete), filled(source):
+        with open_file(str(tmp_path), NAME) as source, pytest.raises(Incomplete), filled(source):
             read_source(source)
 
 
@@ -457,7 +458,7 @@ def test_what_is_allocated_and_not_written_yet_is_incomplete(tmp_path: Path, nam
 def test_a_few_zeros_within_are_damage(tmp_path: Path, name: str) -> None:
     content = PACKED[name](statuses(*[report(i, vehicle=secrets.token_hex(16)) for i in range(500)]))
     put(tmp_path, damaged(content, len(content) // 2, 64))
-    with open_source(str(tmp_path), NAME) as source, pytest.raises(BadFile), filled(source):
+    with open_file(str(tmp_path), NAME) as source, pytest.raises(BadFile), filled(source):
         read_source(source)
 
 
@@ -474,10 +475,10 @@ BOMB = """
 import sys
 from processing.errors import BadFile, TooLarge
 from processing.document import Document
-from sources.local_file import open_source
+from sources.local_file import open_file
 from processing.text import open_text
 from tests.processing.support import own_peak
-with open_source(sys.argv[1], sys.argv[2]) as source:
+with open_file(sys.argv[1], sys.argv[2]) as source:
     source.digest()
     document = Document(sys.argv[2], lambda: open_text(source, int(sys.argv[3])), careful=False)
     try:
@@ -515,7 +516,7 @@ def test_each_step_in_reading_a_file_is_told(tmp_path: Path) -> None:
     put(tmp_path, os.urandom(MAX_SHARED_BYTES))
     append(tmp_path / NAME)
     steps: list[None] = []
-    with open_source(str(tmp_path), NAME, lambda: steps.append(None)) as source:
+    with open_file(str(tmp_path), NAME, lambda: steps.append(None)) as source:
         source.digest()
         digested = len(steps)
         assert digested >= MAX_SHARED_BYTES / CHUNK_BYTES / 8  # hashlib reads larger chunks
@@ -531,7 +532,7 @@ def test_each_step_in_decompressing_is_told(tmp_path: Path) -> None:
     """A few bytes of the file may be gigabytes of text."""
     put(tmp_path, gzip.compress(bytes(50_000_000).replace(b"\0", b" ")))
     steps: list[None] = []
-    with open_source(str(tmp_path), NAME, lambda: steps.append(None)) as source:
+    with open_file(str(tmp_path), NAME, lambda: steps.append(None)) as source:
         text = open_text(source, MAX_BYTES)
         for _ in iter(lambda: text.read(CHUNK_BYTES), b""):
             continue
@@ -579,7 +580,7 @@ def test_a_read_error_at_any_place_makes_the_file_wait(
 def test_a_digest_fails_with_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path, CONTENT)
     monkeypatch.setattr(os, "preadv", FailingDisk(1, errno.EIO))
-    with open_source(str(tmp_path), NAME) as source, pytest.raises(NotReady, match="it can't be read"):
+    with open_file(str(tmp_path), NAME) as source, pytest.raises(NotReady, match="it can't be read"):
         source.digest()
 
 
@@ -607,7 +608,7 @@ def test_a_disk_that_does_not_tell_of_a_file_makes_it_wait(
         pytest.raises(NotReady, match="it can't be read: Input/output error"),
     ):
         patch.setattr(os, "fstat", FailingCall(os.fstat, times))
-        with open_source(str(tmp_path), NAME) as source:
+        with open_file(str(tmp_path), NAME) as source:
             source.check_unchanged()
 
 
@@ -621,7 +622,7 @@ def test_a_file_is_good_though_its_lease_is_not_taken_back(
 
 def test_a_file_is_done_whatever_close_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path, CONTENT)
-    source = open_source(str(tmp_path), NAME)
+    source = open_file(str(tmp_path), NAME)
     source.__enter__()
     with monkeypatch.context() as patch:
         patch.setattr(os, "close", FailingCall(os.close, 0))

@@ -14,7 +14,8 @@ import pytest
 from watchdog.observers import inotify_c
 
 from tests.support import drop, until
-from watcher.observer import FolderObserver, ObserverKind
+from watcher.kind import ObserverKind
+from watcher.observer import FolderObserver
 
 OBSERVING = [ObserverKind.NATIVE, ObserverKind.POLLING]
 

@@ -1,0 +1,99 @@
+"""One file of a batch while it is loaded: what is known of it, and the outcome that follows."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from msgspec.structs import replace
+
+from processing.batch import FileTask, Outcome, State, Undisposed
+from processing.document import Document, Miscounted
+from processing.errors import BadFile, Contended, Gone, Incomplete, NotReady, RetryAlone, TooLarge
+from processing.printable import printable
+from processing.records import Kind
+from processing.sink import Counts, Delivery
+from processing.source import SourceFile
+
+FileError = BadFile | NotReady | Gone | TooLarge | RetryAlone | Contended
+
+
+class LoadingFile:
+    """A file on its way from its task to its outcome."""
+
+    def __init__(self, task: FileTask) -> None:
+        self.task = task
+        self.source_file: SourceFile | None = None
+        self.undisposed: Undisposed | None = None
+        self.error: FileError | None = None
+        self.kind: Kind | None = None
+        self.counts = Counts()
+        self.is_duplicate = False
+        self.elements = self.records = 0
+        self.why_careful: Exception | None = None
+        self.fault = ""
+        self._started_at = datetime.now(UTC)
+
+    @property
+    def opened(self) -> SourceFile:
+        assert self.source_file is not None
+        return self.source_file
+
+    @property
+    def delivery(self) -> Delivery:
+        file = self.source_file
+        digest, size = (file.sha256 or None, file.identity.size) if file else (None, 0)
+        return Delivery(digest, printable(self.task.name), size, self._started_at)
+
+    def note_fault(self, document: Document) -> None:
+        """Notes a careful pass that was needed, though no reason for it lies in the document."""
+        is_ours = isinstance(self.why_careful, Miscounted) and not document.has_repeats
+        self.fault = f"read twice: {self.why_careful}" if is_ours else ""
+
+    @contextmanager
+    def record_errors(self) -> Iterator[None]:
+        """Records a file's error on the file and lets the rest of the batch continue."""
+        try:
+            yield
+        except Incomplete as error:
+            self.error = self._unless_changed(BadFile(str(error))) if self._is_stable else error
+        except BadFile as error:
+            self.error = self._unless_changed(error)
+        except (NotReady, Gone, TooLarge, RetryAlone, Contended) as error:
+            self.error = error
+
+    @property
+    def _is_stable(self) -> bool:
+        return self.source_file is not None and self.task.stable == self.source_file.identity
+
+    def _unless_changed(self, error: BadFile) -> BadFile | NotReady:
+        """Returns NotReady instead if somebody may be writing the file: then it is not bad yet."""
+        file = self.source_file
+        if file is None:
+            return error
+        try:
+            file.check_unchanged()
+        except NotReady as not_ready:
+            return not_ready
+        is_hidden = file.hides_writers and self.undisposed is None
+        return NotReady(str(error)) if is_hidden and not self._is_stable else error
+
+    def outcome(self, state: State, reason: str = "") -> Outcome:
+        file = self.source_file
+        return Outcome(
+            self.task.name,
+            state,
+            reason,
+            self.kind.name if self.kind else None,
+            file.identity.size if file else 0,
+            self.counts,
+            identity=file.identity if file else None,
+            hides_writers=file is not None and bool(file.hides_writers),
+        )
+
+    def outcome_undisposed(self, state: State, reason: str, failure: str = "") -> Outcome:
+        """Outcome of a file that the ledger has, but that could not be removed or quarantined."""
+        outcome = self.outcome(state, reason)
+        if self.source_file is None:
+            return outcome
+        identity = self.source_file.identity_if_moved()
+        return replace(outcome, identity=identity, undisposed=Undisposed(identity, failure))
