@@ -42,8 +42,8 @@ class LoaderFactory:
         return Loader(self.folder, sink, disposer, *limits, partial(open_source, beat=beat))
 
 
-def start_pool(settings: "Settings", database: Database) -> Pool:
-    """The worker processes that load the settings' folder into the database."""
+def make_pool(settings: "Settings", database: Database) -> Pool:
+    """Returns a pool of workers that load the settings' folder into the database; starts none."""
     start = LoaderFactory(
         str(settings.folder),
         str(settings.failed),

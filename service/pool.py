@@ -35,8 +35,11 @@ class Pool:
         self._start = start
         self._workers: list[Worker] = []
         self._flights: dict[Results, _Flight] = {}
-        with suppress(OSError):  # to load() it will happen again, and be told
-            self._workers.extend(Worker(start) for _ in range(workers))
+
+    def start(self) -> None:
+        """Starts the workers ahead of their first batch; load() starts those that are missing."""
+        with suppress(OSError):  # load() will meet it again, and raises
+            self._workers.extend(Worker(self._start) for _ in range(self.size))
 
     def load(self, batch: Sequence[FileTask]) -> Results:
         """The outcomes to come; raises BatchLost if there are no workers, and can't be: then try later."""
