@@ -1,4 +1,4 @@
-"""Which files wait to be loaded, for what, and which are being loaded."""
+"""Tracks every known file: ready, delayed (and why), or in flight."""
 
 import heapq
 import math
@@ -95,7 +95,7 @@ class Backlog:
         self._suspects.keep_only(present)
 
     def next_due(self) -> float:
-        """When the next waiting file is to be tried again, on the monotonic clock."""
+        """Returns when the next waiting file is to be tried again, on the monotonic clock."""
         return self._due[0][0] if self._due else math.inf
 
     def batch(
@@ -157,8 +157,10 @@ class Backlog:
         return NextTry(self._suspend(name, seconds, _LONGEST_SUSPENSE))
 
     def set_back(self, batch: list[FileTask], seconds: float) -> None:
-        """What befell the batch may be a file's doing, but is no reason to fail it: if that goes on the files
-        are tried one by one, and one that suffers it while others load is held back from them."""
+        """Books a setback, which a file may have caused but is never failed for.
+
+        If it repeats, the files are tried one by one; one that meets it alone while others load is held back.
+        """
         self.requeue(batch)
         is_alone = len(batch) == 1
         for name in [work.name for work in batch]:
@@ -172,7 +174,7 @@ class Backlog:
                 self._alone[name] = None
 
     def _suspend(self, name: str, seconds: float, longest: float) -> float:
-        """Out of the queues until its pause is over, which grows; how long that is.
+        """Takes a file out of the queues for a pause, which grows with each call; returns its length.
 
         No shorter than the try took, so that it has a worker for half of the time at most.
         """
@@ -201,11 +203,11 @@ class Backlog:
         return NextTry(pause, is_poison=self._suspects.verdict(name) is not None)
 
     def tries(self, name: str) -> int:
-        """How often a waiting file has been tried."""
+        """Returns how often a waiting file has been tried."""
         return self._waiting[name].tries if name in self._waiting else 0
 
     def only_stuck(self, seconds: float) -> bool:
-        """Whether nothing is left but files that have been waiting for longer than that."""
+        """Returns whether only files are left that have waited for longer than this."""
         now = time.monotonic()
         idle = not (self._fresh or self._ready or self._held or self._flying)
         return idle and all(now - waiting.since > seconds for waiting in self._waiting.values())

@@ -1,4 +1,4 @@
-"""What a worker process of the daemon is made of."""
+"""The composition of a worker process of the daemon."""
 
 from dataclasses import dataclass
 from functools import partial

@@ -1,4 +1,4 @@
-"""Everything that happens in the daemon and somebody may want to know, as one frozen value each.
+"""Events of the daemon that others may want to know, as one frozen value each.
 
 The daemon publishes events; the log, metrics and other views subscribe. An event is published at most a few
 times a file, from any thread of the daemon.
@@ -82,7 +82,7 @@ class WritersHidden(Event, frozen=True):
 
 
 class NextTry(Struct, frozen=True):
-    """What becomes of the files of a batch that failed: poison is not read again, others are tried alone."""
+    """The next step for the files of a failed batch: poison is not read again, others are tried alone."""
 
     pause: float = 0.0
     is_poison: bool = False
@@ -108,7 +108,7 @@ class WorkerDied(Event, frozen=True):
 
 
 class Resource(Enum):
-    """Something that the daemon can't work without."""
+    """A thing that the daemon can't work without."""
 
     DATABASE = "the database"
     WORKERS = "a worker"
@@ -169,7 +169,7 @@ class FolderReadable(Event, frozen=True):
 
 
 class ClaimPassedOver(Event, frozen=True):
-    """Something among the claims can't be put back into the watch folder."""
+    """A claimed file, or a stray one among the claims, can't be put back into the watch folder."""
 
     path: str
     reason: str
