@@ -1,4 +1,4 @@
-"""The main job: prepares folders and database, then has the daemon load files until it is told to stop."""
+"""The main job: prepares folders and database, then lets the daemon load files until it is asked to stop."""
 
 import os
 import pwd
@@ -6,17 +6,20 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from config import Settings
 from db.connection import Database
 from db.embedded.server import StartCancelled
 from db.queries import keeps_commits, locks
-from monitor.event_log import announce, say_goodbye, warn_of_fsync, warn_of_locks
-from monitor.log import Log, adopt_libraries, make_log
+from monitor.event_log import EventLog
+from monitor.log import adopt_libraries, make_log
 from processing.errors import DatabaseUnavailable, Misconfigured
+from service.build import make_pool
 from service.daemon import Daemon
 from service.database import connected, open_database
+from service.events import CommitsUnsafe, LocksFew, Publish, Resource, Started, Stopped
 from service.housekeeping import Housekeeping
 from service.outage import Outage
 from service.signals import StopSignal
@@ -24,19 +27,39 @@ from sources.claims import CLAIMS
 
 
 def run(settings: Settings, *, once: bool) -> int:
-    """From the folders to the last word; the exit code."""
+    """Prepares the folders and the database, loads, and returns the exit code."""
     log, stop = make_log(settings.log_format), StopSignal()
     adopt_libraries(log)
+    publish = EventLog(log).write
     totals: Counter[str] = Counter()
     with stop.on_signals():
         prepare_folders(settings)
         with suppress(StartCancelled), open_database(settings, stop.event.is_set) as ensure_running:
-            if prepare_database(ensure_running, log, stop, once=once):
-                announce(log, settings)
-                with Housekeeping(ensure_running, log):
-                    totals = Daemon(settings, ensure_running, log, stop, once=once).run()
-        say_goodbye(log, totals)
+            if prepare_database(ensure_running, publish, stop, once=once):
+                publish(_started(settings))
+                with Housekeeping(ensure_running, publish):
+                    totals = make_daemon(settings, ensure_running, publish, stop, once=once).run()
+        publish(Stopped(totals))
     return 1 if once and (totals["failed"] or totals["waiting"] or stop.event.is_set()) else 0
+
+
+def _started(settings: Settings) -> Started:
+    outside = settings.outside_database
+    embedded_in = str(settings.data_folder) if outside is None else None
+    return Started(str(settings.folder), settings.observer, settings.workers, embedded_in, outside)
+
+
+def make_daemon(
+    settings: Settings,
+    ensure_running: Callable[[], Database],
+    publish: Publish,
+    stop: StopSignal,
+    *,
+    once: bool,
+) -> Daemon:
+    """Returns a daemon with all that it needs."""
+    database = ensure_running()
+    return Daemon(settings, database, ensure_running, partial(make_pool, settings), publish, stop, once=once)
 
 
 def prepare_folders(settings: Settings) -> None:
@@ -71,21 +94,23 @@ def _user(status: os.stat_result) -> str:
 
 
 def prepare_database(
-    ensure_running: Callable[[], Database], log: Log, stop: StopSignal, *, once: bool
+    ensure_running: Callable[[], Database], publish: Publish, stop: StopSignal, *, once: bool
 ) -> bool:
-    """Applies the schema, as soon as the database answers; false if told to stop before that."""
+    """Applies the schema as soon as the database answers; returns false if asked to stop before."""
     outage: Outage | None = None
     while not stop.event.is_set():
         try:
             with connected(ensure_running()) as connection:
                 if not keeps_commits(connection):
-                    warn_of_fsync(log)
-                warn_of_locks(log, locks(connection))
+                    publish(CommitsUnsafe())
+                found = locks(connection)
+                if found.days < found.wanted_days:
+                    publish(LocksFew(found.setting, found.days, found.wanted, found.wanted_days))
                 return True
         except DatabaseUnavailable as error:
             if stop.event.is_set():
                 break
-            outage = outage or Outage("the database", error, log)
+            outage = outage or Outage(Resource.DATABASE, publish)
             outage.postpone(error, once=once)
             stop.event.wait(outage.next_try - time.monotonic())
     return False

@@ -1,88 +1,167 @@
-"""What the daemon says in its log: what it watches, what became of each file, what it has done."""
+"""Writes events as log lines; docs/log_events.md lists the lines with their fields."""
 
 import os
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
+from msgspec.structs import asdict
 from psycopg2.extensions import parse_dsn
 
-from config import Settings
-from db.queries import Locks
 from monitor.log import Log
 from processing.batch import Outcome
 from processing.printable import printable
+from service import events
+from service.events import Event, Resource
 
-#: The event of a file of which nobody can tell whether it is being written.
-HIDDEN_WRITERS = "writers can't be seen"
+Level = Literal["info", "warning", "error"]
+
+#: Level, name and fields of a log line.
+Line = tuple[Level, str, dict[str, Any]]
+
+WATCHING = "watching"
+DATABASE = "database"
+QUERY_IT = "query it"
+
+#: Level and name of the line of each event that has one line with the event's own fields, or nearly so.
+LINES: dict[type[Event], tuple[Level, str]] = {
+    events.Stopped: ("info", "stopped"),
+    events.FileLoaded: ("info", "loaded"),
+    events.FileDuplicate: ("info", "duplicate"),
+    events.FileFailed: ("warning", "failed"),
+    events.FileWaiting: ("info", "waiting"),
+    events.FileRecovered: ("warning", "file recovered"),
+    events.WritersHidden: ("warning", "writers can't be seen"),
+    events.FilesSuspected: ("warning", "suspected"),
+    events.WorkerDied: ("error", "worker died"),
+    events.ObserverFailed: ("error", "not observing, only scanning"),
+    events.ObserverWorks: ("info", "observing again"),
+    events.ObserverRestarted: ("warning", "observer restarted"),
+    events.FolderUnreadable: ("error", "cannot read the watch folder"),
+    events.FolderReadable: ("info", "reading the watch folder again"),
+    events.ClaimPassedOver: ("warning", "passed over"),
+    events.CommitsUnsafe: ("warning", "database runs without fsync"),
+    events.LocksFew: ("warning", "the database has few locks"),
+    events.PartitionMade: ("info", "a day has its partition now"),
+    events.HousekeepingFailed: ("warning", "housekeeping failed"),
+}
+
+OUTAGE_LINES: dict[tuple[type[Event], Resource], tuple[Level, str]] = {
+    (events.OutageBegan, Resource.DATABASE): ("warning", "waiting for the database"),
+    (events.OutageReasonChanged, Resource.DATABASE): ("warning", "the database is still away"),
+    (events.OutageEnded, Resource.DATABASE): ("info", "the database is back"),
+    (events.OutageBegan, Resource.WORKERS): ("warning", "cannot start workers"),
+    (events.OutageReasonChanged, Resource.WORKERS): ("warning", "still cannot start workers"),
+    (events.OutageEnded, Resource.WORKERS): ("info", "workers start again"),
+}
+
+#: Fields with names of files: their characters are not ours.
+_PATHS = ("file", "folder", "path")
 
 #: What of a connection string may be shown.
 _SHOWN = ("host", "port", "dbname", "user", "service")
 
+#: A line names at most this many files of a batch.
+_NAMED_FILES = 3
 
-def announce(log: Log, settings: Settings) -> None:
-    """What is watched, where the database is, how to query it."""
-    folder = printable(str(settings.folder))
-    log.info("watching", folder=folder, observer=settings.observer, workers=settings.workers)
-    outside = settings.outside_database
-    if outside is None:
-        log.info("database", embedded_in=printable(str(settings.data_folder)))
+_WATCHED_TOTALS = ("loaded", "duplicate", "failed", "waiting", "rows", "rejected")
+
+_HIDDEN = {
+    "reason": "another user's file, or a network file system: it must be unchanged for QUIET_SECONDS instead",
+    "advice": "write under a temporary name and rename, or give the daemon the writer's user or CAP_LEASE",
+}
+
+
+class EventLog:
+    """The subscriber that writes a log line for each event."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def write(self, event: Event) -> None:
+        for level, name, fields in lines(event):
+            getattr(self._log, level)(name, **fields)
+
+
+def lines(event: Event) -> Iterator[Line]:
+    """Returns the log lines of an event: one, or a few at the start."""
+    match event:
+        case events.Started():
+            yield from _start(event)
+            return
+        case events.OutageBegan() | events.OutageReasonChanged() | events.OutageEnded():
+            level, name = OUTAGE_LINES[type(event), event.resource]
+        case _:
+            level, name = LINES[type(event)]
+    match event:
+        case events.FileLoaded(outcome) | events.FileDuplicate(outcome) | events.FileFailed(outcome):
+            # A file that is loaded but can't be deleted needs somebody's attention.
+            yield "warning" if outcome.reason else level, name, _counts(outcome)
+        case events.FileWaiting(outcome):
+            yield level, name, {"file": printable(outcome.name), "reason": outcome.reason}
+        case events.FilesSuspected() | events.WorkerDied():
+            yield level, name, {**_named(event.files), "reason": event.reason, "next": _next(event)}
+        case events.Stopped(totals):
+            yield level, name, {key: totals.get(key, 0) for key in _WATCHED_TOTALS}
+        case _:
+            fields = {key: value for key, value in asdict(event).items() if key != "resource"}
+            fields |= {key: printable(fields[key]) for key in _PATHS if key in fields}
+            yield level, name, fields | _explained(event)
+
+
+def _start(event: events.Started) -> Iterator[Line]:
+    folder = printable(event.folder)
+    yield "info", WATCHING, {"folder": folder, "observer": event.observer, "workers": event.workers}
+    if event.embedded_in is not None:
+        yield "info", DATABASE, {"embedded_in": printable(event.embedded_in)}
     else:
-        shown = {name: value for name, value in parse_dsn(outside).items() if name in _SHOWN}
-        log.info("database", **shown)
-    log.info("query it", with_command="python main.py sql 'select * from vehicle_status'")
+        parts = parse_dsn(event.outside_database or "")
+        yield "info", DATABASE, {key: value for key, value in parts.items() if key in _SHOWN}
+    yield "info", QUERY_IT, {"with_command": "python main.py sql 'select * from vehicle_status'"}
 
 
-def warn_of_fsync(log: Log) -> None:
-    """We delete a file since its rows are committed; then they must be kept."""
-    reason = "fsync=off: if its machine crashes it may lose rows whose files are deleted"
-    log.warning("the database is not safe", reason=reason)
-
-
-def warn_of_hidden_writers(log: Log, outcome: Outcome) -> None:
-    """Then time alone tells whether it is whole; to be told once, with the first file of the kind."""
-    reason = "another user's file, or a network file system: it must be unchanged for QUIET_SECONDS instead"
-    advice = "write under a temporary name and rename, or give the daemon the writer's user or CAP_LEASE"
-    log.warning(HIDDEN_WRITERS, file=printable(outcome.name), reason=reason, advice=advice)
-
-
-def warn_of_locks(log: Log, locks: Locks) -> None:
-    """A transaction over all partitions must fit into the server's lock table: it has as many as do."""
-    if locks.days < locks.wanted_days:
-        reason = (
-            f"max_locks_per_transaction={locks.setting}: only {locks.days:,} days of a table get a partition "
-            f"of their own; set it to {locks.wanted} for {locks.wanted_days:,}"
-        )
-        log.warning("the database has few locks", reason=reason)
-
-
-def log_outcome(log: Log, outcome: Outcome) -> None:
-    """One line for a file that has come to its end."""
-    pairs: dict[str, object] = {"file": printable(outcome.name)}
+def _counts(outcome: Outcome) -> dict[str, object]:
+    fields: dict[str, object] = {"file": printable(outcome.name)}
     if outcome.kind:
         counts = outcome.counts
-        pairs |= {"kind": outcome.kind, "rows": counts.read, "inserted": counts.inserted}
-        pairs |= {"duplicate": counts.duplicate, "rejected": counts.rejected}
-    pairs["seconds"] = round(outcome.seconds, 4)
+        fields |= {"kind": outcome.kind, "rows": counts.read, "inserted": counts.inserted}
+        fields |= {"duplicate": counts.duplicate, "rejected": counts.rejected}
+    fields["seconds"] = round(outcome.seconds, 4)
     if outcome.target:
-        pairs["moved_to"] = printable(os.path.relpath(outcome.target))
+        fields["moved_to"] = printable(os.path.relpath(outcome.target))
     if outcome.reason:
-        pairs["reason"] = outcome.reason
-    write = log.info if outcome.state != "failed" and not outcome.reason else log.warning
-    write(outcome.state, **pairs)
+        fields["reason"] = outcome.reason
+    return fields
 
 
-def log_waiting(log: Log, outcome: Outcome) -> None:
-    """A file that has been tried several times, and why."""
-    log.info("waiting", file=printable(outcome.name), reason=outcome.reason)
+def _named(files: Sequence[str]) -> dict[str, object]:
+    """Returns the field of one file, or the number of files and the first of them."""
+    if len(files) == 1:
+        return {"file": printable(files[0])}
+    return {"files": len(files), "first": ", ".join(printable(name) for name in files[:_NAMED_FILES])}
 
 
-def log_suspects(log: Log, names: Sequence[str], reason: str, pause: float) -> None:
-    """Files that failed while the database was well: the one, or how many; next: in how many seconds."""
-    which: dict[str, object] = {"file": printable(names[0])} if len(names) == 1 else {"files": len(names)}
-    log.warning("suspected", **which, reason=reason, next=round(pause, 1))
+def _next(event: events.FilesSuspected | events.WorkerDied) -> str:
+    if event.next.is_poison:
+        return "fails, is not read again"
+    if event.next.pause:
+        return f"tried again alone in {event.next.pause:.1f} s"
+    return "tried again alone" if len(event.files) == 1 else "each is tried again alone"
 
 
-def say_goodbye(log: Log, totals: Counter[str]) -> None:
-    """What was done."""
-    counted = ("loaded", "duplicate", "failed", "waiting", "rows", "rejected")
-    log.info("stopped", **{name: totals[name] for name in counted})
+def _explained(event: Event) -> dict[str, str]:
+    """Returns the fields that say more than the event itself: why it matters, what to do."""
+    match event:
+        case events.FileRecovered():
+            return {"reason": "worker died while removing it"}
+        case events.WritersHidden():
+            return _HIDDEN
+        case events.ObserverRestarted():
+            return {"reason": "thread died or folder was replaced"}
+        case events.CommitsUnsafe():
+            return {"reason": "fsync=off: if its machine crashes it may lose rows whose files are deleted"}
+        case events.LocksFew():
+            own = f"only {event.days:,} days of a table get a partition of their own"
+            need = f"set max_locks_per_transaction to {event.wanted} for {event.wanted_days:,}"
+            return {"reason": f"max_locks_per_transaction={event.setting}: {own}; {need}"}
+        case _:
+            return {}

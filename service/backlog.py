@@ -1,4 +1,4 @@
-"""Which files wait to be loaded, for what, and which are being loaded."""
+"""Tracks every known file: ready, delayed (and why), or in flight."""
 
 import heapq
 import math
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from processing.batch import FileTask, Outcome, Undisposed
 from processing.source import Identity
+from service.events import NextTry
 from service.suspects import Suspects
 from sources.policy import QUIET_SECONDS
 
@@ -94,7 +95,7 @@ class Backlog:
         self._suspects.keep_only(present)
 
     def next_due(self) -> float:
-        """When the next waiting file is to be tried again, on the monotonic clock."""
+        """Returns when the next waiting file is to be tried again, on the monotonic clock."""
         return self._due[0][0] if self._due else math.inf
 
     def batch(
@@ -111,8 +112,8 @@ class Backlog:
         self._flying.update(dict.fromkeys(names, False))
         return [self._work(name) for name in names]
 
-    def settle(self, outcome: Outcome) -> None:
-        """A file has come back with its outcome."""
+    def settle(self, outcome: Outcome) -> int:
+        """Books the outcome of a file; returns how often it was tried if it waits now."""
         name, again = outcome.name, self._flying.pop(outcome.name, False)
         if outcome.state == "contended":
             self._apart[name] = None
@@ -128,6 +129,7 @@ class Backlog:
             self._enqueue(name)
         if again:
             self.on_event(name)
+        return self.tries(name)
 
     def requeue(self, batch: Iterable[FileTask]) -> None:
         """The batch was not loaded, through no fault of its files."""
@@ -139,22 +141,26 @@ class Backlog:
         """A batch was committed: evidence that the database was well."""
         self._suspects.note_loaded()
 
-    def suspect(self, batch: list[FileTask], reason: str, seconds: float) -> float:
-        """The batch failed though the database answers: each is tried alone, and condemned if that goes on.
+    def suspect(self, batch: list[FileTask], reason: str, seconds: float) -> NextTry:
+        """Books that a batch failed after seconds though the database answers.
 
-        seconds is how long it took; it returns in how many more it is tried again.
+        Its files are tried alone, and are poison if that fails repeatedly.
         """
         self._apart.update(dict.fromkeys(work.name for work in batch))
         self.requeue(batch)
         if len(batch) > 1:
-            return 0.0
+            return NextTry()
         name = batch[0].name
         self._suspects.count_strike(name, reason)
-        return 0.0 if self._suspects.verdict(name) else self._suspend(name, seconds, _LONGEST_SUSPENSE)
+        if self._suspects.verdict(name):
+            return NextTry(is_poison=True)
+        return NextTry(self._suspend(name, seconds, _LONGEST_SUSPENSE))
 
     def set_back(self, batch: list[FileTask], seconds: float) -> None:
-        """What befell the batch may be a file's doing, but is no reason to fail it: if that goes on the files
-        are tried one by one, and one that suffers it while others load is held back from them."""
+        """Books a setback, which a file may have caused but is never failed for.
+
+        If it repeats, the files are tried one by one; one that meets it alone while others load is held back.
+        """
         self.requeue(batch)
         is_alone = len(batch) == 1
         for name in [work.name for work in batch]:
@@ -168,7 +174,7 @@ class Backlog:
                 self._alone[name] = None
 
     def _suspend(self, name: str, seconds: float, longest: float) -> float:
-        """Out of the queues until its pause is over, which grows; how long that is.
+        """Takes a file out of the queues for a pause, which grows with each call; returns its length.
 
         No shorter than the try took, so that it has a worker for half of the time at most.
         """
@@ -181,22 +187,27 @@ class Backlog:
         heapq.heappush(self._due, (known.due, name))
         return pause
 
-    def record_crash(self, batch: list[FileTask], reason: str, *, is_killed: bool) -> None:
-        """The worker died over this batch: each file is tried alone, and condemned when that goes on."""
+    def record_crash(self, batch: list[FileTask], reason: str, *, is_killed: bool) -> NextTry:
+        """Books that the worker died: the files are tried alone, and are poison if that goes on."""
         self.requeue(batch)
         self._alone.update(dict.fromkeys(work.name for work in batch))
-        if len(batch) == 1:
-            self._suspects.count_crash(batch[0].name, reason, is_killed=is_killed)
-            if is_killed:
-                self._drop(batch[0].name)
-                self._postpone(batch[0].name, None)
+        if len(batch) > 1:
+            return NextTry()
+        name = batch[0].name
+        self._suspects.count_crash(name, reason, is_killed=is_killed)
+        if is_killed:
+            # Whatever kills workers (a lack of memory) may pass.
+            self._drop(name)
+            self._postpone(name, None)
+        pause = self._waiting[name].due - time.monotonic() if is_killed else 0.0
+        return NextTry(pause, is_poison=self._suspects.verdict(name) is not None)
 
     def tries(self, name: str) -> int:
-        """How often a waiting file has been tried."""
+        """Returns how often a waiting file has been tried."""
         return self._waiting[name].tries if name in self._waiting else 0
 
     def only_stuck(self, seconds: float) -> bool:
-        """Whether nothing is left but files that have been waiting for longer than that."""
+        """Returns whether only files are left that have waited for longer than this."""
         now = time.monotonic()
         idle = not (self._fresh or self._ready or self._held or self._flying)
         return idle and all(now - waiting.since > seconds for waiting in self._waiting.values())

@@ -1,4 +1,4 @@
-"""The parts of a worker process, put together."""
+"""The composition of a worker process of the daemon."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -42,8 +42,8 @@ class LoaderFactory:
         return Loader(source, sink, self.max_bytes, self.max_reject_ratio)
 
 
-def start_pool(settings: "Settings", database: Database) -> Pool:
-    """The worker processes that load the settings' folder into the database."""
+def make_pool(settings: "Settings", database: Database) -> Pool:
+    """Returns a pool of workers that load the settings' folder into the database; starts none."""
     start = LoaderFactory(
         str(settings.folder),
         str(settings.failed),

@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 
+from msgspec import Struct
+
 import watcher.scan
 from config import Settings
 from db.connection import Database
-from monitor.event_log import log_outcome, log_suspects, log_waiting, warn_of_hidden_writers
-from monitor.log import Log
 from processing.batch import FileTask, Outcome
 from processing.errors import (
     BatchLost,
@@ -23,79 +23,116 @@ from processing.errors import (
     WorkerDied,
     WorkerKilled,
 )
+from service import events
 from service.backlog import Backlog
-from service.build import start_pool
 from service.discovery import FileDiscovery
+from service.events import Publish, Resource
 from service.heartbeat import CHECK_SECONDS
 from service.outage import Outage, TimedOut
+from service.pool import Pool
 from service.probe import Probe
 from service.signals import StopSignal
 from service.worker import Results
 from sources.claims import recover_claims
 
-#: How long a stop waits for what is in hand; what is not done by then rolls back.
+#: How long a stop waits for batches in flight; the others roll back.
 STOP_SECONDS = 3.0
 
-#: Waiting is normal for a moment; from so many tries on it is worth a line in the log.
-_TRIES_UNTIL_LOGGED = 4
+#: A file that waits is normal for a moment; after this many tries it is published.
+_TRIES_UNTIL_PUBLISHED = 4
+
+_ENDS = {"loaded": events.FileLoaded, "duplicate": events.FileDuplicate, "failed": events.FileFailed}
+
+
+class FileArrived(Struct, frozen=True):
+    """A message: the observer noticed a file."""
+
+    name: str
+
+
+class ScanWanted(Struct, frozen=True):
+    """A message: names may have been lost, or the daemon has to look up from its inbox."""
+
+
+class BatchDone(Struct, frozen=True):
+    """A message: the outcomes of a batch are there."""
+
+    flight: Results
+
+
+class ProbeAnswered(Struct, frozen=True):
+    """A message: the probe is over. It only wakes the daemon, which judges the probe in any case."""
+
+
+Inbox = queue.SimpleQueue[FileArrived | ScanWanted | BatchDone | ProbeAnswered]
 
 
 class Daemon:
-    """Everything it does happens in one thread, which waits at its inbox."""
+    """Loads files until it is asked to stop, in one thread that waits at its inbox."""
 
     def __init__(
         self,
         settings: Settings,
+        database: Database,
         ensure_running: Callable[[], Database],
-        log: Log,
+        make_pool: Callable[[Database], Pool],
+        publish: Publish,
         stop: StopSignal,
         *,
         once: bool,
     ) -> None:
+        """Starts nothing. ensure_running and make_pool are called again when the database has moved."""
         self._folder = str(settings.folder)
         self._settings = settings
+        self._database = database
         self._ensure_running = ensure_running
-        self._database = ensure_running()
-        self._log = log
+        self._make_pool = make_pool
+        self._publish = publish
         self._stop = stop
         self._once = once
-        self._inbox: queue.SimpleQueue[str | Results | Probe | None] = queue.SimpleQueue()
-        self._discovery = FileDiscovery(self._folder, settings.observer, self._inbox.put, log)
+        self.inbox: Inbox = queue.SimpleQueue()
+        self._discovery = FileDiscovery(
+            self._folder,
+            settings.observer,
+            publish,
+            on_file=lambda name: self.inbox.put(FileArrived(name)),
+            on_names_lost=lambda: self.inbox.put(ScanWanted()),
+        )
         self._backlog = Backlog(settings.settle_seconds, settings.rescan_seconds, settings.quiet_seconds)
-        self._pool = start_pool(settings, self._database)
+        self._pool = make_pool(database)
         self._flights: dict[Results, tuple[list[FileTask], float]] = {}  # with the time of their departure
         self._probe: Probe | None = None
         self._outage: Outage | None = None
-        self._next_scan = 0.0
+        self._next_scan: float | None = None  # None: before the first
         self._listed: list[str] | None = []  # by --once
         self._hides_writers = False
         self._totals: Counter[str] = Counter()
 
     def run(self) -> Counter[str]:
-        """Until told to stop, or with once until all that was there is done.
+        """Loads files until asked to stop, or with once until everything that was there is done.
 
-        Raises Misconfigured, and with once GaveUp.
+        Raises Misconfigured, and with once TimedOut.
         """
-        self._stop.wake = lambda: self._inbox.put(None)
+        self._stop.wake = lambda: self.inbox.put(ScanWanted())
         try:
+            self._pool.start()
             while not self._stop.event.is_set():
-                self._scan_if_due()
+                if self._next_scan is None or time.monotonic() >= self._next_scan:
+                    self._scan()
                 self._pool.check()
                 self._dispatch()
                 if self._once and self._is_done():
                     break
                 self._wait()
         except (Misconfigured, TimedOut):
-            self._stop.event.set()  # of what is in hand no one waits for the end
+            self._stop.event.set()  # do not wait for batches in flight
             raise
         finally:
             self._finish()
         return self._totals
 
-    def _scan_if_due(self) -> None:
-        if time.monotonic() < self._next_scan:
-            return
-        is_first, self._next_scan = not self._next_scan, time.monotonic() + self._settings.rescan_seconds
+    def _scan(self) -> None:
+        is_first, self._next_scan = self._next_scan is None, time.monotonic() + self._settings.rescan_seconds
         if self._once and not is_first:
             return
         if not self._once:
@@ -108,7 +145,7 @@ class Daemon:
             self._listed = names
 
     def _dispatch(self) -> None:
-        """A batch for each free worker; in an outage one at a time, to see whether it is over."""
+        """Sends a batch to each free worker; during an outage one at a time, as a probe."""
         while self._may_dispatch():
             others_first = self._pool.size == 1 or self._outage is not None
             batch = self._backlog.batch(self._pool.size, self._size_of, others_first=others_first)
@@ -118,12 +155,12 @@ class Daemon:
                 flight = self._pool.load(batch)
             except BatchLost as error:
                 self._backlog.requeue(batch)
-                self._wait_for("a worker", error)
+                self._enter_outage(Resource.WORKERS, error)
                 return
             self._flights[flight] = batch, time.monotonic()
             if self._outage is not None:
                 self._outage.probe = flight
-            flight.add_done_callback(self._inbox.put)
+            flight.add_done_callback(lambda flight: self.inbox.put(BatchDone(flight)))
 
     def _may_dispatch(self) -> bool:
         if self._outage is None:
@@ -131,48 +168,48 @@ class Daemon:
         return not self._flights and time.monotonic() >= self._outage.next_try
 
     def _size_of(self, name: str) -> int | None:
-        """None if it is gone or a folder: polling takes one for a file that moved if it got its inode."""
+        """Returns None for a missing file or a directory.
+
+        The polling observer reports a directory as a moved file when it reuses the inode of a file.
+        """
         try:
             status = os.lstat(os.path.join(self._folder, name))
         except FileNotFoundError:
             return None
         except OSError:
-            return 0  # opening it will tell the reason
+            return 0  # opening it will give the reason
         return None if stat.S_ISDIR(status.st_mode) else status.st_size
 
     def _wait(self) -> None:
-        """Until something happens or is due."""
-        with suppress(queue.Empty):
-            self._take(self._inbox.get(timeout=self._patience()))
-            while True:
-                self._take(self._inbox.get_nowait())
-        if self._probe is not None and self._probe.is_over():
-            self._judge(self._probe)
-
-    def _patience(self) -> float:
-        due = [self._next_scan]
+        """Waits until something happens or is due, and handles all messages that are there by then."""
+        now = time.monotonic()
+        due = [now if self._next_scan is None else self._next_scan]
         if self._flights or self._probe:
-            due.append(time.monotonic() + CHECK_SECONDS)
+            due.append(now + CHECK_SECONDS)
         if self._outage and not self._flights:
             due.append(self._outage.next_try)
         elif self._may_dispatch():
             due.append(self._backlog.next_due())
-        return max(0.0, min(due) - time.monotonic())
-
-    def _take(self, item: str | Results | Probe | None) -> None:
-        if isinstance(item, str):
-            self._backlog.on_event(item)
-        elif isinstance(item, Probe):
-            return  # it has woken us; unless it was late it is judged now
-        elif item is None:
-            self._next_scan = time.monotonic()
-        else:
-            self._collect(item)
+        with suppress(queue.Empty):
+            message = self.inbox.get(timeout=max(0.0, min(due) - now))
+            while True:
+                match message:
+                    case FileArrived(name):
+                        self._backlog.on_event(name)
+                    case ScanWanted():
+                        self._next_scan = time.monotonic()
+                    case BatchDone(flight):
+                        self._collect(flight)
+                message = self.inbox.get_nowait()
+        if self._probe is not None and self._probe.is_over():
+            self._judge(self._probe)
 
     def _collect(self, flight: Results) -> None:
+        """Takes the outcomes of a batch, or the error with which it came back."""
         batch, since = self._flights.pop(flight)
         try:
-            results = self._pool.outcomes(flight)
+            outcomes = self._pool.outcomes(flight)
+        # TransactionFailed is a DatabaseUnavailable that may be the fault of the files: hence first.
         except TransactionFailed as error:
             self._ask_for(batch, time.monotonic() - since, error)
         except DatabaseUnavailable as error:
@@ -180,56 +217,75 @@ class Daemon:
                 self._backlog.set_back(batch, time.monotonic() - since)
             else:
                 self._backlog.requeue(batch)
-            self._wait_for("the database", error)
+            self._enter_outage(Resource.DATABASE, error)
             self._reconnect_if_moved()
         except BatchLost as error:
             self._backlog.requeue(batch)
-            self._wait_for("a worker", error)
+            self._enter_outage(Resource.WORKERS, error)
         except Misconfigured:
             self._backlog.requeue(batch)
             raise
         except WorkerDied as error:
-            self._backlog.record_crash(batch, str(error), is_killed=isinstance(error, WorkerKilled))
-            if not self._stop.event.is_set():  # else it was told to, as we are
-                self._log.error("worker died", files=len(batch), reason=str(error))
+            next_try = self._backlog.record_crash(
+                batch, str(error), is_killed=isinstance(error, WorkerKilled)
+            )
+            if not self._stop.event.is_set():  # else the worker was asked to end, as the daemon is
+                self._publish(events.WorkerDied([task.name for task in batch], str(error), next_try))
         else:
-            self._end_outage(flight)
-            if any(outcome.state == "loaded" for outcome in results):
-                self._backlog.note_loaded()
-            for outcome in results:
-                self._settle(outcome)
+            self._settle(flight, outcomes)
+
+    def _settle(self, flight: Results, outcomes: list[Outcome]) -> None:
+        # Only the probe ends an outage: the success of a batch sent before it proves nothing.
+        if self._outage is not None and self._outage.probe is flight:
+            self._outage.end()
+            self._outage = None
+        if any(outcome.state == "loaded" for outcome in outcomes):
+            self._backlog.note_loaded()
+        for outcome in outcomes:
+            if outcome.hides_writers and not self._hides_writers:
+                self._hides_writers = True
+                self._publish(events.WritersHidden(outcome.name))
+            tries = self._backlog.settle(outcome)
+            if outcome.state in ("loaded", "failed") or (outcome.state == "duplicate" and tries <= 1):
+                self._totals[outcome.state] += 1
+                self._totals["rows"] += outcome.counts.inserted
+                self._totals["rejected"] += outcome.counts.rejected
+                self._publish(_ENDS[outcome.state](outcome))
+            elif tries == _TRIES_UNTIL_PUBLISHED:  # also a file that is loaded but can't be removed
+                self._publish(events.FileWaiting(outcome))
 
     def _ask_for(self, batch: list[FileTask], seconds: float, error: TransactionFailed) -> None:
-        """Whether the database answers somebody else decides what becomes of the batch, still in flight."""
+        """Asks the database over another connection; its answer decides about the batch, still in flight."""
         if self._stop.event.is_set():
             self._backlog.requeue(batch)
             return
         if self._probe is None:
-            self._probe = Probe(self._database, self._inbox.put)
+            self._probe = Probe(self._database, lambda: self.inbox.put(ProbeAnswered()))
             self._probe.start()
         self._probe.failed.append((batch, seconds, error))
 
     def _judge(self, probe: Probe) -> None:
-        """If it answers, it is not to blame."""
+        """Suspects the files of the batches that failed if the database answered, else enters an outage."""
         self._probe = None
         for batch, seconds, error in probe.failed:
             if probe.complaint is None:
-                pause = self._backlog.suspect(batch, str(error), seconds)
-                log_suspects(self._log, [work.name for work in batch], str(error), pause)
+                next_try = self._backlog.suspect(batch, str(error), seconds)
+                self._publish(events.FilesSuspected([task.name for task in batch], str(error), next_try))
             else:
                 self._backlog.requeue(batch)
-                self._wait_for("the database", error)
+                self._enter_outage(Resource.DATABASE, error)
                 self._reconnect_if_moved()
 
-    def _wait_for(self, what: str, error: Exception) -> None:
-        if self._stop.event.is_set():  # then nothing is missed any more
+    def _enter_outage(self, resource: Resource, error: Exception) -> None:
+        """Begins an outage, or prolongs it; raises TimedOut if --once has waited for long enough."""
+        if self._stop.event.is_set():  # nothing will be loaded any more
             return
-        if self._outage is None or self._outage.what != what:
-            self._outage = Outage(what, error, self._log)
+        if self._outage is None or self._outage.resource is not resource:
+            self._outage = Outage(resource, self._publish)
         self._outage.postpone(error, once=self._once)
 
     def _reconnect_if_moved(self) -> None:
-        """An embedded database that was started again may have had to take another port."""
+        """Replaces the pool if an embedded database that was started again had to take another port."""
         if self._flights or self._stop.event.is_set():
             return
         with suppress(DatabaseUnavailable):
@@ -237,45 +293,27 @@ class Daemon:
             if database != self._database:
                 self._database = database
                 self._pool.stop(0)
-                self._pool = start_pool(self._settings, database)
-
-    def _end_outage(self, flight: Results) -> None:
-        """If the batch was to find out whether it is over: the success of an older one says nothing."""
-        if self._outage is not None and self._outage.probe is flight:
-            self._outage.end()
-            self._outage = None
-
-    def _settle(self, outcome: Outcome) -> None:
-        if outcome.hides_writers and not self._hides_writers:
-            self._hides_writers = True
-            warn_of_hidden_writers(self._log, outcome)
-        self._backlog.settle(outcome)
-        tries = self._backlog.tries(outcome.name)
-        if outcome.state in ("loaded", "failed") or (outcome.state == "duplicate" and tries <= 1):
-            self._totals[outcome.state] += 1
-            self._totals["rows"] += outcome.counts.inserted
-            self._totals["rejected"] += outcome.counts.rejected
-            log_outcome(self._log, outcome)
-        elif tries == _TRIES_UNTIL_LOGGED:  # such as a file that is loaded but can't be removed
-            log_waiting(self._log, outcome)
+                self._pool = self._make_pool(database)
+                self._pool.start()
 
     def _is_done(self) -> bool:
         longest = max(self._settings.settle_seconds, self._settings.quiet_seconds)
         return not self._backlog or self._backlog.only_stuck(longest + 1)
 
     def _finish(self) -> None:
-        """Lets the workers end what they have in hand, and notes what became of it."""
+        """Lets the workers finish their batches, and counts what is left."""
         self._discovery.stop()
         self._pool.stop(STOP_SECONDS)
         for flight in [flight for flight in self._flights if flight.done()]:
             with suppress(Misconfigured, TimedOut):
                 self._collect(flight)
         recover_claims(self._folder)
-        self._totals["waiting"] = self._left() if self._once else len(self._backlog)
-
-    def _left(self) -> int:
-        """Of what was to be loaded now, whatever put it back; at least one if nobody knows."""
-        with suppress(OSError):
-            if self._listed is not None:
-                return len(set(self._listed) & set(watcher.scan.waiting(self._folder)))
-        return max(1, len(self._backlog))
+        self._totals["waiting"] = len(self._backlog)
+        if self._once:
+            # Of the files that were to be loaded now, those that are there, whatever put them back; at least
+            # one if the folder can't be read.
+            self._totals["waiting"] = max(1, len(self._backlog))
+            with suppress(OSError):
+                if self._listed is not None:
+                    left = set(self._listed) & set(watcher.scan.waiting(self._folder))
+                    self._totals["waiting"] = len(left)

@@ -15,9 +15,9 @@ from db.embedded.server import Embedded
 def open_database(
     settings: Settings, is_cancelled: Callable[[], bool] = lambda: False
 ) -> Iterator[Callable[[], Database]]:
-    """What gives the database, each time it is called running as far as that is ours to do.
+    """Yields a function that returns the database, starting the embedded server first if it is not running.
 
-    Waiting for an embedded one ends with Unwanted as soon as it is.
+    Waiting for the embedded server raises StartCancelled as soon as is_cancelled() is true.
     """
     outside = settings.outside_database
     if outside is not None:
@@ -34,7 +34,7 @@ def open_database(
 
 @contextmanager
 def connected(database: Database) -> Iterator[Connection]:
-    """A connection to the database, which has our tables by then."""
+    """Connects to the database and applies the schema."""
     with closing(database.connect()) as connection:
         schema.apply(connection)
         yield connection

@@ -1,4 +1,4 @@
-"""What is in the watch folder: its observer kept alive, its names listed, its troubles told once."""
+"""Finds the files of the watch folder: keeps its observer alive, lists it, publishes its troubles."""
 
 import errno
 import os
@@ -6,65 +6,80 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 import watcher.scan
-from monitor.log import Log
-from processing.printable import printable
+from service.events import (
+    ClaimPassedOver,
+    Event,
+    FileRecovered,
+    FolderReadable,
+    FolderUnreadable,
+    ObserverFailed,
+    ObserverRestarted,
+    ObserverWorks,
+    Publish,
+)
 from sources.claims import recover_claims
 from watcher.kind import ObserverKind
 from watcher.observer import FolderObserver
 
 
 class FileDiscovery:
-    """Wakes with the name of a new file, or with None when names were lost; tells all names when asked."""
+    """The names of files to load: each new one by a call, all of them on request."""
 
-    def __init__(self, folder: str, kind: ObserverKind, wake: Callable[[str | None], None], log: Log) -> None:
+    def __init__(
+        self,
+        folder: str,
+        kind: ObserverKind,
+        publish: Publish,
+        on_file: Callable[[str], None],
+        on_names_lost: Callable[[], None],
+    ) -> None:
+        """Starts nothing. The observer calls on_file with the name of a new file, or on_names_lost."""
         self._folder = folder
-        self._observer = FolderObserver(folder, kind, wake, alarm=lambda: wake(None))
-        self._log = log
-        self._troubles: dict[str, str] = {}
+        self._observer = FolderObserver(folder, kind, on_file, alarm=on_names_lost)
+        self._publish = publish
+        self._troubles: dict[type[Event], str] = {}
         self._passed_over: Collection[str] = ()
 
     def observe(self) -> None:
-        """Arms the observer if it is not, or no longer; before a scan, so that nothing is missed."""
-        with self._log_once("not observing, only scanning", "observing again"):
+        """Starts the observer if it does not work; to be called before a scan, so that nothing is missed."""
+        with self._publish_once(ObserverFailed, ObserverWorks):
             if not self._observer.is_sound():
                 was_armed = self._observer.is_armed
                 self._observer.stop()
                 self._observer.start()
                 if was_armed:
-                    self._log.warning("observer restarted", reason="it had died, or lost the folder")
+                    self._publish(ObserverRestarted())
 
     def scan(self) -> list[str] | None:
-        """The names of the files to load; None if the folder can't be read now."""
-        with self._log_once("cannot read the watch folder", "reading the watch folder again"):
+        """Returns the names of the files to load; None if the folder can't be read now."""
+        with self._publish_once(FolderUnreadable, FolderReadable):
             passed_over: dict[str, OSError] = {}
             for path in recover_claims(self._folder, passed_over.__setitem__):
-                name = printable(os.path.basename(path))
-                self._log.warning("recovered", file=name, reason="a worker died with it in hand")
-            self._tell_passed_over(passed_over)
+                self._publish(FileRecovered(os.path.basename(path)))
+            # Each one when it is first found, not at every scan.
+            for path, error in passed_over.items():
+                if path not in self._passed_over:
+                    self._publish(ClaimPassedOver(path, os.strerror(error.errno or errno.EIO)))
+            self._passed_over = passed_over.keys()
             return watcher.scan.waiting(self._folder)
         return None
 
     def stop(self) -> None:
+        """Stops the observer."""
         self._observer.stop()
 
-    def _tell_passed_over(self, found: dict[str, OSError]) -> None:
-        """Each when it is first found, not at every scan."""
-        for path, error in found.items():
-            if path not in self._passed_over:
-                reason = os.strerror(error.errno or errno.EIO)
-                self._log.warning("passed over", path=printable(path), reason=reason)
-        self._passed_over = found.keys()
-
     @contextmanager
-    def _log_once(self, trouble: str, relief: str) -> Iterator[None]:
-        """An OSError is told when it begins and when it is over, not at every scan."""
+    def _publish_once(
+        self, trouble: type[ObserverFailed | FolderUnreadable], relief: type[ObserverWorks | FolderReadable]
+    ) -> Iterator[None]:
+        """Publishes an OSError when it begins and when it is over, not at every scan."""
         try:
             yield
         except OSError as error:
             reason = os.strerror(error.errno or errno.EIO)
             if self._troubles.get(trouble) != reason:
-                self._log.error(trouble, folder=printable(self._folder), reason=reason)
+                self._publish(trouble(self._folder, reason))
             self._troubles[trouble] = reason
         else:
             if self._troubles.pop(trouble, None):
-                self._log.info(relief, folder=printable(self._folder))
+                self._publish(relief(self._folder))

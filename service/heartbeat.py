@@ -1,4 +1,4 @@
-"""The pulse of a worker, in memory shared with the daemon: it tells a hang from work and from waiting."""
+"""The heartbeat of a worker, in memory shared with the daemon: it distinguishes work, waiting and a hang."""
 
 import time
 from collections.abc import Iterator, MutableSequence
@@ -25,7 +25,7 @@ SharedCounters = MutableSequence[int]
 
 
 class Heartbeat:
-    """The worker's side: beats with each step, and says when the next word is the database's."""
+    """Counts progress steps and marks the time spent waiting for the database."""
 
     def __init__(self, counters: SharedCounters | None = None) -> None:
         self._counters = [0] * COUNTERS if counters is None else counters
@@ -41,7 +41,7 @@ class Heartbeat:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """For the database, by one thread of this process or another."""
+        """Marks that one thread of this process waits for the database."""
         self._count_waiting(1)
         try:
             yield
@@ -70,7 +70,10 @@ class StallDetector:
         return bool(self._counters[_TAKEN])
 
     def complaint(self) -> Exception | None:
-        """What the batch ends with, if its worker has to be killed; told again if that was of no use."""
+        """Returns the error to fail the batch with if the worker is stalled.
+
+        Restarts the timer, so a kill that had no effect is reported again.
+        """
         self._look()
         is_waiting = self._counters[_WAITING] > 0
         limit = DATABASE_SECONDS if is_waiting else HANG_SECONDS

@@ -1,21 +1,20 @@
-"""What the daemon can't go on without: since when it is away, and when it is tried again."""
+"""A circuit breaker for what the daemon depends on: when the outage began and when to probe again."""
 
-import math
 import random
 import time
 
-from monitor.log import Log
+from service.events import OutageBegan, OutageEnded, OutageReasonChanged, Publish, Resource
 
-#: How long --once waits for what it can't go on without: a restart of the database takes less.
+#: The longest outage that --once waits for; a restart of the database takes less.
 ONCE_SECONDS = 30.0
 
 
 class TimedOut(Exception):
-    """It has been away for longer than --once waits; the files are as they were."""
+    """The outage took longer than --once waits; the files are as they were."""
 
 
 class BackOff:
-    """Pauses between tries: capped, and jittered so that daemons do not come back all at once."""
+    """Pauses between tries, growing up to a limit, with jitter so that daemons do not return all at once."""
 
     _FIRST, _LONGEST = 0.25, 5.0
 
@@ -23,36 +22,37 @@ class BackOff:
         self._pause = self._FIRST
 
     def next(self) -> float:
+        """Returns the next pause, in seconds."""
         pause, self._pause = self._pause, min(self._pause * 2, self._LONGEST)
         return pause * random.uniform(0.75, 1.0)
 
 
 class Outage:
-    """From the first sign of it, which is told, until what is away has answered."""
+    """The time from the first failure of a resource until a probe of it succeeds."""
 
-    def __init__(self, what: str, reason: Exception, log: Log) -> None:
-        self.what = what
+    def __init__(self, resource: Resource, publish: Publish) -> None:
+        self.resource = resource
         self.next_try = 0.0
-        self.probe: object = None  # what is under way to see whether it is over
-        self._told = {str(reason)}
+        self.probe: object = None  # the batch in flight whose success ends the outage
+        self._publish = publish
+        self._reasons: set[str] = set()
         self._since = time.monotonic()
         self._back_off = BackOff()
-        self._log = log
-        log.warning(f"waiting for {what}", reason=str(reason))
 
-    def postpone(self, reason: Exception, *, once: bool) -> None:
-        """The next try; raises GaveUp if there is to be none."""
-        self._tell(str(reason))
+    def postpone(self, error: Exception, *, once: bool) -> None:
+        """Sets the time of the next try; raises TimedOut if --once has waited for long enough."""
+        reason = str(error)
+        if reason not in self._reasons:
+            # Each reason once: the first error is often the least specific.
+            event = OutageReasonChanged if self._reasons else OutageBegan
+            self._publish(event(self.resource, reason))
+            self._reasons.add(reason)
         now = time.monotonic()
-        if now - self._since >= (ONCE_SECONDS if once else math.inf):
-            raise TimedOut(f"gave up waiting for {self.what} after {now - self._since:.0f} s: {reason}")
+        if once and now - self._since >= ONCE_SECONDS:
+            waited = f"{self.resource.value} after {now - self._since:.0f} s"
+            raise TimedOut(f"gave up waiting for {waited}: {reason}")
         self.next_try = now + self._back_off.next()
 
-    def _tell(self, reason: str) -> None:
-        """Each reason once: the first often tells least."""
-        if reason not in self._told:
-            self._told.add(reason)
-            self._log.warning(f"{self.what} is still away", reason=reason)
-
     def end(self) -> None:
-        self._log.info(f"{self.what} is back", seconds=round(time.monotonic() - self._since, 1))
+        """Publishes the end of the outage."""
+        self._publish(OutageEnded(self.resource, round(time.monotonic() - self._since, 1)))

@@ -18,7 +18,7 @@ _END_SECONDS = 1.5
 
 @dataclass
 class _Flight:
-    """A batch in the hands of a worker; verdict: what it ends with because we had to kill that."""
+    """A batch in flight; verdict is the error that it ends with if its worker had to be killed."""
 
     worker: Worker
     watch: StallDetector
@@ -29,17 +29,20 @@ class Pool:
     """Loads batches in a fixed number of processes, as many at once as there are of them."""
 
     def __init__(self, workers: int, start: Start, closing_seconds: float = 0.0) -> None:
-        """closing_seconds: how long a worker without work may take to end what it has kept."""
+        """Starts nothing. A worker without a batch may take closing_seconds to end its work."""
         self.size = workers
         self._end_seconds = _END_SECONDS + closing_seconds
         self._start = start
         self._workers: list[Worker] = []
         self._flights: dict[Results, _Flight] = {}
-        with suppress(OSError):  # to load() it will happen again, and be told
-            self._workers.extend(Worker(start) for _ in range(workers))
+
+    def start(self) -> None:
+        """Starts the workers ahead of their first batch; load() starts those that are missing."""
+        with suppress(OSError):  # load() will meet it again, and raises
+            self._workers.extend(Worker(self._start) for _ in range(self.size))
 
     def load(self, batch: Sequence[FileTask]) -> Results:
-        """The outcomes to come; raises BatchLost if there are no workers, and can't be: then try later."""
+        """Sends a batch to a free worker; raises BatchLost if none can be started now."""
         try:
             worker = self._free_worker()
             watch = StallDetector(worker.counters)
@@ -50,7 +53,7 @@ class Pool:
         return results
 
     def outcomes(self, results: Results) -> list[Outcome]:
-        """Those of a batch that is done; raises WorkerDied, BatchLost, or what Processor.load() raises."""
+        """Returns the outcomes of a batch; raises WorkerDied, BatchLost, or what Loader.load() raises."""
         flight = self._flights.pop(results)
         try:
             return results.result(timeout=0)
@@ -62,7 +65,7 @@ class Pool:
             raise WorkerDied(f"the worker's answer can't be read: {type(error).__name__}") from None
 
     def check(self) -> None:
-        """Kills workers that hang; to be called every CHECK_SECONDS while there are batches."""
+        """Kills workers that hang; to be called every CHECK_SECONDS while batches are in flight."""
         for flight in self._flights.values():
             complaint = flight.watch.complaint()
             if complaint is not None:
@@ -70,7 +73,7 @@ class Pool:
                 flight.worker.kill()
 
     def stop(self, seconds: float) -> None:
-        """Lets the workers finish what they have in hand, for so long; what is not done rolls back."""
+        """Gives the workers this time to finish their batches; the others roll back."""
         wait(self._flights, seconds)
         for results, flight in self._flights.items():
             if not results.done():

@@ -1,4 +1,4 @@
-"""Asks the database over a connection of its own whether it is well, without keeping the daemon waiting."""
+"""Asks the database over a connection of its own whether it is well, while the daemon goes on."""
 
 import time
 from collections.abc import Callable
@@ -9,10 +9,10 @@ from db.connection import Database, translate_errors
 from processing.batch import FileTask
 from processing.errors import DatabaseUnavailable, Misconfigured, TransactionFailed
 
-#: How long it may take to answer before it counts as away.
+#: The database counts as away if it does not answer within this time.
 PROBE_SECONDS = 10.0
 
-#: A row is written, and rolled back: a server that reads but can't write is not well.
+#: Writes a row, to be rolled back: a server that reads but can't write is not well.
 _QUESTION = """
     SET LOCAL lock_timeout = '2s';
     SET LOCAL statement_timeout = '5s';
@@ -22,23 +22,25 @@ _QUESTION = """
 
 
 class Probe:
-    """One question, and the batches about which it decides; tell is given the probe when it has an answer."""
+    """One question to the database, and the failed batches that its answer decides about."""
 
     def __init__(
-        self, database: Database, tell: Callable[["Probe"], None], seconds: float = PROBE_SECONDS
+        self, database: Database, on_answer: Callable[[], None], seconds: float = PROBE_SECONDS
     ) -> None:
+        """Asks nothing yet. on_answer is called in a thread of the probe."""
         self.failed: list[tuple[list[FileTask], float, TransactionFailed]] = []
         self.complaint: Exception | None = DatabaseUnavailable(f"it does not answer for {seconds:g} s")
         self._database = database
-        self._tell = tell
+        self._on_answer = on_answer
         self._deadline = time.monotonic() + seconds
         self._is_done = False
 
     def start(self) -> None:
+        """Asks in a thread of its own, so that the daemon does not wait."""
         Thread(target=self._ask, daemon=True).start()
 
     def is_over(self) -> bool:
-        """It has its answer, or none in time."""
+        """Returns whether the answer is there, or came not in time."""
         return self._is_done or time.monotonic() >= self._deadline
 
     def _ask(self) -> None:
@@ -54,4 +56,4 @@ class Probe:
         except (DatabaseUnavailable, Misconfigured) as error:
             self.complaint = error
         self._is_done = True
-        self._tell(self)
+        self._on_answer()

@@ -1,4 +1,4 @@
-"""Which files have been failing, and which of them are condemned for it."""
+"""Counts how often files failed alone, and decides which of them are poison."""
 
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ MAX_SETBACKS = 3
 
 @dataclass
 class _Record:
-    """How often a file was the only one at hand when something happened.
+    """Counts of what happened while a file was the only one of its batch.
 
     strikes and lone: it failed though the database answered, with or without others that were loaded since
     the time before. seen is how many batches had been loaded by then.
@@ -67,14 +67,14 @@ class Suspects:
             record.lone += 1
 
     def count_setback(self, name: str, *, is_alone: bool) -> bool:
-        """Of one that came alone only if others were loaded meanwhile; whether there have been too many."""
+        """Counts a setback (alone: only if others were loaded meanwhile); returns if it is held back."""
         record = self._record(name)
         if self._others_were_loaded(record) or not is_alone:
             record.setbacks += 1
         return record.setbacks >= MAX_SETBACKS
 
     def verdict(self, name: str) -> str | None:
-        """Why the file is condemned, if it is."""
+        """Returns why the file is poison, or None."""
         record = self._records.get(name, _Record())
         if record.crashes >= MAX_CRASHES or record.kills >= MAX_KILLS:
             return f"{record.reason}; {record.crashes + record.kills} times, with this file alone"
@@ -96,6 +96,6 @@ class Suspects:
         return self._records.setdefault(name, _Record())
 
     def _others_were_loaded(self, record: _Record) -> bool:
-        """Since the time before."""
+        """Returns whether others were loaded since the last call for this record."""
         seen, record.seen = record.seen, self._loaded
         return seen is not None and seen < self._loaded

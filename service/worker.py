@@ -55,7 +55,7 @@ class Worker:
         return self._process.is_alive()
 
     def load(self, batch: Sequence[FileTask]) -> Results:
-        """What Processor.load() returns or raises, WorkerDied for a fault of ours, or EOFError when it ends.
+        """Returns a future: what Loader.load() returns or raises; WorkerDied for a bug, EOFError at an end.
 
         Raises RuntimeError if the system has no thread for that.
         """

@@ -53,7 +53,7 @@ ROOMS = {
     ),
     "service": Room(
         "The long-running program around the line.",
-        {"config", "db", "monitor", "processing", "sources", "watcher"},
+        {"config", "db", "processing", "sources", "watcher"},
     ),
     "monitor": Room(
         "Shows what the service does.",

@@ -222,7 +222,7 @@ def test_a_server_that_may_forget_what_it_committed_is_told_once(daemon: Daemon,
     assert server.execute("SHOW fsync") == [("off",)]
     assert once(daemon) == 0
     (line,) = [line for line in daemon.log().splitlines() if "warning" in line]
-    assert ' the database is not safe reason="fsync=off: if its machine crashes it may lose rows' in line
+    assert ' database runs without fsync reason="fsync=off: if its machine crashes it may lose rows' in line
 
 
 def test_a_server_with_few_locks_is_told_once_and_what_to_set(daemon: Daemon) -> None:
@@ -232,7 +232,7 @@ def test_a_server_with_few_locks_is_told_once_and_what_to_set(daemon: Daemon) ->
     assert once(daemon) == 0
     (line,) = [line for line in daemon.log().splitlines() if "few locks" in line]
     assert ' warning the database has few locks reason="max_locks_per_transaction=128: only 800 days' in line
-    assert "a table get a partition of their own; set it to 256 for 1,500" in line
+    assert "a table get a partition of their own; set max_locks_per_transaction to 256 for 1,500" in line
 
 
 # The embedded database ----------------------------------------------------------------------------
@@ -250,7 +250,7 @@ def test_the_first_start_with_nothing_configured_and_a_kill_and_a_start_again(tm
     assert done.stdout == "count,sum\n2,2\n"
     assert daemon.stop() == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "incoming", "log"]
-    assert "Traceback" not in daemon.log() and "not safe" not in daemon.log()
+    assert "Traceback" not in daemon.log() and "without fsync" not in daemon.log()
 
 
 def test_an_embedded_database_that_dies_is_started_again(tmp_path: Path) -> None:

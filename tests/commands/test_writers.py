@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from db.connection import Database
-from monitor.event_log import HIDDEN_WRITERS
+from monitor.event_log import LINES
+from service.events import WritersHidden
 from tests.processing.support import give_to_other_user
 from tests.support import ROOT, Daemon, Unprivileged, report, statuses, until
 
 NAME = "vehicles_status_1.json"
+HIDDEN_WRITERS = LINES[WritersHidden][1]
 GOOD = statuses(report(1))
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")
 
@@ -49,7 +51,7 @@ def test_what_a_writer_of_another_user_adds_to_a_loaded_file_is_loaded(unprivile
         unprivileged.until_empty()
     until(lambda: not claimed(unprivileged))
     assert unprivileged.stop() == 0
-    assert unprivileged.log().count(HIDDEN_WRITERS) == 1 and " recovered " not in unprivileged.log()
+    assert unprivileged.log().count(HIDDEN_WRITERS) == 1 and " file recovered " not in unprivileged.log()
     states = unprivileged.rows("SELECT state, deliveries FROM mobileye_data.ingested_files")
     assert states == 2 * [("loaded", 1)]
 

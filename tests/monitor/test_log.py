@@ -94,7 +94,7 @@ def test_every_line_has_a_time_a_level_and_an_event(lines: list[dict[str, object
         assert line["event"] in (
             "watching",
             "database",
-            "the database is not safe",
+            "database runs without fsync",
             "query it",
             "loaded",
             "duplicate",

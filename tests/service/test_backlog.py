@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import service.backlog
 from processing.batch import FileTask, Outcome, State, Undisposed
 from service.backlog import BATCH_BYTES, BATCH_FILES, Backlog
+from service.events import NextTry
 from service.suspects import (
     MAX_CRASHES,
     MAX_KILLS,
@@ -440,7 +441,7 @@ def test_a_suspect_without_others_is_condemned_later_with_growing_pauses(clock: 
 
 def test_a_suspect_rests_for_as_long_as_it_kept_a_worker(backlog: Backlog) -> None:
     backlog.on_scan(["a"])
-    assert backlog.suspect(take(backlog), "no", 120.0) == 120.0
+    assert backlog.suspect(take(backlog), "no", 120.0) == NextTry(pause=120.0)
 
 
 def test_the_files_of_a_suspected_batch_are_tried_alone_one_at_a_time_and_the_others_go_on(

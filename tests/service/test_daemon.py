@@ -18,20 +18,21 @@ import psycopg2
 import pytest
 from psycopg2.extensions import connection as Connection
 
-import service.daemon
-from commands.run import prepare_folders
-from config import LogFormat, Settings
+from commands.run import make_daemon, prepare_folders
+from config import Settings
 from db.connection import Database
-from monitor.log import make_log
 from processing.batch import FileTask, Outcome
 from processing.errors import BatchLost, DatabaseUnavailable, Misconfigured, TransactionFailed
 from processing.loader import Loader
 from service.build import LoaderFactory
+from service.daemon import Daemon as LoadingDaemon
+from service.daemon import FileArrived
 from service.heartbeat import Heartbeat
 from service.outage import TimedOut
 from service.signals import StopSignal
 from service.suspects import MAX_CRASHES
 from service.worker import Results
+from tests.service.support import to_log
 from tests.support import Daemon, Server, detections, event, query, report, statuses, until
 
 
@@ -198,7 +199,7 @@ class StartTroubled(LoaderFactory):
 @pytest.fixture
 def troubled(tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch) -> Daemon:
     """For here(): with files that load, and workers that suffer from the others."""
-    monkeypatch.setattr("service.build.StartWorker", StartTroubled)
+    monkeypatch.setattr("service.build.LoaderFactory", StartTroubled)
     monkeypatch.chdir(tmp_path)
     daemon = Daemon(tmp_path, database.url)
     for number in range(20):
@@ -367,11 +368,11 @@ def test_workers_that_can_not_start_are_told_once_and_tried_again(
         totals = process.run()
         mend.join()
     assert (totals["loaded"], totals["failed"], totals["waiting"]) == (1, 0, 0)
-    told = [line for line in capfd.readouterr().err.splitlines() if "a worker" in line]
-    told = [line for line in told if "a worker is still away" not in line]  # for another reason
-    assert [" ".join(line.split()[1:6]) for line in told] == [
-        "warning waiting for a worker",
-        "info a worker is back",
+    told = [line for line in capfd.readouterr().err.splitlines() if "start" in line]
+    told = [line for line in told if "still cannot start workers" not in line]  # for another reason
+    assert [" ".join(line.split()[1:5]) for line in told] == [
+        "warning cannot start workers",
+        "info workers start again",
     ], told
 
 
@@ -413,6 +414,9 @@ class ScriptedPool:
     def outcomes(self, results: Results) -> list[Outcome]:
         return results.result()
 
+    def start(self) -> None:
+        """There is nothing to start."""
+
     def check(self) -> None:
         """None hangs."""
 
@@ -427,9 +431,8 @@ def test_what_a_loud_end_breaks_off_is_not_told(tmp_path: Path, capsys: pytest.C
     for number in range(2):
         daemon.drop(f"vehicles_status_{number}.json", one_status(number))
     process = here(daemon, Database("postgresql://127.0.0.1:1/d"))
-    process._pool.stop(0)
     process._pool = pool = cast(Any, ScriptedPool())
-    process._scan_if_due()
+    process._scan()
     process._dispatch()
     assert len(pool.flights) == 2
     pool.flights[0].set_exception(Misconfigured("a table is missing"))
@@ -445,9 +448,8 @@ def test_a_batch_that_began_before_an_outage_does_not_end_it(
     for number in range(4):
         daemon.drop(f"vehicles_status_{number}.json", one_status(number))
     process = here(daemon, Database("postgresql://127.0.0.1:1/d"))
-    process._pool.stop(0)
     process._pool = pool = cast(Any, ScriptedPool())
-    process._scan_if_due()
+    process._scan()
     process._dispatch()
     fails, succeeds = pool.flights
     fails.set_exception(DatabaseUnavailable("read-only"))
@@ -478,9 +480,8 @@ def test_a_batch_that_fails_while_nobody_is_answered_is_an_outage_and_no_file_to
     daemon = Daemon(tmp_path, None)
     daemon.drop("vehicles_status_1.json", one_status(1))
     process = here(daemon, Database("postgresql://127.0.0.1:1/d"))
-    process._pool.stop(0)
     process._pool = pool = cast(Any, ScriptedPool())
-    process._scan_if_due()
+    process._scan()
     process._dispatch()
     pool.flights[0].set_exception(TransactionFailed("no answer"))
 
@@ -500,13 +501,11 @@ def test_a_batch_that_fails_while_nobody_is_answered_is_an_outage_and_no_file_to
     assert process._probe is None and process._totals["waiting"] == 1
 
 
-def here(daemon: Daemon, database: Database) -> service.daemon.Daemon:
+def here(daemon: Daemon, database: Database) -> LoadingDaemon:
     """The same daemon in this process."""
     settings = Settings(watch_folder=daemon.incoming, workers=2, rescan_seconds=0.2)
     prepare_folders(settings)
-    return service.daemon.Daemon(
-        settings, lambda: database, make_log(LogFormat.TEXT), StopSignal(), once=True
-    )
+    return make_daemon(settings, lambda: database, to_log(), StopSignal(), once=True)
 
 
 def test_a_folder_that_is_taken_for_a_new_file_is_left_alone(tmp_path: Path, database: Database) -> None:
@@ -517,7 +516,7 @@ def test_a_folder_that_is_taken_for_a_new_file_is_left_alone(tmp_path: Path, dat
     inside.parent.mkdir()
     inside.touch()
     process = here(daemon, database)
-    process._inbox.put("folder.json")
+    process.inbox.put(FileArrived("folder.json"))
     totals = process.run()
     assert (totals["loaded"], totals["failed"], totals["waiting"]) == (1, 0, 0)
     assert inside.exists()

@@ -7,12 +7,22 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from db.connection import Database
 from service.discovery import FileDiscovery
+from service.events import (
+    ClaimPassedOver,
+    Event,
+    FileRecovered,
+    FolderReadable,
+    FolderUnreadable,
+    ObserverFailed,
+    ObserverRestarted,
+    ObserverWorks,
+    Publish,
+)
 from tests.support import ROOT, Daemon, Server, drop, report, statuses, until
 from watcher.kind import ObserverKind
 from watcher.observer import FolderObserver
@@ -105,42 +115,33 @@ def threads_and_descriptors(pid: int) -> tuple[int, int]:
 # The class itself ---------------------------------------------------------------------------------
 
 
-class Told:
-    """A log that remembers."""
-
-    def __init__(self) -> None:
-        self.lines: list[tuple[str, dict[str, Any]]] = []
-
-    def info(self, what: str, **pairs: Any) -> None:
-        self.lines.append((what, pairs))
-
-    error = warning = info
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "in").mkdir()
     return tmp_path / "in"
 
 
-def look(folder: Path, log: Any) -> tuple[FileDiscovery, "queue.SimpleQueue[str | None]"]:
+def look(folder: Path, publish: Publish) -> tuple[FileDiscovery, "queue.SimpleQueue[str | None]"]:
     heard: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    return FileDiscovery(str(folder), ObserverKind.NATIVE, heard.put, log), heard
+    discovery = FileDiscovery(
+        str(folder), ObserverKind.NATIVE, publish, heard.put, on_names_lost=lambda: heard.put(None)
+    )
+    return discovery, heard
 
 
 def test_a_thread_of_the_observer_that_dies_is_replaced(
     folder: Path,
 ) -> None:
-    told = Told()
-    discovery, heard = look(folder, told)
+    told = list[Event]()
+    discovery, heard = look(folder, told.append)
     discovery.observe()
     observer = observer_of(discovery)
     for emitter in observer._observer.emitters:  # type: ignore[union-attr]
         emitter.stop()
     until(lambda: not observer.is_sound())
-    assert told.lines == []
+    assert told == []
     discovery.observe()
-    assert told.lines == [("observer restarted", {"reason": "it had died, or lost the folder"})]
+    assert told == [ObserverRestarted()]
     drop(folder, "a.json", b"{}")
     assert heard.get(timeout=20) == "a.json"
     discovery.stop()
@@ -151,8 +152,8 @@ def observer_of(discovery: FileDiscovery) -> FolderObserver:
 
 
 def test_each_trouble_is_told_when_it_begins_and_when_it_ends(folder: Path) -> None:
-    told = Told()
-    discovery, _ = look(folder, told)
+    told = list[Event]()
+    discovery, _ = look(folder, told.append)
     for _ in range(2):
         folder.rename(folder.parent / "away")
         for _ in range(3):
@@ -162,30 +163,29 @@ def test_each_trouble_is_told_when_it_begins_and_when_it_ends(folder: Path) -> N
         for _ in range(3):
             discovery.observe()
             assert discovery.scan() == []
-    assert [what for what, _ in told.lines] == 2 * [
-        "not observing, only scanning",
-        "cannot read the watch folder",
-        "observing again",
-        "reading the watch folder again",
+    assert told == 2 * [
+        ObserverFailed(str(folder), "No such file or directory"),
+        FolderUnreadable(str(folder), "No such file or directory"),
+        ObserverWorks(str(folder)),
+        FolderReadable(str(folder)),
     ]
-    assert told.lines[0][1] == {"folder": str(folder), "reason": "No such file or directory"}
     discovery.stop()
 
 
 def test_what_a_dead_worker_had_claimed_is_put_back_and_told(folder: Path) -> None:
-    told = Told()
-    discovery, _ = look(folder, told)
+    told = list[Event]()
+    discovery, _ = look(folder, told.append)
     claims = folder / ".claimed" / "dead"
     claims.mkdir(parents=True)
     (claims / "a\n.json").write_bytes(b"{}")
     names = discovery.scan()
     assert names == ["a\n.json"]
-    assert told.lines == [("recovered", {"file": "a\\n.json", "reason": "a worker died with it in hand"})]
+    assert told == [FileRecovered("a\n.json")]
 
 
 def test_what_is_passed_over_is_told_once_and_again_when_it_comes_back(folder: Path) -> None:
-    told = Told()
-    discovery, _ = look(folder, told)
+    told = list[Event]()
+    discovery, _ = look(folder, told.append)
     stray = folder / ".claimed" / "stray"
     stray.parent.mkdir()
     drop(folder, "a.json", b"{}")
@@ -194,4 +194,4 @@ def test_what_is_passed_over_is_told_once_and_again_when_it_comes_back(folder: P
         assert [discovery.scan() for _ in range(3)] == 3 * [["a.json"]]
         stray.unlink()
         assert discovery.scan() == ["a.json"]
-    assert told.lines == 2 * [("passed over", {"path": str(stray), "reason": "Not a directory"})]
+    assert told == 2 * [ClaimPassedOver(str(stray), "Not a directory")]

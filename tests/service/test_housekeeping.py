@@ -6,12 +6,11 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from config import LogFormat
 from db.connection import Database
-from monitor.log import make_log
 from processing.errors import DatabaseUnavailable
 from service import housekeeping
 from service.housekeeping import Housekeeping
+from tests.service.support import to_log
 from tests.support import Daemon, detections, event, query, until
 
 TABLE = "mobileye_data.objects_detection_events"
@@ -34,7 +33,7 @@ def reader(database: Database) -> Iterator[None]:
 
 
 def keeping(ensure_running: Callable[[], Database]) -> Housekeeping:
-    return Housekeeping(ensure_running, make_log(LogFormat.TEXT), round_seconds=0.05)
+    return Housekeeping(ensure_running, to_log(), round_seconds=0.05)
 
 
 def is_home(database: Database) -> bool:

@@ -122,6 +122,7 @@ def fail_to_start(heartbeat: Heartbeat) -> Loader:
 @pytest.fixture
 def pool() -> Iterator[Pool]:
     pool = Pool(2, StartActor())
+    pool.start()
     yield pool
     pool.stop(0)
     assert workers() == []
@@ -130,7 +131,9 @@ def pool() -> Iterator[Pool]:
 @pytest.fixture
 def pool_to_stop() -> Iterator[Pool]:
     """One that the test itself stops."""
-    yield Pool(2, StartActor())
+    pool = Pool(2, StartActor())
+    pool.start()
+    yield pool
     assert workers() == []
 
 
@@ -311,6 +314,7 @@ def test_workers_that_can_not_be_started_are_started_later() -> None:
     for room in range(0, 50, 2):
         with only_descriptors(room):
             pool = Pool(2, StartActor())
+            pool.start()
             with suppress(BatchLost):
                 load(pool, "pid")
                 break
@@ -444,6 +448,7 @@ from service.pool import Pool
 from tests.service.test_pool import StartActor
 if __name__ == "__main__":
     pool = Pool(4, StartActor())
+    pool.start()
     print("started", flush=True)
     time.sleep(60)
 """

@@ -11,13 +11,12 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-import service.daemon
-from commands.run import prepare_folders
-from config import LogFormat, Settings
+from commands.run import make_daemon, prepare_folders
+from config import Settings
 from db.connection import Database
-from monitor.log import make_log
 from service.probe import Probe
 from service.signals import StopSignal
+from tests.service.support import to_log
 from tests.support import Daemon, query, report, statuses, until
 
 CURSED = "vehicles_status_cursed.json"
@@ -104,7 +103,7 @@ def test_a_file_over_which_the_database_sleeps_fails_and_stops_nothing(
     settings = Settings(watch_folder=daemon.incoming, workers=2, rescan_seconds=0.2)
     prepare_folders(settings)
     stop = StopSignal()
-    process = service.daemon.Daemon(settings, lambda: database, make_log(LogFormat.TEXT), stop, once=False)
+    process = make_daemon(settings, lambda: database, to_log(), stop, once=False)
 
     def feed() -> None:
         try:
@@ -186,7 +185,7 @@ def test_only_the_file_that_needs_a_key_of_an_open_transaction_waits_for_it(
 
 
 def asked(database: Database, seconds: float = 20.0) -> Probe:
-    probe = Probe(database, lambda _: None, seconds)
+    probe = Probe(database, lambda: None, seconds)
     probe.start()
     until(probe.is_over)
     return probe

@@ -1,0 +1,204 @@
+"""Events of the daemon that others may want to know, as one frozen value each.
+
+The daemon publishes events; the log, metrics and other views subscribe. An event is published at most a few
+times a file, from any thread of the daemon.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+
+from msgspec import Struct
+
+from processing.batch import Outcome
+
+
+class Event(Struct, frozen=True):
+    """The base of all events."""
+
+
+#: Takes each event that is published. It must not raise, and must not wait.
+Publish = Callable[[Event], None]
+
+
+# The program --------------------------------------------------------------------------------------
+
+
+class Started(Event, frozen=True):
+    """The daemon begins to watch. Exactly one of embedded_in and outside_database is given."""
+
+    folder: str
+    observer: str
+    workers: int
+    embedded_in: str | None
+    outside_database: str | None
+
+
+class Stopped(Event, frozen=True):
+    """The program ends; totals counts files by their state, and rows and rejects."""
+
+    totals: Mapping[str, int]
+
+
+# Files --------------------------------------------------------------------------------------------
+
+
+class FileLoaded(Event, frozen=True):
+    """The rows of a file are committed; outcome.reason says why the file is still there, if it is."""
+
+    outcome: Outcome
+
+
+class FileDuplicate(Event, frozen=True):
+    """A file with bytes that the ledger has already was disposed of."""
+
+    outcome: Outcome
+
+
+class FileFailed(Event, frozen=True):
+    """A file was recorded as failed and moved to the failed folder."""
+
+    outcome: Outcome
+
+
+class FileWaiting(Event, frozen=True):
+    """A file was tried several times and was not ready, or can't be disposed of."""
+
+    outcome: Outcome
+
+
+class FileRecovered(Event, frozen=True):
+    """A file that a dead worker had claimed was put back into the watch folder."""
+
+    file: str
+
+
+class WritersHidden(Event, frozen=True):
+    """The first file whose writers the daemon can't see."""
+
+    file: str
+
+
+# Batches that failed ------------------------------------------------------------------------------
+
+
+class NextTry(Struct, frozen=True):
+    """The next step for the files of a failed batch: poison is not read again, others are tried alone."""
+
+    pause: float = 0.0
+    is_poison: bool = False
+
+
+class FilesSuspected(Event, frozen=True):
+    """A batch failed though the database answers others."""
+
+    files: Sequence[str]
+    reason: str
+    next: NextTry
+
+
+class WorkerDied(Event, frozen=True):
+    """The worker process of a batch ended, was killed or failed."""
+
+    files: Sequence[str]
+    reason: str
+    next: NextTry
+
+
+# Outages ------------------------------------------------------------------------------------------
+
+
+class Resource(Enum):
+    """A thing that the daemon can't work without."""
+
+    DATABASE = "the database"
+    WORKERS = "a worker"
+
+
+class OutageBegan(Event, frozen=True):
+    """A resource can't be reached; loading pauses."""
+
+    resource: Resource
+    reason: str
+
+
+class OutageReasonChanged(Event, frozen=True):
+    """A probe failed for a reason that this outage did not have before."""
+
+    resource: Resource
+    reason: str
+
+
+class OutageEnded(Event, frozen=True):
+    """The resource can be reached again."""
+
+    resource: Resource
+    seconds: float
+
+
+# The watch folder ---------------------------------------------------------------------------------
+
+
+class ObserverFailed(Event, frozen=True):
+    """The system reports no new files; only scans find them."""
+
+    folder: str
+    reason: str
+
+
+class ObserverWorks(Event, frozen=True):
+    """The system reports new files again."""
+
+    folder: str
+
+
+class ObserverRestarted(Event, frozen=True):
+    """The observer was replaced, because its thread had died or the folder is another one."""
+
+
+class FolderUnreadable(Event, frozen=True):
+    """The watch folder can't be listed."""
+
+    folder: str
+    reason: str
+
+
+class FolderReadable(Event, frozen=True):
+    """The watch folder can be listed again."""
+
+    folder: str
+
+
+class ClaimPassedOver(Event, frozen=True):
+    """A claimed file, or a stray one among the claims, can't be put back into the watch folder."""
+
+    path: str
+    reason: str
+
+
+# The database -------------------------------------------------------------------------------------
+
+
+class CommitsUnsafe(Event, frozen=True):
+    """The database runs with fsync=off."""
+
+
+class LocksFew(Event, frozen=True):
+    """The server's lock table is too small for a partition for each of wanted_days."""
+
+    setting: int
+    days: int
+    wanted: int
+    wanted_days: int
+
+
+class PartitionMade(Event, frozen=True):
+    """Rows of one day were moved from the "other" partition to their own."""
+
+    table: str
+    day: str
+
+
+class HousekeepingFailed(Event, frozen=True):
+    """Housekeeping was given up until its next round."""
+
+    reason: str

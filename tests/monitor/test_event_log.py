@@ -1,0 +1,130 @@
+"""Log lines of events: docs/log_events.md lists each of them with its level and its fields."""
+
+import re
+
+import pytest
+
+from monitor.event_log import DATABASE, LINES, OUTAGE_LINES, QUERY_IT, WATCHING, EventLog, lines
+from processing.batch import Outcome
+from processing.sink import Counts
+from service import events
+from service.events import Event, NextTry, Resource
+from tests.support import ROOT
+
+PAGE = ROOT / "docs" / "log_events.md"
+
+ENDED = Outcome(
+    "a.json", "loaded", "it is stuck", "vehicle_status", 10, Counts(), 0.1, target="failed/a.json"
+)
+
+SAMPLES: list[Event] = [
+    events.Started("in", "native", 2, "data", None),
+    events.Started("in", "native", 2, None, "postgresql://u:secret@h:1/d?service=s"),
+    events.Stopped({}),
+    events.FileLoaded(ENDED),
+    events.FileDuplicate(ENDED),
+    events.FileFailed(ENDED),
+    events.FileWaiting(ENDED),
+    events.FileRecovered("a.json"),
+    events.WritersHidden("a.json"),
+    events.FilesSuspected(["a.json"], "no", NextTry()),
+    events.FilesSuspected(["a.json", "b.json"], "no", NextTry()),
+    events.WorkerDied(["a.json"], "no", NextTry()),
+    events.WorkerDied(["a.json", "b.json"], "no", NextTry()),
+    *(events.OutageBegan(resource, "no") for resource in Resource),
+    *(events.OutageReasonChanged(resource, "no") for resource in Resource),
+    *(events.OutageEnded(resource, 1.0) for resource in Resource),
+    events.ObserverFailed("in", "no"),
+    events.ObserverWorks("in"),
+    events.ObserverRestarted(),
+    events.FolderUnreadable("in", "no"),
+    events.FolderReadable("in"),
+    events.ClaimPassedOver("in/.claimed/a", "no"),
+    events.CommitsUnsafe(),
+    events.LocksFew(64, 400, 256, 1500),
+    events.PartitionMade("vehicle_status_history", "2026-06-05"),
+    events.HousekeepingFailed("no"),
+]
+
+
+class RecordingLog:
+    """A log that keeps its lines."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str, dict[str, object]]] = []
+
+    def info(self, name: str, **fields: object) -> None:
+        self.lines.append(("info", name, fields))
+
+    def warning(self, name: str, **fields: object) -> None:
+        self.lines.append(("warning", name, fields))
+
+    def error(self, name: str, **fields: object) -> None:
+        self.lines.append(("error", name, fields))
+
+
+def written(event: Event) -> list[tuple[str, str, dict[str, object]]]:
+    log = RecordingLog()
+    EventLog(log).write(event)  # type: ignore[arg-type]
+    return log.lines
+
+
+def documented() -> dict[str, set[str]]:
+    """Returns the fields of each line of the page, by the line's name."""
+    rows = re.findall(r"^\| `([^`]+)` \| \w+(?: or \w+)* \|([^|]*)\|", PAGE.read_text(), re.MULTILINE)
+    return {name: set(re.findall(r"`(\w+)`", fields)) for name, fields in rows}
+
+
+def test_the_page_lists_each_line_with_its_fields() -> None:
+    found: dict[str, set[str]] = {}
+    for event in SAMPLES:
+        for _, name, fields in lines(event):
+            found.setdefault(name, set()).update(fields)
+    assert documented() == {**found, "warning of a library": {"library", "message"}}
+
+
+def test_there_is_a_sample_of_each_event_and_a_constant_for_each_line() -> None:
+    assert {type(event) for event in SAMPLES} == set(Event.__subclasses__())
+    constants = {
+        WATCHING,
+        DATABASE,
+        QUERY_IT,
+        *(name for _, name in [*LINES.values(), *OUTAGE_LINES.values()]),
+    }
+    assert constants == {name for event in SAMPLES for _, name, _ in lines(event)}
+
+
+def test_a_worker_s_death_names_its_file_and_what_happens_next() -> None:
+    assert written(events.WorkerDied(["a\n.json"], "signal 11", NextTry(pause=0.25))) == [
+        (
+            "error",
+            "worker died",
+            {"file": "a\\n.json", "reason": "signal 11", "next": "tried again alone in 0.2 s"},
+        )
+    ]
+
+
+def test_a_worker_s_death_names_the_first_files_of_a_batch_and_their_number() -> None:
+    names = [f"{number}.json" for number in range(500)]
+    ((_, _, fields),) = written(events.WorkerDied(names, "signal 11", NextTry()))
+    assert fields == {
+        "files": 500,
+        "first": "0.json, 1.json, 2.json",
+        "reason": "signal 11",
+        "next": "each is tried again alone",
+    }
+
+
+def test_a_poison_file_is_announced_as_failing() -> None:
+    ((_, _, fields),) = written(events.WorkerDied(["a.json"], "signal 11", NextTry(is_poison=True)))
+    assert fields["next"] == "fails, is not read again"
+
+
+@pytest.mark.parametrize(("reason", "level"), [("", "info"), ("it can't be moved", "warning")])
+def test_a_loaded_file_that_is_still_there_is_a_warning(reason: str, level: str) -> None:
+    ((found, _, _),) = written(events.FileLoaded(Outcome("a.json", "loaded", reason)))
+    assert found == level
+
+
+def test_the_start_shows_no_password() -> None:
+    assert "secret" not in str([written(event) for event in SAMPLES])
