@@ -180,8 +180,8 @@ ROW_CLASSES = ("09", "0A", "20", "21", "22", "23", "27", "2F", "38", "39", "44",
 _FIXED_BY_A_PERSON = {"28", "3D", "3F", "42"}
 _LOST_RACES = {"40001", "40P01"}
 
-#: Disk and memory: a large file may meet with their end where small ones do not.
-_EXHAUSTED = {"53100", "53200"}
+#: Disk, memory and temp_file_limit: a large file may exhaust them where small ones do not.
+_EXHAUSTED = {"53100", "53200", "53400"}
 
 #: The server's condition, whatever is sent: the connection (08), resources (53), the system (58); and the end
 #: of a session or of all by somebody's hand, a standby, a session that was idle for too long.

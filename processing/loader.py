@@ -98,7 +98,10 @@ class Loader:
             file.is_duplicate = True
             return
         if source.hides_writers and file.work.quiet != source.identity:
-            raise NotReady("it has not been unchanged for long enough (QUIET_SECONDS)")
+            raise NotReady(
+                f"nobody can tell who writes it ({source.hides_writers}), "
+                "and it has not been unchanged for long enough (QUIET_SECONDS)"
+            )
         if source.identity.size > self._max_bytes:
             size = source.identity.size
             raise BadFile(f"expected at most {self._max_bytes} bytes (MAX_FILE_BYTES), got {size}")
@@ -327,7 +330,7 @@ class _File:
         kind = self.kind.name if self.kind else None
         identity = self.source.identity if self.source else None
         size = identity.size if identity else 0
-        hidden = self.source is not None and self.source.hides_writers
+        hidden = self.source is not None and bool(self.source.hides_writers)
         return Outcome(
             self.work.name, state, reason, kind, size, self.counts, identity=identity, hides_writers=hidden
         )

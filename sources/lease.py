@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import fcntl
+import os
 import sys
 from contextlib import suppress
 from enum import Enum
@@ -44,29 +45,43 @@ class _Statfs(ctypes.Structure):
     _fields_ = (("f_type", ctypes.c_uint32), ("rest", ctypes.c_byte * 508))
 
 
-_fstatfs = ctypes.CDLL(None).fstatfs
+_fstatfs = ctypes.CDLL(None, use_errno=True).fstatfs
 _fstatfs.argtypes = (ctypes.c_int, ctypes.POINTER(_Statfs))
 
 
-def writers(fd: int) -> Writers:
+#: Of another user's file (EACCES), and where there are no leases.
+_REFUSALS = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+
+
+def writers(fd: int) -> tuple[Writers, str]:
     """By a read lease, refused while any process has the file open for writing (fcntl(2), F_SETLEASE).
 
-    Unknown where the system has no leases, and to who is neither the file's owner nor root.
+    Unknown, with the reason, where the system has no leases, and to who is neither the file's owner nor root.
+    Raises OSError if the file system fails.
     """
     if not hasattr(fcntl, "F_SETLEASE"):
-        return Writers.UNKNOWN
+        return Writers.UNKNOWN, "this system has no leases"
     try:
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
-        return Writers.SOME if error.errno in (errno.EAGAIN, errno.EBUSY) else Writers.UNKNOWN
+        if error.errno in _REFUSALS:
+            return Writers.UNKNOWN, os.strerror(error.errno)
+        if error.errno in (errno.EAGAIN, errno.EBUSY):
+            return Writers.SOME, ""
+        raise
     with suppress(OSError):  # then it is given up when the file is closed
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    return Writers.NONE
+    return Writers.NONE, ""
 
 
 def is_remote(fd: int) -> bool:
-    """Whether the file is where a lease says nothing of writers; the system's Python has no f_type."""
+    """Whether the file is where a lease says nothing of writers; Python's statvfs() has no f_type.
+
+    Raises OSError if the file system fails.
+    """
     if sys.platform != "linux":
         return False
     status = _Statfs()
-    return _fstatfs(fd, status) != 0 or status.f_type in REMOTE
+    if _fstatfs(fd, status) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return status.f_type in REMOTE

@@ -65,7 +65,7 @@ class Source:
         self.sha256 = b""
         self.content: bytes | None = None
         #: Whether nobody can tell if it is being written: then only time tells.
-        self.hides_writers = False
+        self.hides_writers = ""  # why nobody can tell who writes it
 
     def open_bytes(self) -> "io.BufferedReader[io.BytesIO | _Raw]":
         """The bytes as dropped, from the beginning, as often as asked; its read() raises NotReady."""
@@ -103,8 +103,8 @@ class Source:
         """Whether a process is known to hold the file open for writing."""
         if self.hides_writers:
             return False
-        seen = writers(self.fd)
-        self.hides_writers = seen is Writers.UNKNOWN
+        with _readable():
+            seen, self.hides_writers = writers(self.fd)
         return seen is Writers.SOME
 
     def close(self) -> None:
@@ -136,7 +136,7 @@ def _open(folder: str, name: str, beat: Beat) -> Source:
                 raise BadFile("expected a regular file, got something else")
             _lock(fd)
             source = Source(folder, name, fd, _stamp_of_named(path, fd), beat)
-            source.hides_writers = is_remote(fd)
+            source.hides_writers = "a network file system" if is_remote(fd) else ""
         if source.has_writer():
             raise NotReady("a program has it open for writing")
         return source

@@ -1503,7 +1503,10 @@ def hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_file_whose_writers_are_hidden_is_read_when_it_has_been_quiet(drops: Drops) -> None:
     first = drops.load_one(f"{S}1.json", statuses(report(1)))
     assert (first.state, first.hides_writers) == ("waiting", True)
-    assert first.reason == "it has not been unchanged for long enough (QUIET_SECONDS)"
+    assert first.reason == (
+        "nobody can tell who writes it (a network file system), "
+        "and it has not been unchanged for long enough (QUIET_SECONDS)"
+    )
     with (drops.incoming / f"{S}1.json").open("ab") as file:
         file.write(b" ")
     (second,) = drops.processor.load([FileTask(f"{S}1.json", quiet=first.identity)])

@@ -127,9 +127,10 @@ def test_a_file_over_which_the_database_sleeps_fails_and_stops_nothing(
     "action",
     [
         "PERFORM pg_terminate_backend(pg_backend_pid()), pg_sleep(20)",
-        "PERFORM pg_advisory_xact_lock(lock) FROM generate_series(1, 100000) AS lock",
+        "SET LOCAL temp_file_limit = '64kB'; SET LOCAL work_mem = '64kB';"
+        "PERFORM DISTINCT repeat(i::text, 50) FROM generate_series(1, 100000) AS i",
     ],
-    ids=["connection", "memory"],
+    ids=["connection", "disk"],
 )
 def test_a_file_that_may_meet_with_what_the_server_lacks_waits_and_does_not_stop_the_others(
     tmp_path: Path, database: Database, action: str
