@@ -1,4 +1,4 @@
-"""The command line: python main.py watches and loads; --help tells the rest."""
+"""The command line: python main.py watches and loads; --help shows the other commands."""
 
 import sys
 from pathlib import Path
@@ -23,8 +23,8 @@ app = typer.Typer(
 
 
 _ONCE = (
-    "Load what is there now, then exit: 0 if all was loaded, "
-    "1 if anything failed or still waits, or the database does not answer for 30 s."
+    "Load the files that are there now, then exit: 0 if all were loaded, "
+    "1 if any failed or still waits, or if the database does not answer for 30 s."
 )
 
 
@@ -42,7 +42,7 @@ def watch(
 def show_status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
 ) -> None:
-    """Tells what is waiting, what was loaded and what failed."""
+    """Shows what is waiting, what was loaded and what failed."""
     settings = load_settings()
     with (
         database.open_database(settings) as ensure_running,
@@ -53,11 +53,11 @@ def show_status(
 
 @app.command("sql")
 def run_sql(
-    statement: Annotated[str, typer.Argument(help='Such as "select * from vehicle_status".')],
+    statement: Annotated[str, typer.Argument(help='For example "select * from vehicle_status".')],
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Queries the database and prints the rows."""
+    """Runs a query and prints its rows."""
     form = sql.Form.CSV if as_csv else sql.Form.JSON if as_json else sql.Form.TABLE
     with (
         database.open_database(load_settings()) as ensure_running,
@@ -75,13 +75,15 @@ def print_url() -> None:
 
 @app.command("demo")
 def run_demo(
-    rate: Annotated[float, typer.Option(min=0, help="Files a second; 0: a backlog, at once.")] = 20,
-    count: Annotated[int | None, typer.Option(min=1, help="Files in all; else until Ctrl+C.")] = None,
-    records: Annotated[int, typer.Option(min=1, help="Records in a file.")] = 12,
+    rate: Annotated[float, typer.Option(min=0, help="Files a second; 0: all at once.")] = 20,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Number of files; by default until Ctrl+C.")
+    ] = None,
+    records: Annotated[int, typer.Option(min=1, help="Records in each file.")] = 12,
     vehicles: Annotated[int, typer.Option(min=1, help="Vehicles in the fleet.")] = 2000,
-    seed: Annotated[int | None, typer.Option(help="Makes the same fleet again.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same number makes the same fleet again.")] = None,
 ) -> None:
-    """Writes the files of a made-up fleet into the watch folder."""
+    """Writes files of a simulated fleet into the watch folder."""
     stop = StopSignal()
     with stop.on_signals():
         demo.run(
@@ -100,10 +102,10 @@ def run_demo(
 def check_files(
     files: Annotated[list[Path], typer.Argument(help="Any files; they need not be in the watch folder.")],
 ) -> None:
-    """Tells what would become of files, each by itself, and leaves them and the tables as they are.
+    """Shows what would happen to each file, and changes neither files nor tables.
 
-    Their rows are written in a transaction that is rolled back; only partitions for their days may stay.
-    Exits with 0 if all of them would load without a reject.
+    Writes the rows in a transaction and rolls it back; only new partitions for their days may stay.
+    Exits with 0 if all files would load without a reject.
     """
     settings = load_settings()
     with database.open_database(settings) as ensure_running, database.connected(ensure_running()):
@@ -112,10 +114,10 @@ def check_files(
 
 @app.command("verify")
 def verify_all() -> None:
-    """Compares ledger, tables and folders, and tells each thing that does not add up.
+    """Compares ledger, tables and folders, and prints each difference.
 
-    Reads all rows. Exits with 0 if everything adds up. Files in the hands of a running daemon are passed
-    over, but one may be told that it is about to delete or to set aside.
+    Reads all rows. Exits with 0 if there is no difference. Skips files that a running daemon has locked. A
+    file that the daemon is just about to delete or quarantine may still be reported.
     """
     settings = load_settings()
     with (
@@ -125,17 +127,19 @@ def verify_all() -> None:
         raise typer.Exit(verify.run(settings, connection, typer.echo))
 
 
-replay_app = typer.Typer(help="Loads again what was mended: files of failed/, or rejected records.")
+replay_app = typer.Typer(help="Loads files of failed/, or rejected records, again after they were fixed.")
 app.add_typer(replay_app, name="replay")
 
 
 @replay_app.command("failed")
 def replay_failed(
-    names: Annotated[list[Path] | None, typer.Argument(help="Files in failed/; none: all of them.")] = None,
+    names: Annotated[
+        list[Path] | None, typer.Argument(help="Files in failed/; by default all of them.")
+    ] = None,
 ) -> None:
-    """Loads files of the failed folder, as they are there now.
+    """Loads files of the failed folder again.
 
-    Whatever is loaded goes from there, with its note. Exits with 0 if all of them were loaded.
+    Deletes each loaded file and its note from the folder. Exits with 0 if all of them were loaded.
     """
     settings = load_settings()
     with database.open_database(settings) as ensure_running, database.connected(ensure_running()):
@@ -144,20 +148,22 @@ def replay_failed(
 
 @replay_app.command("rejected")
 def replay_rejected(
-    file: Annotated[str | None, typer.Option(help="Those of this file, as the ledger names it.")] = None,
-    reason: Annotated[Reason | None, typer.Option(help="Those with this reason.")] = None,
+    file: Annotated[
+        str | None, typer.Option(help="Only records of this file, as the ledger names it.")
+    ] = None,
+    reason: Annotated[Reason | None, typer.Option(help="Only records with this reason.")] = None,
     edited: Annotated[
         Path | None,
-        typer.Option(help="A JSON array of objects with file_id, position and the mended original."),
+        typer.Option(help="A JSON array of objects with file_id, position and the fixed original."),
     ] = None,
 ) -> None:
-    """Loads rejected records: all that are open, or some, or the edited ones of a file.
+    """Loads rejected records again: all open records, some of them, or edited ones from a file.
 
-    To edit some, write them into a file with: sql "select * from open_rejects" --json. Those that are
-    loaded are resolved, the others stay open. Exits with 0 if all of them were loaded.
+    To edit records, first write them into a file: sql "select * from open_rejects" --json. Loaded records
+    are resolved, the others stay open. Exits with 0 if all of them were loaded.
     """
     if edited and (file or reason):
-        raise Misconfigured("--edited names its records itself: without --file and --reason")
+        raise Misconfigured("--edited lists its records itself: leave out --file and --reason")
     settings = load_settings()
     with database.open_database(settings) as ensure_running, database.connected(ensure_running()):
         if edited:
@@ -166,7 +172,10 @@ def replay_rejected(
 
 
 def main() -> int:
-    """One clear sentence and a code for what a user can cause: 2 if settings or rights have to be mended."""
+    """Runs a command and turns errors that a user can cause into one sentence and a code.
+
+    Code 2 means that settings or rights have to be fixed.
+    """
     try:
         code = app(standalone_mode=False)
     except typer.Exit as ending:

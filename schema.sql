@@ -1,17 +1,17 @@
--- The tables that the Mobileye Data Processing System fills; safe to apply twice.
+-- The tables of the Mobileye Data Processing System. This file can be applied repeatedly.
 -- Needs PostgreSQL 12 or later. All times are UTC instants (timestamptz).
 
 CREATE SCHEMA IF NOT EXISTS mobileye_data;
 
 -- Files -----------------------------------------------------------------------------------------
 
--- The ledger. A file's entry commits together with its rows, so a file is either wholly in the
--- tables and here as 'loaded', or it has left no trace.
+-- The ledger. A file's entry commits together with its rows: either all of its rows are in the tables and it is
+-- here as 'loaded', or none of them is.
 CREATE SEQUENCE IF NOT EXISTS mobileye_data.file_ids;
 
 CREATE TABLE IF NOT EXISTS mobileye_data.ingested_files (
     file_id         bigint PRIMARY KEY,     -- from file_ids, drawn before the rows are written
-    sha256          bytea UNIQUE,           -- of the bytes as dropped; null if they were not read, or none were
+    sha256          bytea UNIQUE,           -- of the bytes as dropped; null if not read, and for a replay
     name            text NOT NULL,
     size            bigint,                 -- bytes as dropped
     kind            text,                   -- objects_detection, vehicles_status; null if not recognised
@@ -31,13 +31,13 @@ CREATE TABLE IF NOT EXISTS mobileye_data.ingested_files (
 COMMENT ON TABLE mobileye_data.ingested_files IS
     'The ledger: one entry for each distinct content that was dropped';
 COMMENT ON COLUMN mobileye_data.ingested_files.sha256 IS
-    'Digest of the bytes as dropped: the same bytes under another name are the same file; null for a record that was loaded again';
+    'Digest of the bytes as dropped: the same bytes under another name are the same file; null for a replayed record';
 COMMENT ON COLUMN mobileye_data.ingested_files.deliveries IS
     'How often these bytes arrived; a crash between COMMIT and delete counts again';
 COMMENT ON COLUMN mobileye_data.ingested_files.last_name IS
     'The name under which these bytes arrived last';
 
--- Only if the sequence was dropped and made again: an id is never drawn twice.
+-- Has an effect only if the sequence was dropped and made again: it must never give an id twice.
 SELECT setval('mobileye_data.file_ids', max(file_id))
 FROM mobileye_data.ingested_files
 HAVING max(file_id) > (SELECT last_value FROM mobileye_data.file_ids);
@@ -47,14 +47,14 @@ CREATE INDEX IF NOT EXISTS ingested_files_finished ON mobileye_data.ingested_fil
 CREATE INDEX IF NOT EXISTS ingested_files_failed
     ON mobileye_data.ingested_files (finished_at) WHERE state = 'failed';
 
--- Records of loaded files that are in no other table, each with the reason.
+-- Records that could not be loaded, each with the reason.
 CREATE TABLE IF NOT EXISTS mobileye_data.rejected_records (
     file_id      bigint NOT NULL,
     position     bigint NOT NULL,           -- 0 for the first record of the file
     path         text NOT NULL,             -- JSON path: $.vehicle_status[3].report_time
     reason       text NOT NULL,             -- invalid, conflict, refused
     detail       text NOT NULL,             -- a sentence
-    original     json NOT NULL,             -- json, not jsonb: that cannot hold \u0000
+    original     json NOT NULL,             -- json, not jsonb, which can't hold \u0000
     rejected_at  timestamptz NOT NULL DEFAULT now(),
     resolved_at  timestamptz,               -- when a replay loaded it
     PRIMARY KEY (file_id, position)
@@ -63,18 +63,18 @@ CREATE TABLE IF NOT EXISTS mobileye_data.rejected_records (
 COMMENT ON TABLE mobileye_data.rejected_records IS
     'Records that could not be loaded, with their original JSON and the reason';
 COMMENT ON COLUMN mobileye_data.rejected_records.reason IS
-    'invalid: not as documented; conflict: its key is there with another value; refused: by the database';
+    'invalid: not as documented; conflict: its key is stored with another value; refused: by the database';
 
 ALTER TABLE mobileye_data.rejected_records
-    ADD COLUMN IF NOT EXISTS edited json;   -- what a replay was given to load in place of the original
+    ADD COLUMN IF NOT EXISTS edited json;   -- the text that a replay loaded in place of the original
 
 ALTER TABLE mobileye_data.rejected_records
-    ADD COLUMN IF NOT EXISTS resolved_by bigint;    -- null, too, where it was resolved before there was this column
+    ADD COLUMN IF NOT EXISTS resolved_by bigint;    -- null also if it was resolved before this column existed
 
 COMMENT ON COLUMN mobileye_data.rejected_records.resolved_by IS
-    'The file_id of the replay that loaded it: its rows are inserted under that, or were there already (rows_duplicate)';
+    'The file_id of the replay that loaded it: its rows have this file_id, or were stored already (rows_duplicate)';
 COMMENT ON COLUMN mobileye_data.rejected_records.path IS
-    'JSON path in the file; after a replay, in a file of this record alone';
+    'JSON path in the file; after a replay, in a document that holds only this record';
 
 CREATE INDEX IF NOT EXISTS rejected_records_open
     ON mobileye_data.rejected_records (reason, rejected_at) WHERE resolved_at IS NULL;
@@ -82,20 +82,20 @@ CREATE INDEX IF NOT EXISTS rejected_records_open
 -- Detections ------------------------------------------------------------------------------------
 
 -- Partitioned by UTC day: inserts stay as fast as into an empty table, and a day can be dropped.
--- Text of keys is compared by bytes (COLLATE "C"): no locale, half the time of an index search.
+-- Keys are compared as bytes (COLLATE "C"), without a locale: an index search takes half the time.
 CREATE TABLE IF NOT EXISTS mobileye_data.objects_detection_events (
     vehicle_id      text COLLATE "C" NOT NULL,
     detection_time  timestamptz NOT NULL,
     object_type     text COLLATE "C" NOT NULL,
     object_value    integer NOT NULL,
     extra           jsonb,                  -- fields of the record that no column holds
-    file_id         bigint NOT NULL,        -- no foreign key: it would cost a check a row
+    file_id         bigint NOT NULL,        -- no foreign key: checking it would cost time for each row
     PRIMARY KEY (vehicle_id, detection_time, object_type)
 ) PARTITION BY RANGE (detection_time);
 
-COMMENT ON TABLE mobileye_data.objects_detection_events IS 'One row a detection';
+COMMENT ON TABLE mobileye_data.objects_detection_events IS 'One row for each detection';
 
--- BRIN: a thousandth of a B-tree's size and upkeep; enough to find a time range.
+-- BRIN costs a thousandth of a B-tree in size and upkeep, and is enough to find a time range.
 CREATE INDEX IF NOT EXISTS objects_detection_events_time
     ON mobileye_data.objects_detection_events USING brin (detection_time) WITH (autosummarize = on);
 
@@ -127,7 +127,7 @@ CREATE TABLE IF NOT EXISTS mobileye_data.vehicle_status (
     status       text COLLATE "C" NOT NULL,
     extra        jsonb,
     file_id      bigint NOT NULL
-) WITH (fillfactor = 70);                   -- rows are updated in place again and again
+) WITH (fillfactor = 70);                   -- free space, because rows are updated often
 
 COMMENT ON TABLE mobileye_data.vehicle_status IS
     'The latest status of each vehicle; an older report never overwrites a newer one';
@@ -137,7 +137,7 @@ CREATE INDEX IF NOT EXISTS vehicle_status_by_status
 
 -- Partitions ------------------------------------------------------------------------------------
 
--- A table that was renamed has kept its partitions: rows of the new one would find none, and be refused.
+-- A renamed table keeps its partitions. Rows of the new table would have none and would be refused: raise an error.
 DO $$
 DECLARE
     parent text;
@@ -153,9 +153,9 @@ BEGIN
 END
 $$;
 
--- How many days of a table may have their partition: a transaction that touches all of them locks each, and its
--- two indexes; over both tables that fits into three quarters of the lock table of a server with so many
--- max_locks_per_transaction.
+-- The number of days of a table that may have their own partition. A transaction that uses all of them locks each
+-- partition and its two indexes. For both tables together this fits into three quarters of the server's lock table,
+-- whose size follows from max_locks_per_transaction.
 CREATE OR REPLACE FUNCTION mobileye_data.most_days(
     locks bigint DEFAULT current_setting('max_locks_per_transaction')::bigint
 ) RETURNS bigint
@@ -172,7 +172,7 @@ LANGUAGE sql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT count(*) > mobileye_data.most_days()     -- the "other" one is none of a day
+    SELECT count(*) > mobileye_data.most_days()     -- ">", because the partition "other" is counted, too
     FROM pg_inherits
     WHERE inhparent = format('mobileye_data.%I', parent)::regclass
 $$;
@@ -205,7 +205,7 @@ AS $$
                   format('%s 00:00:00+00', day), format('%s 00:00:00+00', day + 1))
 $$;
 
--- The first day that has rows in the "other" partition, but no more than these.
+-- The first day that has rows in the partition "other", but at most most_rows.
 CREATE OR REPLACE FUNCTION mobileye_data.strange_day(parent text, most_rows bigint) RETURNS date
 LANGUAGE plpgsql
 STABLE
@@ -216,7 +216,7 @@ DECLARE
 BEGIN
     EXECUTE format($q$
         SELECT (%1$I AT TIME ZONE 'UTC')::date FROM mobileye_data.%2$I
-        WHERE %1$I >= '0001-01-01 00:00:00+00' AND %1$I < '10000-01-01 00:00:00+00'   -- not 'infinity', say
+        WHERE %1$I >= '0001-01-01 00:00:00+00' AND %1$I < '10000-01-01 00:00:00+00'   -- excludes 'infinity'
         GROUP BY 1
         HAVING count(*) <= $1
            AND to_regclass('mobileye_data.' || %3$L || to_char((%1$I AT TIME ZONE 'UTC')::date, '_YYYYMMDD')) IS NULL
@@ -226,7 +226,7 @@ BEGIN
 END
 $$;
 
--- Makes the partition of one UTC day, and with moving brings the day's rows there from the "other" one.
+-- Makes the partition of one UTC day. With moving, it also moves the day's rows there from "other".
 CREATE OR REPLACE FUNCTION mobileye_data.make_partition(parent text, day date, moving boolean) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -234,11 +234,11 @@ AS $$
 DECLARE
     partition_name text := format('%s_%s', parent, to_char(day, 'YYYYMMDD'));
 BEGIN
-    -- Made apart and then attached: attaching lets writers of the parent go on (PARTITION OF would not).
+    -- Make the table first and attach it then: attaching does not block writers of the parent, PARTITION OF would.
     EXECUTE format('CREATE TABLE mobileye_data.%I (LIKE mobileye_data.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS)',
                    partition_name, parent);
     IF moving THEN
-        -- DELETE, not TRUNCATE: who reads by an older snapshot still finds them where they were.
+        -- DELETE, not TRUNCATE: a reader with an older snapshot still finds the rows where they were.
         EXECUTE format('WITH moved AS (DELETE FROM mobileye_data.%I WHERE %s RETURNING *)
                         INSERT INTO mobileye_data.%I SELECT * FROM moved',
                        parent || '_other', mobileye_data.is_of_day(parent, day), partition_name);
@@ -248,18 +248,18 @@ BEGIN
 END
 $$;
 
--- Gives one UTC day a partition. False if its rows have to go to the "other" partition: because some are there
--- already, or because the table has its most_days(). Null if a lock is not to be had at once; the other
--- days of the table need the same lock.
+-- Gives one UTC day a partition. Returns false if its rows have to go to the partition "other": some are there
+-- already, or the table has most_days() partitions. Returns null if a lock is not free; the other days of the
+-- table need the same lock.
 CREATE OR REPLACE FUNCTION mobileye_data.add_partition(parent text, day date) RETURNS boolean
 LANGUAGE plpgsql
-SECURITY DEFINER    -- who loads need not own the tables: see db/roles.sql
+SECURITY DEFINER    -- so the role that loads need not own the tables: see db/roles.sql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     has_rows boolean;
 BEGIN
-    -- For each of the two locks that may be held: who waits for the "other" partition keeps all others from it.
+    -- For each of the two locks: while a session waits for the lock on "other", all others wait behind it.
     SET LOCAL lock_timeout = '250ms';
     PERFORM pg_advisory_xact_lock(hashtext('mobileye_data.' || parent));
     IF to_regclass(format('mobileye_data.%I', format('%s_%s', parent, to_char(day, 'YYYYMMDD')))) IS NOT NULL THEN
@@ -268,7 +268,7 @@ BEGIN
     IF mobileye_data.is_full(parent) THEN
         RETURN false;
     END IF;
-    -- Attaching would tell that, too, but only once it has got its lock.
+    -- Attaching would find them, too, but only after it has its lock.
     EXECUTE format('SELECT EXISTS (SELECT FROM mobileye_data.%I WHERE %s)',
                    parent || '_other', mobileye_data.is_of_day(parent, day)) INTO has_rows;
     IF has_rows THEN
@@ -277,16 +277,16 @@ BEGIN
     PERFORM mobileye_data.make_partition(parent, day, false);
     RETURN true;
 EXCEPTION
-    WHEN check_violation THEN   -- rows that were committed since
+    WHEN check_violation THEN   -- rows of the day that were committed to "other" since the check
         RETURN false;
     WHEN lock_not_available THEN
         RETURN NULL;
 END
 $$;
 
--- Gives a day of which rows are in the "other" partition its own, and moves them there. Gives back that day;
--- null if there is none, or if a lock is not to be had at once. Meanwhile everybody waits who reads or writes
--- the table: a day with more than most_rows stays where it is.
+-- Gives a day that has rows in "other" its own partition and moves them there. Returns that day, or null if there
+-- is none or a lock is not free. Readers and writers of the table wait during the move. Therefore a day with more
+-- than most_rows rows stays where it is.
 CREATE OR REPLACE FUNCTION mobileye_data.bring_home(parent text, most_rows bigint) RETURNS date
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -301,9 +301,9 @@ BEGIN
     END IF;
     chosen := mobileye_data.strange_day(parent, most_rows);
     IF chosen IS NOT NULL THEN
-        -- The table before its partition. Who reads or writes it looks up which partitions there are, then waits
-        -- for one of them: it would miss what is no longer in the "other" one. And both before the rows are
-        -- looked at: from here on there are none that are not committed.
+        -- Lock the table before its partition. A session looks up the partitions first and then waits for each: if
+        -- "other" were locked first, a session that waits for it would miss rows that moved to the new one. Both
+        -- locks come before the rows are read: no row of an uncommitted load can be there after that.
         EXECUTE format('LOCK TABLE ONLY mobileye_data.%I IN ACCESS EXCLUSIVE MODE', parent);
         EXECUTE format('LOCK TABLE ONLY mobileye_data.%I IN ACCESS EXCLUSIVE MODE', parent || '_other');
         PERFORM mobileye_data.make_partition(parent, chosen, true);
@@ -340,7 +340,7 @@ CREATE OR REPLACE VIEW mobileye_data.vehicle_timeline AS
     SELECT vehicle_id, report_time, status, NULL, file_id
     FROM mobileye_data.vehicle_status_history;
 COMMENT ON VIEW mobileye_data.vehicle_timeline IS
-    'All that is known of a vehicle, in time: filter by vehicle_id and by a range of "at"';
+    'All that is known of a vehicle, by time: filter by vehicle_id and by a range of "at"';
 
 CREATE OR REPLACE VIEW mobileye_data.open_rejects AS
     SELECT f.name, r.file_id, r.position, r.path, r.reason, r.detail, r.original, r.rejected_at,

@@ -1,4 +1,4 @@
-"""A dry run: what would become of files, told and not done."""
+"""Does a dry run of files: reports what would happen to each, and changes nothing."""
 
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -15,7 +15,7 @@ from sources.peek import PeekSource
 
 
 def run(settings: Settings, database: Database, paths: Iterable[Path], tell: Callable[[str], None]) -> int:
-    """The exit code: 0 if all of them would load without a reject."""
+    """Reports on each file; returns 0 if all of them would load without a reject, else 1."""
     good = [_check(settings, database, path, tell) for path in paths]
     return 0 if all(good) else 1
 
@@ -30,7 +30,7 @@ def _check(settings: Settings, database: Database, path: Path, tell: Callable[[s
 
 
 def _rehearse(settings: Settings, sink: DryRunSink, path: Path) -> Outcome:
-    """What the daemon would do with it."""
+    """Returns what the daemon would do with the file."""
     limits = settings.max_file_bytes, settings.max_reject_ratio
     loader = Loader(PeekSource(str(path.parent)), sink, *limits)
     return load_one(loader, str(path.parent), path.name)

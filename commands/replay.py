@@ -1,4 +1,4 @@
-"""Loads again what has been mended: files of the failed folder, rejected records."""
+"""Loads fixed files of the failed folder, and rejected records, again."""
 
 import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ _Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
 class Reason(StrEnum):
-    """Why a record was rejected."""
+    """The reason of a reject."""
 
     INVALID = "invalid"
     CONFLICT = "conflict"
@@ -42,7 +42,7 @@ class Reason(StrEnum):
 
 
 class Edit(Struct, frozen=True):
-    """What is to be loaded in place of a rejected record's original."""
+    """The text to load in place of a rejected record's original."""
 
     file_id: _Id
     position: _Id
@@ -50,7 +50,7 @@ class Edit(Struct, frozen=True):
 
 
 def files(settings: Settings, database: Database, paths: Sequence[Path], tell: Tell) -> int:
-    """Files of the failed folder, all if none is named; the exit code: 0 if all of them were loaded."""
+    """Loads files of the failed folder, all if none is named; returns 0 if all were loaded, else 1."""
     folder = settings.failed
     names = [_name_in(folder, path) for path in paths] or _all_names(folder)
     archive = str(settings.archive or "")
@@ -66,34 +66,36 @@ def files(settings: Settings, database: Database, paths: Sequence[Path], tell: T
 def records(
     settings: Settings, database: Database, file: str | None, reason: Reason | None, tell: Tell
 ) -> int:
-    """Rejected records that are open; the exit code: 0 if all of them were loaded."""
+    """Loads the open rejected records again; returns 0 if all of them were loaded, else 1."""
     with closing(database.connect(autocommit=True)) as connection:
         return _replay(settings, database, connection, _open_pages(connection, file, reason), tell)
 
 
 def edited_records(settings: Settings, database: Database, path: Path, tell: Tell) -> int:
-    """Rejected records as the user has edited them; the exit code: 0 if all of them were loaded."""
+    """Loads rejected records as the user has edited them; returns 0 if all of them were loaded, else 1."""
     edits = read_edits(path)
     with closing(database.connect(autocommit=True)) as connection:
         found = _edit(connection, edits)
         missing = edits.keys() - {record.key for record in found}
         for file_id, position in sorted(missing):
-            tell(f"record {position} of file {file_id}: not open, it is loaded or was never rejected")
+            tell(f"record {position} of file {file_id}: not open: it is loaded already or was never rejected")
         code = _replay(settings, database, connection, _read(connection, found), tell)
     return 1 if missing else code
 
 
 def read_edits(path: Path) -> dict[Key, bytes]:
-    """JSON texts by record, to the letter; raises Misconfigured, saying what is wrong."""
+    """Reads the unchanged JSON texts by record; raises Misconfigured with what is wrong."""
     try:
         edits = json.decode(path.read_text("utf-8"), type=list[Edit])
     except OSError as error:
         raise Misconfigured(f"can't read {path}: {error.strerror}") from None
     except (DecodeError, UnicodeDecodeError) as error:
-        raise Misconfigured(f"{path} is no array of file_id, position and original: {error}") from None
+        raise Misconfigured(
+            f"{path} should be an array of objects with file_id, position and original: {error}"
+        ) from None
     texts = {(edit.file_id, edit.position): bytes(edit.original) for edit in edits}
     if len(texts) < len(edits):
-        raise Misconfigured(f"{path} has one record twice")
+        raise Misconfigured(f"{path} names a record twice")
     return texts
 
 
@@ -105,7 +107,7 @@ def _all_names(folder: Path) -> list[str]:
 
 
 def _name_in(folder: Path, path: Path) -> str:
-    """A bare name, or a path that leads there."""
+    """Accepts a bare name, or a path that leads into the folder; returns the name."""
     if path.parent not in (Path(), folder) and path.parent.resolve() != folder:
         raise Misconfigured(f"{path} is not in {folder}")
     return path.name
@@ -133,7 +135,7 @@ def _file_told(outcome: Outcome) -> str:
 
 
 def _edit(connection: Connection, edits: Mapping[Key, bytes]) -> list[Sized]:
-    """Gives records their new texts, page by page; gives back those that are open."""
+    """Stores the edited texts page by page; returns the records that are open."""
     sized = [Sized(*key, len(text)) for key, text in edits.items()]
     found: list[Sized] = []
     with translate_errors(), connection.cursor() as cursor:
@@ -143,7 +145,8 @@ def _edit(connection: Connection, edits: Mapping[Key, bytes]) -> list[Sized]:
 
 
 def _open_pages(connection: Connection, file: str | None, reason: str | None) -> Iterator[list[Reject]]:
-    """Each is read when the one before has been replayed: those still open are not met again."""
+    """Yields pages of open records; a record that stays open is not yielded again."""
+    # Each page is read after the one before has been replayed, and begins after its last key.
     after = (-1, -1)
     while True:
         with translate_errors(), connection.cursor() as cursor:
@@ -176,8 +179,8 @@ def _replay(
         for line in _duplicates(connection, outcome.duplicates):
             tell(printable(line))
         asked, refused = asked + len(page), refused + len(outcome.reasons)
-        # What failed refers to its error, and that to all that was held: the collector, which counts objects
-        # and not bytes, would come after hundreds of megabytes.
+        # A failed record refers to its error, and the error to everything that its frames held. The collector
+        # counts objects, not bytes, and would run only after hundreds of megabytes.
         garbage += sum(len(record.text) for record in page)
         if garbage >= PAGE_BYTES:
             gc.collect()
@@ -187,23 +190,23 @@ def _replay(
 
 
 def _duplicates(connection: Connection, rejects: Sequence[Reject]) -> Iterator[str]:
-    """Names the rows that were there already."""
+    """Yields a line for each file that brought rows which a replayed record repeats."""
     with translate_errors(), connection.cursor() as cursor:
         for reject, rows in rows_of(cursor, rejects):
             others = {row.file_id: row.file for row in rows if row and row.file != reject.name}
             for file_id, file in sorted(others.items()):
-                yield f"{reject.name}: a duplicate of what file {file_id} ({file}) brought"
+                yield f"{reject.name}: a duplicate of a row of file {file_id} ({file})"
 
 
 class Replayed(Struct, frozen=True):
-    """What became of some records: why those stay open that do, and of which rows were there already."""
+    """The outcome of a page: why records stay open, and which records have rows that were stored already."""
 
     reasons: dict[str, Stored]
     duplicates: list[Reject]
 
 
 def load_records(settings: Settings, database: Database, named: Mapping[str, Reject]) -> Replayed:
-    """Loads each as a file that must not have a reject."""
+    """Loads each record as a file that must not have a reject."""
     source = MemorySource(lambda name: document(named[name]))
     with closing(ReplaySink(database, named)) as sink:
         loader = Loader(source, sink, settings.max_file_bytes, max_reject_ratio=0)
@@ -212,7 +215,7 @@ def load_records(settings: Settings, database: Database, named: Mapping[str, Rej
         outcomes += [outcome for name in alone for outcome in loader.load([FileTask(name)])]
     for outcome in outcomes:
         if outcome.state in ("waiting", "contended"):
-            raise DatabaseUnavailable(f"another transaction is in the way: {outcome.reason}")
+            raise DatabaseUnavailable(f"another transaction holds a lock: {outcome.reason}")
     failed = [outcome.name for outcome in outcomes if outcome.state == "failed"]
     duplicates = [named[outcome.name] for outcome in outcomes if outcome.counts.duplicate]
     return Replayed({name: sink.found[name] for name in failed}, duplicates)

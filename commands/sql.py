@@ -23,7 +23,7 @@ from processing.printable import printable
 
 
 class Form(StrEnum):
-    """How rows are printed."""
+    """The form in which rows are printed."""
 
     TABLE = "table"
     CSV = "csv"
@@ -34,23 +34,23 @@ def _raw(value: str | bytes | None, _: Cursor) -> Raw | None:
     return None if value is None else Raw(value)
 
 
-#: The types json and jsonb, and arrays of them: text as it is stored. Read and written again, a key that is
-#: there twice, 1e309 and long numbers would be lost.
+#: The types json and jsonb, and arrays of them, pass through as stored text. Parsing it would lose repeated
+#: keys, 1e309 and digits of long numbers.
 _JSON = new_type((114, 3802), "JSON", _raw)
 _JSON_ARRAY = new_array_type((199, 3807), "JSONARRAY", _JSON)
 
 
 class QueryFailed(Exception):
-    """The database does not take the user's statement."""
+    """The database refused the user's statement, or its rows can't be shown."""
 
 
 def run(connection: Connection, statement: str, form: Form) -> None:
-    """Raises QueryFailed with the database's own words."""
+    """Runs a statement and prints its rows; raises QueryFailed with the database's message."""
     connection.autocommit = True
     with connection.cursor() as cursor:
         register_type(_JSON, cursor)
         register_type(_JSON_ARRAY, cursor)
-        with _explained(), _cancelled_by_ctrl_c():
+        with _translate_errors(), _cancel_on_ctrl_c():
             cursor.execute(statement)
             rows = cursor.fetchall() if cursor.description else []
         if cursor.description is None:
@@ -60,7 +60,7 @@ def run(connection: Connection, statement: str, form: Form) -> None:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     try:
         yield
     except psycopg2.Error as error:
@@ -72,8 +72,8 @@ def _explained() -> Iterator[None]:
 
 
 @contextmanager
-def _cancelled_by_ctrl_c() -> Iterator[None]:
-    """Without this, libpq would wait for the answer first."""
+def _cancel_on_ctrl_c() -> Iterator[None]:
+    """Lets Ctrl+C cancel the query; libpq alone would first wait for the answer."""
     set_wait_callback(wait_select)
     try:
         yield
@@ -99,15 +99,15 @@ def _show_table(columns: list[str], rows: list[tuple[Any, ...]]) -> None:
         is_number = bool(rows) and all(isinstance(row[index], int | float | None) for row in rows)
         table.add_column(escape(printable(column)), justify="right" if is_number else "left", no_wrap=True)
     for row in rows:
-        # Printable: what a dropped file holds must not command the terminal.
+        # Printable: text from a dropped file must not control the terminal.
         table.add_row(*(escape(printable(_plain(value))) for value in row))
-    # As wide as the rows are: a terminal wraps long lines, a pipe should not.
+    # As wide as the rows: a terminal wraps long lines, and a pipe must not.
     Console(highlight=False, width=100_000).print(table)
     print(f"({len(rows)} row{'' if len(rows) == 1 else 's'})")  # noqa: T201
 
 
 def _json_of(columns: list[str], rows: list[tuple[Any, ...]]) -> bytes:
-    """An array of objects; a name that two columns have is there twice."""
+    """Formats rows as an array of objects; a name that two columns share appears twice."""
     names = [json.encode(column) + b":" for column in columns]
     objects = [
         b"{" + b",".join(name + _json(value) for name, value in zip(names, row, strict=True)) + b"}"
@@ -117,7 +117,7 @@ def _json_of(columns: list[str], rows: list[tuple[Any, ...]]) -> bytes:
 
 
 def _json(value: Any) -> bytes:
-    """Numbers with all their digits; those that JSON has not as text, as PostgreSQL's own to_json()."""
+    """Formats a value; numbers keep all digits; NaN and infinity become text, as in to_json()."""
     if isinstance(value, list):
         return b"[" + b",".join(map(_json, value)) + b"]"
     if (isinstance(value, float) and not isfinite(value)) or (
@@ -131,10 +131,13 @@ _ENCODER = json.Encoder(enc_hook=str, decimal_format="number")
 
 
 def _laid_out(text: bytes) -> bytes:
-    """Indented, without a change of any value."""
+    """Indents JSON without changing any value."""
     try:
         return json.format(text, indent=2)
-    except (DecodeError, RecursionError):  # half of a surrogate pair, a thousand levels: json takes both
+    except (
+        DecodeError,
+        RecursionError,
+    ):  # half of a surrogate pair or a thousand levels, which json can hold
         return text
 
 

@@ -75,7 +75,7 @@ def _facts(status: Status) -> list[tuple[str, str]]:
 
 
 def _formatted(file: FileEntry) -> str:
-    """One line on what became of a file."""
+    """Formats the outcome of a file as one line."""
     counts = f"{_formatted_counts(file)} ({file.kind})" if file.state == "loaded" else file.error
     return f"{file.state:<6}  {file.name}  {counts}"
 

@@ -1,4 +1,4 @@
-"""Compares ledger, tables and folders, and tells each thing that does not add up."""
+"""Compares ledger, tables and folders, and reports each difference."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -20,25 +20,26 @@ from sources.peek import PeekSource
 
 
 class Found(Struct, frozen=True):
-    """A file of a folder; without digest if it is none that could be loaded."""
+    """A file of a folder; its digest is None if the file can't be loaded."""
 
     name: str
     size: int
     sha256: bytes | None
 
 
-def run(settings: Settings, connection: Connection, tell: Callable[[str], None]) -> int:
-    """The exit code: 0 if everything adds up."""
+def run(settings: Settings, connection: Connection, report: Callable[[str], None]) -> int:
+    """Reports each difference; returns 0 if there is none, else 1."""
     flaws = 0
     for flaw in _flaws(settings, connection):
-        tell(printable(flaw))
+        report(printable(flaw))
         flaws += 1
-    tell(f"{flaws:,} things do not add up" if flaws else "ledger, tables and folders add up")
+    report(f"{flaws:,} things do not add up" if flaws else "ledger, tables and folders add up")
     return 1 if flaws else 0
 
 
 def _flaws(settings: Settings, connection: Connection) -> Iterator[str]:
-    """The folders are read first: what is in them then has its ledger entry, if it should have one."""
+    """Yields each difference."""
+    # The folders are read before the ledger: a file that leaves them meanwhile has its entry by then.
     waiting = _files(settings.folder, settings.max_file_bytes)
     failed = _files(settings.failed, settings.max_file_bytes)
     audit.begin(connection)
@@ -55,7 +56,7 @@ def _flaws(settings: Settings, connection: Connection) -> Iterator[str]:
 
 
 def resolved_wrongly(connection: Connection) -> Iterator[str]:
-    """Rejected records that count as loaded, but have not each of their rows."""
+    """Yields the resolved records that lack one of their rows."""
     after = (-1, -1)
     with translate_errors(), connection.cursor() as cursor:
         while found := reject_pages.find(cursor, after, is_open=False):
@@ -69,7 +70,8 @@ def resolved_wrongly(connection: Connection) -> Iterator[str]:
 def _rows_of(
     connection: Connection, rejects: Sequence[Reject]
 ) -> Iterator[tuple[Reject, list[StoredRow | None]]]:
-    """As the database can be asked: not for a value that no column holds, which is looked for by halving."""
+    """Yields each record with its stored rows, and none for a record that no column can hold."""
+    # One value that no column can hold fails the whole query: halving finds its record.
     try:
         with savepoint(connection) as cursor:
             answers = list(rows_of(cursor, rejects))
@@ -86,9 +88,9 @@ def _rows_of(
 
 def _flaw(rows: list[StoredRow | None]) -> str:
     if not rows:
-        return "it is none that can be loaded"
+        return "it can't be loaded"
     if None in rows:
-        return "its row is not there: was it deleted, or a partition dropped?"
+        return "its row is missing: was it deleted, or a partition dropped?"
     if not all(row.is_equal for row in rows if row):
         return "another value is stored under its key"
     return ""
@@ -114,7 +116,8 @@ def _failed_unknown(failed: list[Found], states: dict[bytes, str], failures: lis
 
 
 def _failed_gone(folder: Path, files: list[Found], failures: list[Failure]) -> Iterator[str]:
-    """By name, too: a file may have been edited and wait to be replayed, or not be readable now."""
+    """Yields failures whose file is gone."""
+    # Compared by name, too: the file may have been edited for a replay, or be unreadable now.
     digests = {file.sha256 for file in files if file.sha256}
     for name, _, digest in failures:
         if digest not in digests and not os.path.lexists(folder / name):
@@ -122,7 +125,7 @@ def _failed_gone(folder: Path, files: list[Found], failures: list[Failure]) -> I
 
 
 def _files(folder: Path, max_bytes: int) -> list[Found]:
-    """Those that nobody is writing or loading."""
+    """The files that nobody is writing or loading."""
     if not folder.exists():
         return []
     names = watcher.scan.waiting(str(folder))

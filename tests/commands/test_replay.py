@@ -309,8 +309,8 @@ def test_of_two_equal_records_one_is_loaded_and_one_is_a_duplicate_that_is_named
     assert (done.returncode, done.stdout.splitlines()) == (
         0,
         [
-            f"x.json, record 2 of file {file_id}: a duplicate of what file {entry} "
-            f"(x.json, record 1 of file {file_id}) brought",
+            f"x.json, record 2 of file {file_id}: a duplicate of a row of file {entry} "
+            f"(x.json, record 1 of file {file_id})",
             "2 records: 2 loaded, 0 still rejected",
         ],
     )
@@ -433,7 +433,7 @@ def test_what_an_event_brings_beside_rows_that_are_there_is_loaded(
     assert (done.returncode, done.stdout.splitlines()) == (
         0,
         [
-            f"x.json, record 0 of file {file_id}: a duplicate of what file {other} (x.json) brought",
+            f"x.json, record 0 of file {file_id}: a duplicate of a row of file {other} (x.json)",
             "1 records: 1 loaded, 0 still rejected",
         ],
     )
@@ -461,7 +461,7 @@ def test_an_edit_of_what_is_not_open_is_told(daemon: Daemon, database: Database,
     assert (first.returncode, first.stdout.splitlines()) == (
         1,
         [
-            f"record 7 of file {file_id}: not open, it is loaded or was never rejected",
+            f"record 7 of file {file_id}: not open: it is loaded already or was never rejected",
             "1 records: 1 loaded, 0 still rejected",
         ],
     )
@@ -474,14 +474,23 @@ def test_an_edit_of_what_is_not_open_is_told(daemon: Daemon, database: Database,
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"{}", "no array of file_id, position and original: Expected `array`, got `object`"),
-        (b'[{"file_id":1,"position":0,"original":"\\ud83d"}]', "no array of file_id, position and original"),
-        (b"[", "no array of file_id, position and original: Input data was truncated"),
-        (b"\xff", "no array of file_id, position and original: 'utf-8' codec can't decode"),
+        (
+            b"{}",
+            "array of objects with file_id, position and original: Expected `array`, got `object`",
+        ),
+        (
+            b'[{"file_id":1,"position":0,"original":"\\ud83d"}]',
+            "should be an array of objects with file_id, position and original",
+        ),
+        (b"[", "should be an array of objects with file_id, position and original: Input data was truncated"),
+        (
+            b"\xff",
+            "should be an array of objects with file_id, position and original: 'utf-8' codec can't decode",
+        ),
         (b'[{"file_id":-1,"position":0,"original":{}}]', "Expected `int` >= 0 - at `$[0].file_id`"),
         (
             b'[{"file_id":1,"position":0,"original":1},{"file_id":1,"position":0,"original":2}]',
-            "one record twice",
+            "names a record twice",
         ),
     ],
 )
@@ -500,7 +509,7 @@ def test_an_edited_file_that_is_not_there_is_told(daemon: Daemon) -> None:
 def test_an_edited_file_names_its_records_itself(daemon: Daemon) -> None:
     done = daemon.command("replay", "rejected", "--edited", "x.json", "--file", "y.json")
     assert done.returncode == 2
-    assert done.stderr == "error: --edited names its records itself: without --file and --reason\n"
+    assert done.stderr == "error: --edited lists its records itself: leave out --file and --reason\n"
 
 
 # Exactly once -----------------------------------------------------------------------------------------
@@ -598,7 +607,7 @@ def test_a_record_that_meets_a_lock_is_not_taken_for_loaded(
     record = Reject(file_id, 0, "x.json", "vehicles_status", json.encode(report(1)).decode())
     with closing(psycopg2.connect(database.url)) as holder:
         holder.cursor().execute(HELD[0])
-        with pytest.raises(DatabaseUnavailable, match="another transaction is in the way"):
+        with pytest.raises(DatabaseUnavailable, match="another transaction holds a lock"):
             replay.load_records(load_settings(), database, {record.name: record})
 
 

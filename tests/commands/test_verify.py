@@ -140,11 +140,11 @@ def test_what_is_resolved_has_its_rows(resolved: Daemon) -> None:
     [
         (
             "DELETE FROM vehicle_status_history WHERE extra IS NOT NULL",
-            ["{report}: resolved, but its row is not there: was it deleted, or a partition dropped?"],
+            ["{report}: resolved, but its row is missing: was it deleted, or a partition dropped?"],
         ),
         (
             "DELETE FROM objects_detection_events WHERE object_type = 'pedestrians'",
-            ["{event}: resolved, but its row is not there: was it deleted, or a partition dropped?"],
+            ["{event}: resolved, but its row is missing: was it deleted, or a partition dropped?"],
         ),
         (
             "UPDATE vehicle_status_history SET status = 'parking' WHERE extra IS NOT NULL",
@@ -156,11 +156,11 @@ def test_what_is_resolved_has_its_rows(resolved: Daemon) -> None:
         ),
         (
             "UPDATE rejected_records SET edited = NULL",
-            [f"{{{what}}}: resolved, but it is none that can be loaded" for what in ("event", "report")],
+            [f"{{{what}}}: resolved, but it can't be loaded" for what in ("event", "report")],
         ),
         (
             "UPDATE rejected_records SET edited = '\"\\ud83d\"' WHERE path LIKE '$.v%'",
-            ["{report}: resolved, but it is none that can be loaded"],
+            ["{report}: resolved, but it can't be loaded"],
         ),
         (
             # A number beyond jsonb, which no row can have.
@@ -168,7 +168,7 @@ def test_what_is_resolved_has_its_rows(resolved: Daemon) -> None:
             UPDATE rejected_records SET edited = replace(edited::text, '0.1', '1e200000')::json
             WHERE path LIKE '$.v%'
             """,
-            ["{report}: resolved, but it is none that can be loaded"],
+            ["{report}: resolved, but it can't be loaded"],
         ),
     ],
 )
