@@ -54,7 +54,7 @@ class Chunk:
 
     @cached_property
     def data(self) -> bytes:
-        """All rows in COPY format, in the order of self.order."""
+        """The data of all rows in COPY format, in the order of self.order."""
         return self._data_of(self.order)
 
     def data_of(self, indexes: Sequence[int]) -> bytes:

@@ -17,7 +17,7 @@ class Tally:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the text has been read to its end, and ends with the array and its object."""
+        """Returns whether the text has been read to its end, and ends with the array and its object."""
         return self._has_ended and self._last == _CLOSED
 
     def read(self, size: int = -1, /) -> bytes:
