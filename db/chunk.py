@@ -1,4 +1,4 @@
-"""Rows of one table that are sent together, and where each of them came from."""
+"""A chunk: rows of one table that are sent together, and the file and element of each row."""
 
 from bisect import bisect_right
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -12,16 +12,16 @@ from db.ledger import Entry
 from db.tables import TABLE_OF, Row, Table
 from processing.records import Kind, Parsed, Record, Rejected
 
-#: Rows sent at a time: what is in memory, and what is done again if one of their keys exists. The more are
-#: sorted together, the less a row costs the server; these keep two busy workers below 250 MB (measured).
+#: Rows at which a chunk is full. They are in memory, and are sent again if one of their keys exists; but the
+#: more rows are sorted together, the less each costs the server. This size keeps two workers below 250 MB.
 CHUNK_ROWS = 25_000
 
-#: Bytes of texts, rows, unknown fields and rejects at which a chunk is full too; a usual one has half.
+#: Bytes of texts, rows, unknown fields and rejects at which a chunk is full, too; most chunks have half.
 CHUNK_BYTES = 8 * 1024 * 1024
 
 
 class Chunk:
-    """Elements whose rows go to one table together; a row's index counts them in the order of the files."""
+    """Elements whose rows go to one table together; a row's index is its number in the order of the files."""
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
@@ -49,16 +49,17 @@ class Chunk:
 
     @cached_property
     def order(self) -> list[int]:
-        """The rows' indexes in the order of their bytes, nearly that of keys: the server likes it better."""
+        """The rows' indexes sorted by the rows' bytes, nearly in key order: inserted faster by the server."""
         return sorted(range(len(self.packed.rows)), key=self.packed.rows.__getitem__)
 
     @cached_property
     def data(self) -> bytes:
-        """All rows for COPY, in that order."""
+        """The data of all rows in COPY format, in the order of self.order."""
         return self._data_of(self.order)
 
     def data_of(self, indexes: Sequence[int]) -> bytes:
-        """These rows for COPY."""
+        """Some rows in COPY format."""
+        # All rows, in order, are the usual case: their data is kept, in case they are sent again.
         return self.data if indexes is self.order else self._data_of(indexes)
 
     def _data_of(self, indexes: Sequence[int]) -> bytes:
@@ -71,7 +72,7 @@ class Chunk:
         return [row(record, entry.file_id) for entry, records in self.records() for record in records]
 
     def records(self, without: Container[int] = ()) -> Iterator[tuple[Entry, list[Record]]]:
-        """The records of each entry, in order, without some rows."""
+        """Yields the records of each entry, in order, without some rows."""
         for start, (entry, parsed) in zip(self._starts, self._elements, strict=True):
             kept = parsed.records
             if without:
@@ -83,15 +84,15 @@ class Chunk:
         return self._place(index)[0]
 
     def of(self, indexes: Iterable[int]) -> Iterator[tuple[Entry, Record]]:
-        """The records of some rows."""
+        """Yields the records of some rows."""
         for index in indexes:
             entry, parsed, number = self._place(index)
             yield entry, parsed.records[number]
 
     def rejects(self, found: Mapping[int, tuple[str, str]]) -> Iterator[tuple[Entry, Rejected]]:
-        """Rows as rejects, in order: what is wrong with them, reason and detail, was found on writing them.
+        """Yields rows as rejects, in order; found has the reason and detail that writing them showed.
 
-        What they came from is decoded once, and is walked through once.
+        The elements that they came from are decoded once and walked through once.
         """
         for place, indexes in groupby(sorted(found), lambda index: bisect_right(self._starts, index) - 1):
             entry, parsed = self._elements[place]
@@ -99,18 +100,18 @@ class Chunk:
             mine = [offsets[index - self._starts[place]] for index in rows]
             for index, offset, origin in zip(rows, mine, self.kind.locate(parsed, mine), strict=True):
                 path, original = origin
-                if isinstance(parsed.source, bytes):  # nothing in it needs the care of to_json()
+                if isinstance(parsed.source, bytes):  # of the fast path: plain values, no need of to_json()
                     original = Raw(json.encode(original))
                 yield entry, Rejected(parsed.position + offset, path, *found[index], original)
 
     def _place(self, index: int) -> tuple[Entry, Parsed, int]:
-        """Where a row came from: the file's entry, the elements, which of their records it is."""
+        """The origin of a row: the file's entry, the elements, the number of the record in them."""
         place = bisect_right(self._starts, index) - 1
         return *self._elements[place], index - self._starts[place]
 
 
 def _offsets(parsed: Parsed) -> Sequence[int]:
-    """Where in its elements each record stands: the rejected ones stand between them."""
+    """The position of each record in its elements: rejected records are between them."""
     count = len(parsed.records) + len(parsed.rejected)
     rejected = {rejected.position - parsed.position for rejected in parsed.rejected}
     return [offset for offset in range(count) if offset not in rejected] if rejected else range(count)

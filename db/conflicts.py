@@ -1,4 +1,4 @@
-"""Rows of which some exist already, or are refused: inserts the new ones, and tells what the others are."""
+"""Inserts the new rows of a chunk when others exist already or are refused, and reports those."""
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -18,27 +18,27 @@ from db.latest_status import LatestStatus
 from db.row_by_row import insert_singly
 from db.tables import Table
 
-#: From so many rows on it pays to ask first what there is of their vehicles about their times: where 1 % of
-#: the rows are there, that costs a quarter of looking at each.
+#: From this number of rows on, a query first finds out which vehicles and times are stored: with 1 % of
+#: the rows stored, this costs a quarter of looking up each row.
 _MANY_ROWS = 1000
 
-#: As long as no more than this share of them is found there, or to fetch them would take longer.
+#: If more than this share of the rows is stored, each row is looked up: fetching the keys would take longer.
 _SPARSE = 0.1
 
-#: Rows among which some are refused are divided into so many parts: two would be fewer steps, but the rows
-#: that are not refused would be sent more often.
+#: Parts into which rows are divided to find the refused ones among them. Two would need fewer steps, but
+#: would send the good rows more often.
 _PARTS = 8
 
-#: At so few the server tells one by one: 30 µs a row and 3 ms a step, more or less what one more step costs.
+#: At most this number is inserted row by row, in the server: 3 ms and 30 µs a row, about one more division.
 _SINGLY = 500
 
 
 class ConflictResolver:
-    """One chunk on its way into its table, by the indexes of its rows.
+    """Inserts one chunk into its table; rows are named by their indexes in the chunk.
 
-    Of equal keys the first counts. duplicates are there with the same value; rejects have a reason and a
-    detail. With shows_status each report also becomes the latest of its vehicle in the step that inserts it,
-    so that it is refused if vehicle_status refuses it. With is_ruled the rules of the table are asked.
+    Of rows with equal keys the first is inserted. duplicates are stored with the same value; rejects have a
+    reason and a detail. With shows_status, the step that inserts a report also updates vehicle_status, and
+    the report is refused if that table refuses it. With is_ruled, rows are inserted so that rules apply.
     """
 
     def __init__(
@@ -65,9 +65,9 @@ class ConflictResolver:
                 self._insert_distinct(firsts, is_asked=is_asked)
 
     def _insert_distinct(self, rows: list[int], *, is_asked: bool) -> None:
-        """Rows of different keys; those that are refused are found by dividing, at last by the server itself.
+        """Inserts rows of different keys; finds the refused ones by division, the last ones in the server.
 
-        is_asked tells that those which exist are not among them.
+        is_asked is true if the existing rows have been taken out already.
         """
         try:
             if not is_asked:
@@ -87,28 +87,28 @@ class ConflictResolver:
             verdicts = insert_singly(self._connection, self._chunk, rows, **how)
         except RowRefused as refusal:
             if len(rows) == 1:
-                self._settle(rows[0], "refused", str(refusal))
+                self._record(rows[0], "refused", str(refusal))
                 return
             for part in _divided(rows, 2):
                 self._insert_singly(part)
         else:
             for index, reason, said in verdicts:
-                self._settle(index, reason, said)
+                self._record(index, reason, said)
 
     def _without_existing(self, rows: list[int]) -> list[int]:
-        """Sets those apart whose key exists; raises RowRefused if the table could not hold a value."""
+        """Returns the rows whose key is new; raises RowRefused if the table can't hold a value of one."""
         if not rows:
             return rows
         with savepoint(self._connection) as cursor:
             existing = find_existing(cursor, self._chunk, candidate_rows(cursor, self._chunk, rows))
-        # Of duplicates there may be as many as rows: no call for each.
+        # Every row may be a duplicate, so no call is made for each.
         self.duplicates += [index for index, stored in existing.items() if stored is None]
         for index, stored in existing.items():
             if stored is not None:
-                self._settle(index, "conflict", stored)
+                self._record(index, "conflict", stored)
         return [index for index in rows if index not in existing]
 
-    def _settle(self, index: int, reason: str, said: str) -> None:
+    def _record(self, index: int, reason: str, said: str) -> None:
         match reason:
             case "duplicate":
                 self.duplicates.append(index)
@@ -119,11 +119,11 @@ class ConflictResolver:
                 self.rejects[index] = reason, said
 
     def _insert(self, rows: list[int]) -> None:
-        """All of them or, with RowRefused, none."""
+        """Inserts all rows or, raising RowRefused, none."""
         if not rows:
             return
         if self._is_ruled:
-            raise RowRefused("0A000", "COPY asks no rules")
+            raise RowRefused("0A000", "COPY ignores rules")
         chunk = self._chunk
         with savepoint(self._connection) as cursor:
             copy_rows(cursor, chunk.table, chunk.data_of(rows), len(rows))
@@ -140,7 +140,7 @@ def _divided(rows: list[int], parts: int) -> Iterator[list[int]]:
 
 
 def first_of_each_key(chunk: Chunk, rows: Sequence[int]) -> tuple[list[int], list[int]]:
-    """The first row of each key, and the others; both in the order that the rows had."""
+    """Returns the first row of each key, and the other rows, both in the order of rows."""
     records = [record for _, records in chunk.records() for record in records]
     key = attrgetter(*chunk.table.key)
     firsts: dict[object, int] = {}
@@ -151,8 +151,10 @@ def first_of_each_key(chunk: Chunk, rows: Sequence[int]) -> tuple[list[int], lis
 
 
 def candidate_rows(cursor: Cursor, chunk: Chunk, rows: Sequence[int]) -> Sequence[int]:
-    """Those of the rows, which are in the order of their bytes, whose vehicle and time are there: or all, if
-    to look at each is cheaper than to find out."""
+    """Returns the rows that may exist (their vehicle and time do), or all if to look up each is cheaper.
+
+    rows must be sorted by their bytes.
+    """
     if len(rows) < _MANY_ROWS:
         return rows
     stored = _existing_keys(cursor, chunk, int(len(rows) * _SPARSE))
@@ -169,8 +171,10 @@ def candidate_rows(cursor: Cursor, chunk: Chunk, rows: Sequence[int]) -> Sequenc
 
 
 def _existing_keys(cursor: Cursor, chunk: Chunk, limit: int) -> set[tuple[str, bytes]] | None:
-    """Vehicle and time of each row that the table has of the chunk's vehicles, on its days and from the first
-    to the last of their times in it; None if there are more than the limit."""
+    """Returns vehicle and time of the stored rows that are near the chunk's rows, or None above the limit.
+
+    Near means: of the same vehicle, on a day of the chunk, between the vehicle's first and last time in it.
+    """
     table, time = chunk.table, chunk.table.key[1]
     spans = day_spans(chunk.packed.dates())
     if len(spans) > MOST_SPANS:
@@ -194,13 +198,13 @@ def _existing_keys(cursor: Cursor, chunk: Chunk, limit: int) -> set[tuple[str, b
 
 
 def _spans(chunk: Chunk) -> list[dict[str, object]]:
-    """The first and the last time of each vehicle."""
+    """Returns the first and the last time of each vehicle."""
     spans: dict[str, list[datetime]] = {}
     time_of = chunk.table.time
     vehicle_id, time = None, None
     for _, records in chunk.records():
         for record in records:
-            if time_of(record) is time and record.vehicle_id is vehicle_id:  # of the same event
+            if time_of(record) is time and record.vehicle_id is vehicle_id:  # same event as before
                 continue
             vehicle_id, time = record.vehicle_id, time_of(record)
             span = spans.setdefault(vehicle_id, [time, time])
@@ -215,8 +219,10 @@ def _spans(chunk: Chunk) -> list[dict[str, object]]:
 
 
 def find_existing(cursor: Cursor, chunk: Chunk, rows: Sequence[int]) -> dict[int, str | None]:
-    """The rows whose key this transaction or a committed one wrote, with the value that is stored, as text,
-    where it is another."""
+    """Returns the rows whose key is stored, with the stored value as text if it differs, else None.
+
+    Rows that this transaction wrote count as stored, too.
+    """
     table = chunk.table
     cursor.execute(
         f"""
@@ -236,7 +242,7 @@ def find_existing(cursor: Cursor, chunk: Chunk, rows: Sequence[int]) -> dict[int
 
 
 def _compare(cursor: Cursor, table: Table, spans: Sequence[Span]) -> list[tuple[int, str | None]]:
-    """The rows of these days, row by row through the index: a join by hash would read whole partitions."""
+    """Looks up each row of some days through the index: a hash join would read whole partitions."""
     where = " AND ".join(f"{column} = new.{column}" for column in table.key)
     cursor.execute(
         f"""

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL with deadlines, and the one place where its errors become ours."""
+"""Connections to PostgreSQL with deadlines, and the translation of its errors into ours."""
 
 import re
 from collections.abc import Iterator
@@ -21,9 +21,9 @@ from processing.errors import (
     TryAgain,
 )
 
-#: What a connection string may override. A server that does not answer is given up after 3 s; a dead
-#: link is noticed in about 10 s: by tcp_user_timeout where data is in flight, by the keepalives where
-#: an answer is awaited; each alone misses the other case (measured).
+#: Defaults that a connection string may override. Connecting fails after 3 s without an answer. A dead link
+#: is noticed in about 10 s: by tcp_user_timeout while data is being sent, by the keepalives while waiting
+#: for an answer; each alone misses the other case (measured).
 _DEFAULTS: dict[str, str] = {
     "connect_timeout": "3",
     "tcp_user_timeout": "10000",
@@ -35,28 +35,28 @@ _DEFAULTS: dict[str, str] = {
     "client_encoding": "UTF8",
 }
 
-#: What our statements rely on, whatever the server's or the role's defaults are. A dropped file is
-#: deleted because COMMIT returned: synchronous_commit must be on.
+#: Settings that our statements rely on; they override the defaults of server and role. A file is deleted
+#: once COMMIT has returned, so synchronous_commit must be on.
 _SESSION = {
     "timezone": "'UTC'",
     "datestyle": "ISO, YMD",
     "synchronous_commit": "on",
     "default_transaction_isolation": "'read committed'",
     "standard_conforming_strings": "on",
-    # A server that ends at once warns its clients, with the row in hand; psycopg2 may print that as it is.
+    # A server that stops at once sends a warning with the row of the statement; psycopg2 may print it.
     "client_min_messages": "error",
     "search_path": "mobileye_data, public",
     "idle_in_transaction_session_timeout": "'10min'",
     "lock_timeout": "'60s'",
-    # The server's end of a dead link: else it would keep our locks for two hours, as systems have it.
+    # Without these, the server would keep our locks for two hours after a link died (the system's default).
     "tcp_user_timeout": "'10s'",
     "tcp_keepalives_idle": "4",
     "tcp_keepalives_interval": "2",
     "tcp_keepalives_count": "3",
 }
 
-#: How a server says no to a connection for a reason that only a person can remove. A refused
-#: connection has no SQLSTATE in psycopg2, only libpq's text.
+#: Texts of refused connections that only a person can fix. psycopg2 gives no SQLSTATE for a refused
+#: connection, only libpq's text.
 _REFUSALS = (
     "authentication failed",
     "no password supplied",
@@ -74,15 +74,15 @@ _REFUSALS = (
 )
 
 
-#: Characters that are kept of what the server says.
+#: Characters that are kept of a server's message.
 MAX_MESSAGE = 500
 
-#: A URL whose user, password and host are where they seem to be: an "@" or "/" of a password is encoded.
+#: A URL without an unencoded "@" or "/" in its password, which would move the beginning of the host.
 _CLEAR_URL = re.compile(r"postgres(?:ql)?://(?:[^@/]*@)?[^@?]*(?:\?.*)?")
 
 
 class RowRefused(Refused):
-    """The database does not take these rows as they are, with SQLSTATE and message."""
+    """The database refuses the rows, with SQLSTATE and message."""
 
     def __init__(self, sqlstate: str, message: str) -> None:
         super().__init__(sqlstate, message)
@@ -93,17 +93,17 @@ class RowRefused(Refused):
 
 
 class KeyExists(RowRefused):
-    """A row with one of these keys is there already."""
+    """A row with one of the keys is stored already."""
 
 
 @dataclass(frozen=True)
 class Database:
-    """Where the database is: a libpq connection string or URL; what it does not say is libpq's default."""
+    """The address of a database: a libpq connection string or URL; libpq has defaults for missing parts."""
 
     url: str
 
     def connect(self, *, autocommit: bool = False) -> Connection:
-        """A new connection; raises DatabaseUnavailable or Misconfigured."""
+        """Returns a new connection; raises DatabaseUnavailable or Misconfigured."""
         try:
             connection: Connection = psycopg2.connect(**{**_DEFAULTS, **_parameters(self.url)})
         except psycopg2.Error as error:
@@ -117,7 +117,7 @@ class Database:
 
 
 def _parameters(url: str) -> dict[str, Any]:
-    """What the connection string says; libpq's own complaints about one may quote the password."""
+    """Parses the connection string, without libpq's own error messages: they may quote the password."""
     if url.startswith(("postgres://", "postgresql://")) and not _CLEAR_URL.fullmatch(url):
         raise Misconfigured('the database URL has an "@" or "/" too many: in a password they are %40 and %2F')
     try:
@@ -129,7 +129,7 @@ def _parameters(url: str) -> dict[str, Any]:
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """psycopg2's errors become ours; the SQLSTATE decides, or its absence."""
+    """Translates psycopg2's errors into ours, by their SQLSTATE or its absence."""
     try:
         yield
     except psycopg2.Error as error:
@@ -138,7 +138,7 @@ def translate_errors() -> Iterator[None]:
 
 @contextmanager
 def savepoint(connection: Connection) -> Iterator[Cursor]:
-    """What is refused within is undone, and the transaction goes on."""
+    """Yields a cursor; if a row is refused, undoes its statements and keeps the transaction usable."""
     with translate_errors(), connection.cursor() as cursor:
         cursor.execute("SAVEPOINT rows")
         try:
@@ -160,9 +160,9 @@ def _translate(error: psycopg2.Error) -> Exception:
 
 
 def _no_fault_of_a_row(code: str | None, message: str) -> Exception:
-    """By what is known of it; psycopg2's classes tell nothing: 25006 of a standby is an InternalError.
+    """Returns our error for one that is no row's fault, by its SQLSTATE; without one the connection was lost.
 
-    Without a SQLSTATE the connection was lost.
+    psycopg2's classes do not help: the 25006 of a standby, for example, is an InternalError.
     """
     if code is None or code in _EXHAUSTED:
         return Setback(message)
@@ -173,29 +173,29 @@ def _no_fault_of_a_row(code: str | None, message: str) -> Exception:
     return TryAgain(message) if code in _LOST_RACES else TransactionFailed(message)
 
 
-#: Classes of SQLSTATE that say what is wrong with a row, or with what a trigger did about it. 0A is what a
-#: table does not take in this way, because of a rule, say; 54 is a row that exceeds a limit.
+#: Classes of SQLSTATE for errors of a row, or of a trigger that handled it. 0A: the table does not support
+#: the statement, for example because of a rule; 54: the row exceeds a limit.
 ROW_CLASSES = ("09", "0A", "20", "21", "22", "23", "27", "2F", "38", "39", "44", "54", "P0")
 
 _FIXED_BY_A_PERSON = {"28", "3D", "3F", "42"}
 _LOST_RACES = {"40001", "40P01"}
 
-#: Disk, memory and temp_file_limit: a large file may exhaust them where small ones do not.
+#: Disk, memory or temp_file_limit is exhausted: a large file may cause this where small ones do not.
 _EXHAUSTED = {"53100", "53200", "53400"}
 
-#: The server's condition, whatever is sent: the connection (08), resources (53), the system (58); and the end
-#: of a session or of all by somebody's hand, a standby, a session that was idle for too long.
+#: Errors of the server, independent of the statement: connection (08), resources (53), system (58); and a
+#: session ended by an administrator, a server that stops or starts, a standby, a session idle for too long.
 _SERVER_CLASSES = {"08", "53", "58"}
 _SERVER = {"57P01", "57P02", "57P03", "57P05", "25006", "25P03", "40003"}
 
 
 def _names_row(error: psycopg2.Error) -> bool:
-    """RAISE in a trigger takes any SQLSTATE: then the server's function that runs it tells."""
+    """Returns whether a row is the cause; RAISE in a trigger, which counts, may use any SQLSTATE."""
     return str(error.pgcode)[:2] in ROW_CLASSES or error.diag.source_function == "exec_stmt_raise"
 
 
 def _refused(error: psycopg2.Error) -> Exception:
-    """A name with several addresses gets a line for each: any of them may be the one that tells."""
+    """Returns our error for a refused connection; libpq writes one line for each address of the host."""
     for line in str(error).splitlines():
         if any(refusal in line for refusal in _REFUSALS):
             return Misconfigured(f"the database refuses the connection: {line.strip()}")
@@ -203,7 +203,7 @@ def _refused(error: psycopg2.Error) -> Exception:
 
 
 def _first_line(error: psycopg2.Error) -> str:
-    """What the server says; the lines behind it may quote rows, and what a trigger says may be long."""
+    """Returns the first line, cut if long: later lines may quote rows, and a trigger may write any text."""
     text = str(error).strip()
     lines = [line for line in text.splitlines() if line.strip()]
     if error.pgcode is not None:

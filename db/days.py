@@ -1,17 +1,17 @@
-"""Days as the bounds of a statement, such that no partition of another day is looked at, or locked."""
+"""Conditions on days that keep a statement from reading or locking partitions of other days."""
 
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
 
-#: Days that follow each other: the first, and the one behind the last.
+#: Consecutive days: the beginning of the first, and the end of the last.
 Span = tuple[str, str]
 
-#: So many spans in one statement: it is planned for each partition within them, with all of them.
+#: Spans of one statement, at most: all of them are planned for each partition in them.
 MOST_SPANS = 50
 
 
 def day_spans(days: Iterable[date]) -> list[Span]:
-    """The spans of days, in order."""
+    """Returns the spans of some days, in order."""
     runs: list[list[date]] = []
     for day in sorted(days):
         if runs and day - runs[-1][1] <= timedelta(1):
@@ -22,10 +22,10 @@ def day_spans(days: Iterable[date]) -> list[Span]:
 
 
 def within(spans: Sequence[Span], column: str) -> str:
-    """As a condition on a timestamptz.
+    """Returns a condition: the column, a timestamptz, is in one of the spans.
 
-    Only constants of that very type leave partitions out when the statement is planned. All others are locked
-    until COMMIT, and the "other" one among them keeps every new day out.
+    The planner leaves out partitions only for constants of exactly this type. Otherwise it locks all of them
+    until COMMIT; and while the partition "other" is locked, no new day can get its own.
     """
     return " OR ".join(
         f"{column} >= '{first}'::timestamptz AND {column} < '{end}'::timestamptz" for first, end in spans
@@ -37,6 +37,6 @@ def _behind(day: date) -> str:
 
 
 def spans_of(times: Iterable[datetime]) -> list[Span]:
-    """The days of some times in UTC; if they are scattered, all days from the first to the last."""
+    """Returns the spans of times in UTC; one span from first to last if there are more than MOST_SPANS."""
     spans = day_spans({time.date() for time in times})
     return spans if len(spans) <= MOST_SPANS else [(spans[0][0], spans[-1][1])]

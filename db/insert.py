@@ -1,10 +1,10 @@
-"""Rows straight into a table, all or none: a few by execute_values, many by COPY."""
+"""Inserts rows into a table, all or none: a few by execute_values, many by COPY."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO, RawIOBase
 from itertools import chain
 
-import psycopg2.sql  # noqa: F401  # execute_values() would import it when it is called, and a disk may fail then
+import psycopg2.sql  # noqa: F401  # execute_values() imports it when called; the disk may have failed by then
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import execute_values
 
@@ -14,48 +14,48 @@ from db.tables import Row, Table
 
 _MESSAGE_BYTES = 64 * 1024
 
-#: Why a table takes fewer rows than it was given, without an error.
+#: The reason why a table can take fewer rows than it was given, without an error.
 LEFT_OUT = "a trigger or a rule leaves rows out"
 
-#: From so many rows on COPY is faster than execute_values (measured).
+#: From this number of rows on, COPY is faster than execute_values (measured).
 COPY_ROWS = 100
 
 
 def insert_rows(cursor: Cursor, table: Table, rows: Sequence[Row]) -> None:
-    """Fewer rows than COPY_ROWS."""
+    """Inserts fewer than COPY_ROWS rows."""
     statement = f"INSERT INTO {table.full_name} ({table.list_columns()}) VALUES %s"
     execute_values(cursor, statement, rows, page_size=COPY_ROWS)
     _check_count(cursor, table.full_name, len(rows))
 
 
 def copy_rows(cursor: Cursor, table: Table, data: bytes, count: int, name: str = "") -> None:
-    """So many rows, as copy_data() gives them; into another table with these columns if it is named."""
+    """Inserts count rows in the format of copy_data(), into the named table if its name differs."""
     copy_into(cursor, name or table.full_name, table.columns, data, count)
 
 
 def copy_into(cursor: Cursor, name: str, columns: Sequence[str], data: bytes, count: int) -> None:
-    """So many rows of some columns of whatever table."""
+    """Inserts count rows into some columns of a table."""
     statement = f"COPY {name} ({', '.join(columns)}) FROM STDIN (FORMAT binary)"
     cursor.copy_expert(statement, BytesIO(data), size=len(data))
     _check_count(cursor, name, count)
 
 
 def stream_into(cursor: Cursor, name: str, columns: Sequence[str], rows: Iterable[bytes]) -> None:
-    """Rows as they are made, few of which are held: the server takes some while the next are made."""
+    """Inserts rows while they are produced, so that few of them are in memory."""
     stream = _Stream(rows)
     cursor.copy_expert(f"COPY {name} ({', '.join(columns)}) FROM STDIN (FORMAT binary)", stream)
     _check_count(cursor, name, stream.count)
 
 
 class _Stream(RawIOBase):
-    """Rows as a file that COPY reads; count tells how many it has read."""
+    """Rows as a file for COPY; count is the number of rows read from it."""
 
     def __init__(self, rows: Iterable[bytes]) -> None:
         self.count = 0
         self._parts = chain([START], self._counted(rows), [END])
 
     def read(self, _size: int = -1, /) -> bytes:
-        """As many as make a message worth sending, and nothing once they have ended."""
+        """Returns rows of about one message, whatever the size asked for; nothing after the last row."""
         parts: list[bytes] = []
         size = 0
         for part in self._parts:

@@ -1,4 +1,4 @@
-"""The questions about what was loaded, for status, and about the server that has it."""
+"""Queries for the status command, and for checks of the server's settings."""
 
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ from db.connection import translate_errors
 
 
 class Totals(Struct, frozen=True):
-    """Files and records since the beginning."""
+    """Counts of all files and records in the ledger."""
 
     loaded_files: int
     failed_files: int
@@ -24,7 +24,7 @@ class Totals(Struct, frozen=True):
 
 
 class FileEntry(Struct, frozen=True):
-    """A file of the ledger."""
+    """An entry of the ledger."""
 
     file_id: int
     name: str
@@ -39,8 +39,10 @@ class FileEntry(Struct, frozen=True):
 
 
 class Locks(Struct, frozen=True):
-    """max_locks_per_transaction, and how many days of a table may have their partition with it; what it takes
-    for as many as it is good to have."""
+    """max_locks_per_transaction and the days of a table that may have partitions with it.
+
+    wanted is the setting that allows the most days that are useful, wanted_days.
+    """
 
     setting: int
     days: int
@@ -68,7 +70,7 @@ def totals(connection: Connection) -> Totals:
 
 
 def last_files(connection: Connection, count: int, *states: str) -> list[FileEntry]:
-    """The files that came last to their end, or to an end of these states, the newest first."""
+    """Returns the last finished files, or those with one of the states, the newest first."""
     rows = _rows(
         connection,
         """
@@ -86,7 +88,7 @@ def last_files(connection: Connection, count: int, *states: str) -> list[FileEnt
 
 
 def keeps_commits(connection: Connection) -> bool:
-    """Whether the server means to keep what it has committed when its machine crashes."""
+    """Returns whether the server runs with fsync=on, so that commits survive a crash of its machine."""
     return bool(_rows(connection, "SELECT current_setting('fsync')::bool AS is_on")[0]["is_on"])
 
 

@@ -1,4 +1,4 @@
-"""Rejected records read again, a page at a time: as many as together are few bytes."""
+"""Reads rejected records in pages of limited size."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from msgspec import Struct
 from psycopg2.extensions import cursor as Cursor
 
-#: Records of a page.
+#: Records of a page, at most.
 PAGE = 200
 
-#: Bytes of a page's texts, unless a single one has more: each is held several times while it is loaded.
+#: Bytes of a page's texts, unless a single text has more: loading keeps several copies of each in memory.
 PAGE_BYTES = 4 * 1024 * 1024
 
 Key = tuple[int, int]
@@ -30,17 +30,17 @@ class Reject(Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """What the ledger calls it."""
+        """The name of the record's entry in the ledger during replay."""
         return f"{self.file}, record {self.position} of file {self.file_id}"
 
     @property
     def digest(self) -> bytes:
-        """Of its text: whether that is still what was read."""
+        """The digest of the text, to find out later whether somebody edited it."""
         return hashlib.sha256(self.text.encode()).digest()
 
 
 class Sized(Struct, frozen=True):
-    """A rejected record that is still to be read."""
+    """A rejected record before its text is read: its key and size."""
 
     file_id: int
     position: int
@@ -54,7 +54,7 @@ class Sized(Struct, frozen=True):
 def find(
     cursor: Cursor, after: Key, *, is_open: bool, file: str | None = None, reason: str | None = None
 ) -> list[Sized]:
-    """The next records that are open, or resolved; all, or of one file or reason."""
+    """Finds the next records, open or resolved, optionally of one file or reason."""
     cursor.execute(
         """
         SELECT r.file_id, r.position, octet_length(coalesce(r.edited, r.original)::text)
@@ -73,7 +73,7 @@ def find(
 
 
 def pages(found: Iterable[Sized]) -> Iterator[list[Key]]:
-    """The records by pages, in order."""
+    """Divides records into pages, in order."""
     page: list[Key] = []
     size = 0
     for record in found:
@@ -87,7 +87,7 @@ def pages(found: Iterable[Sized]) -> Iterator[list[Key]]:
 
 
 def read(cursor: Cursor, keys: Sequence[Key]) -> list[Reject]:
-    """The records of one page."""
+    """Reads the records of one page."""
     cursor.execute(
         """
         SELECT r.file_id, r.position, f.name, f.kind, coalesce(r.edited, r.original)::text
@@ -102,5 +102,5 @@ def read(cursor: Cursor, keys: Sequence[Key]) -> list[Reject]:
 
 
 def unzipped(keys: Sequence[Key]) -> tuple[list[int], list[int]]:
-    """The file ids and the positions of records, as unnest() takes them."""
+    """Returns file ids and positions as two lists, as unnest() needs them."""
     return [file_id for file_id, _ in keys], [position for _, position in keys]

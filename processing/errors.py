@@ -1,16 +1,16 @@
-"""What can go wrong, sorted by what then happens to the file."""
+"""The errors of loading, sorted by what happens to the file."""
 
 
 class BadFile(Exception):
-    """The file can't be loaded as it is: it is recorded as failed and set aside."""
+    """The file can't be loaded as it is: it is recorded as failed and quarantined."""
 
 
 class NotReady(Exception):
-    """The file stays and is tried again: half-written, being written, changed, not readable now."""
+    """The file stays and is retried: it is half-written, being written, changed, or not readable now."""
 
 
 class Incomplete(NotReady):
-    """The file ends before its document does: more may come, until it has settled."""
+    """The file ends before its document does: more may come, as long as the file is not stable."""
 
 
 class Gone(Exception):
@@ -26,54 +26,54 @@ class RetryAlone(Exception):
 
 
 class DatabaseUnavailable(Exception):
-    """The file stays; loading goes on when the database answers again."""
+    """The file stays; loading continues when the database answers again."""
 
 
 class Setback(DatabaseUnavailable):
-    """In the middle of a transaction: the connection was lost, or the server ran out of something.
+    """The transaction was interrupted: the connection was lost, or the server ran out of a resource.
 
-    The file may have brought it about, but that can't be told: it is never failed for it.
+    The file may be the cause, but nothing proves it, so the file is never failed for this.
     """
 
 
 class TransactionFailed(DatabaseUnavailable):
-    """The transaction failed; whether by the fault of its files shows when the server is asked."""
+    """The transaction failed; asking the server again shows whether its files are the cause."""
 
 
 class TryAgain(DatabaseUnavailable):
-    """The database asks for the same transaction once more: a deadlock, a lost race."""
+    """The transaction must be repeated: it lost a deadlock or a race."""
 
 
 class LockTimeout(TryAgain):
-    """Another transaction holds a lock, and may do so for long."""
+    """Another transaction holds a lock, perhaps for a long time."""
 
 
 class Contended(Exception):
-    """Another transaction is in the way of the file: it is tried again later, alone."""
+    """Another transaction blocks the file: it is retried later, alone."""
 
 
 class Misconfigured(Exception):
-    """A person must mend the settings or the database's rights; nothing is touched until then."""
+    """A person must fix the settings or the database's permissions; nothing is touched until then."""
 
 
 class Refused(Misconfigured):
-    """The database does not take what it was given: a row, a reject, an entry of the ledger.
+    """The database does not accept a row, a reject or an entry of the ledger.
 
-    Where no file is to blame, a person must mend what was changed in the tables.
+    If no file is the cause, a person must fix what was changed in the tables.
     """
 
 
 class WorkerDied(Exception):
-    """The process that was loading the batch has ended, or failed in an unforeseen way."""
+    """The process that was loading the batch ended, or failed with an unexpected error."""
 
 
 class WorkerHung(WorkerDied):
-    """It made no progress for so long that it had to be killed."""
+    """The worker made no progress and was killed."""
 
 
 class WorkerKilled(WorkerDied):
-    """With SIGKILL, by whomever: not necessarily because of what it was loading."""
+    """The worker was killed with SIGKILL by somebody else, not necessarily because of its files."""
 
 
 class BatchLost(Exception):
-    """The batch was not loaded, for a reason that lies elsewhere."""
+    """The batch was not loaded, for a reason that has nothing to do with its files."""

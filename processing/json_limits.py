@@ -1,34 +1,34 @@
-"""Holds a document to its shape, one array under one key, and to bounds, before its bytes reach the parser.
+"""Checks a document's shape (one array under one key) and limits before its bytes reach the parser.
 
-The parser alone would not: 20,000 nested brackets take it a gigabyte, a string of 200 MB several times
-its size, and rows under a repeated or a dotted key pass for rows of the one expected. Brackets, colons
-and commas outside of strings are enough to see all that, at a tenth of the cost of parsing.
+The parser checks neither: 20,000 nested brackets cost it a gigabyte, a string of 200 MB several times its
+size, and it takes elements under a repeated or dotted key for elements of the expected one. Brackets, colons
+and commas outside of strings are enough to detect all this, at a tenth of the cost of parsing.
 """
 
 import re
 
 from processing.errors import BadFile, Incomplete
 
-#: How deep a document may nest; the formats need 5.
+#: Levels of nesting that a document may have; the formats need 5.
 MAX_DEPTH = 64
 
-#: How many bytes one element of the array may take.
+#: Bytes that one element of the array may have.
 MAX_ELEMENT_BYTES = 4 * 1024 * 1024
 
 _ALL_BUT_MARKS = bytes(set(range(256)) - set(b'[]{}:,"'))
 _ARRAY_DEPTH = 2
 _HEAD, _TAIL = b"{:[", b"}"
 _STRING = re.compile(rb'"[^"]*"')
-#: Strings of a time of day, or of one with an offset, as translate() leaves them.
+#: The marks of strings with a time that has an offset, or none.
 _COMMON_STRINGS = (b'":::"', b'"::"')
 _EMPTY_STRING = b'""'
 _AS_SQUARE = bytes.maketrans(b"{}", b"[]")
 _LIST = re.compile(rb"\[,+\]")
 
-#: What the parser takes for white space, and JSON does not.
+#: Bytes that are white space for the parser, but not in JSON.
 _NO_BLANKS = {b"\v": "vertical tab", b"\f": "form feed"}
 
-#: A document up to the first thing that stands in its array, or to the array's end.
+#: Matches a document up to the first byte of its first element, or up to the array's end.
 _OPENING = re.compile(
     rb'(?:[^"\[]++|"(?:[^"\\]++|\\.)*+")*+\[[ \t\n\r]*+([^ \t\n\r])',
     re.DOTALL,
@@ -36,10 +36,10 @@ _OPENING = re.compile(
 
 
 class JsonLimits:
-    """Fed with the chunks of one document, in order.
+    """The checks of one document, whose chunks are fed in order.
 
-    keys counts the keys of all objects, so that a parser which made fewer knows that one was repeated;
-    elements, once it is finished, those of the array, so that a reader which gave back fewer is found out.
+    keys counts the keys of all objects: a parser that returns fewer has dropped a repeated one. elements
+    counts, once the document is finished, the elements of the array: a reader must return as many.
     """
 
     def __init__(self) -> None:
@@ -59,12 +59,12 @@ class JsonLimits:
 
     @property
     def elements(self) -> int:
-        """Between two elements of the array stands a comma."""
+        """The number of elements in the array, from the commas between them."""
         return 0 if self._is_empty else self._commas + 1
 
     @property
     def opening(self) -> bytes:
-        """What must stand before the next chunk, if it begins in a string, to read it by itself."""
+        """Bytes that make the next chunk readable by itself, if it begins inside a string."""
         return b'"' + self._escape if self._in_string else b""
 
     def feed(self, chunk: bytes) -> None:
@@ -80,9 +80,9 @@ class JsonLimits:
         self._descend(marks, len(chunk))
 
     def finish(self) -> None:
-        """Raises BadFile if the document, which the parser has taken, was not one array under one key.
+        """Raises BadFile if the document, which the parser accepted, is not one array under one key.
 
-        The parser also takes a string behind it that does not end: that is Incomplete.
+        Raises Incomplete for an unfinished string after the document: the parser accepts that, too.
         """
         self._surrogates.finish()
         if self._in_string:
@@ -97,7 +97,7 @@ class JsonLimits:
         self._size += len(chunk)
 
     def _look_for_first(self, chunk: bytes) -> None:
-        """Whether anything stands in the array; no mark tells of a sole number."""
+        """Finds out whether the array is empty: a single number leaves no mark."""
         self._opening = (self._opening or b"") + chunk
         first = _OPENING.match(self._opening)
         if first or not _HEAD.startswith(self._head):
@@ -105,7 +105,7 @@ class JsonLimits:
             self._opening = None
 
     def _outside_strings(self, chunk: bytes) -> bytes:
-        """The brackets, colons and commas of a chunk that stand outside of strings."""
+        """Returns the brackets, colons and commas of a chunk that are outside of strings."""
         if b"\\" in chunk or self._escape:
             chunk = self._without_escapes(chunk)
         marks = chunk.translate(None, _ALL_BUT_MARKS)
@@ -118,19 +118,19 @@ class JsonLimits:
         if self._in_string:
             marks = marks[: marks.rindex(b'"')]
         for common in _COMMON_STRINGS:
-            # Not by nothing: the colons around two strings that are gone would look like a third.
+            # Two quotes stay: if nothing did, the colons around two removed strings would look like a third.
             marks = marks.replace(common, _EMPTY_STRING)
         marks = marks.replace(_EMPTY_STRING, b"")
         return _STRING.sub(b"", marks) if b'"' in marks else marks
 
     def _without_escapes(self, chunk: bytes) -> bytes:
-        """The chunk without escaped quotes; a backslash at its very end waits for what it escapes."""
+        """Removes escaped quotes; keeps a backslash at the end for the next chunk, which it escapes."""
         text = (self._escape + chunk).replace(b"\\\\", b"").replace(b'\\"', b"")
         self._escape = b"\\" if text.endswith(b"\\") else b""
         return text
 
     def _descend(self, marks: bytes, size: int) -> None:
-        # Commas before keys would only be in the way.
+        # Commas before keys would keep the pairs of brackets apart.
         brackets = marks.replace(b",:", b"").translate(_AS_SQUARE, b":")
         unpaired, height = _without_pairs(brackets)
         closing, opening = unpaired.count(b"]"), unpaired.count(b"[")
@@ -150,7 +150,7 @@ class JsonLimits:
             raise BadFile(f"expected records of at most {MAX_ELEMENT_BYTES} bytes, got a longer one")
 
     def _check_depth(self, brackets: bytes) -> None:
-        """Follows each step down and up; pairs alone only tell how deep the chunk may lead."""
+        """Follows each bracket: the rounds of _without_pairs() give only an upper limit of the depth."""
         depth = self._depth
         for mark in brackets:
             depth += (mark in b"[") - (mark in b"]")
@@ -158,7 +158,7 @@ class JsonLimits:
                 raise BadFile(f"expected at most {MAX_DEPTH} levels of nesting, got more")
 
     def _look_for_end(self, marks: bytes) -> None:
-        """Counts up to the array's closing bracket, and keeps what stands behind it."""
+        """Counts commas up to the array's closing bracket, and keeps the marks after it."""
         depth = self._depth
         for index, mark in enumerate(marks):
             depth += (mark in b"[{") - (mark in b"]}")
@@ -171,12 +171,12 @@ class JsonLimits:
 
 
 class Surrogates:
-    r"""Refuses half of a surrogate pair (\ud83d without its \ude00): the parser would store "?" for it."""
+    r"""Refuses half of a surrogate pair (\ud83d without \ude00), which the parser would replace by "?"."""
 
     _ESCAPE = re.compile(
         rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(?P<half>u[dD][89a-fA-F]..)|u.{4}|[^u])", re.DOTALL
     )
-    #: As long as a pair: a shorter rest may be the beginning of one.
+    #: Bytes of a pair: a shorter rest may be the beginning of one.
     _PAIR = 12
     _MESSAGE = "expected Unicode text, got half of a surrogate pair"
 
@@ -184,19 +184,19 @@ class Surrogates:
         self._rest = b""
 
     def feed(self, chunk: bytes) -> None:
-        """Raises BadFile at the first half that has no other."""
+        """Raises BadFile at the first half without its other half."""
         text = self._rest + chunk
         self._rest = b""
         if b"\\" in text:
             self._rest = text[self._first_unfinished(text) :]
 
     def finish(self) -> None:
-        """Raises BadFile if the last escape was a half."""
+        """Raises BadFile if the document ends with a half."""
         if self._ESCAPE.match(self._rest):
             raise BadFile(self._MESSAGE)
 
     def _first_unfinished(self, text: bytes) -> int:
-        """Where an escape begins that the next chunk has to complete; the text's length if none does."""
+        """Returns where an escape begins that the next chunk must complete, or the text's length."""
         end = 0
         for match in self._ESCAPE.finditer(text):
             if match["half"] and len(text) - match.start() >= self._PAIR:
@@ -209,9 +209,9 @@ class Surrogates:
 
 
 def _without_pairs(brackets: bytes) -> tuple[bytes, int]:
-    """Takes out matching brackets, the innermost first, and counts the rounds: one for each level.
+    """Removes matching brackets, the innermost first, and counts the rounds: one for each level.
 
-    The commas between them go with those around them.
+    The commas between brackets are removed with the pair around them.
     """
     for height in range(MAX_DEPTH + 1):
         shorter = _LIST.sub(b"[]", brackets) if b"[," in brackets else brackets

@@ -1,4 +1,4 @@
-"""Keys so long that the parser would take for ever over them, and how a document with such is read."""
+"""Detection of keys that are too long for the usual parser, and a parser that can read them."""
 
 import re
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ from processing.source import CHUNK_BYTES
 from processing.text import Readable
 from processing.validation import UniqueKeys
 
-#: A key up to twice as long does no harm.
+#: Keys are long from here on; some are noticed only at twice this length, which is harmless.
 _LONG = 512
 
-#: How deep the elements stand.
+#: Nesting depth of the array's elements.
 _ARRAY_DEPTH = 2
 
 _BLANKS = b" \t\r\n"
@@ -25,19 +25,20 @@ _END_OF_KEY = re.compile(rb'"[ \t\r\n]*+:')
 
 
 class LongKeys:
-    """Looks for them in the chunks of one document, in order."""
+    """Detects long keys in the chunks of one document, which are given in order."""
 
     def __init__(self) -> None:
         self._tail = b""
 
-    def found_in(self, chunk: bytes, opening: bytes, structure: JsonLimits) -> bool:
-        """Whether one ends in a chunk, before which and behind which the structure stood so."""
+    def found_in(self, chunk: bytes, opening: bytes, limits: JsonLimits) -> bool:
+        """Returns whether a long key ends in the chunk; opening is limits.opening from before it was fed."""
         if opening.endswith(b"\\"):
             chunk = chunk[1:]
         if b"\\" in chunk:
             chunk = chunk.replace(b"\\\\", b"..").replace(b'\\"', b"..")
         text = self._tail + chunk
-        self._tail = (text if structure.opening else text.rstrip(_BLANKS))[-2 * _LONG :]
+        self._tail = (text if limits.opening else text.rstrip(_BLANKS))[-2 * _LONG :]
+        # A string of twice the length covers one of these blocks whole, with no quote in it.
         starts = range(0, len(text) - _LONG + 1, _LONG)
         if all(b'"' in text[start : start + _LONG] for start in starts):  # nearly always
             return False
@@ -46,10 +47,10 @@ class LongKeys:
 
 
 def built_carefully(text: Readable) -> Iterator[Any]:
-    """The elements of the array, repeated keys in them told.
+    """Yields the elements of the array; their objects are UniqueKeys, which remember repeated keys.
 
-    items() makes the path to each object anew, in time that is the product of their number and of its length:
-    where keys are long that never ends. The builder behind it asks for no path within an element.
+    ijson's items() builds the path to each object anew, so its time is the number of objects times the length
+    of a path: with long keys it practically never ends. Its builder needs no path within an element.
     """
     built = sendable_list()
     builder = yajl2_c.items_basecoro(built, _Places.ELEMENT, map_type=UniqueKeys)
@@ -68,7 +69,7 @@ def built_carefully(text: Readable) -> Iterator[Any]:
 
 
 class _Places:
-    """Passes events on to the builder with a place: of an element in the array, or none."""
+    """Passes events to the builder with a constant path: one for elements of the array, none for the rest."""
 
     ELEMENT = "element"
 

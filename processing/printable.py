@@ -1,10 +1,10 @@
-"""File names as they may be logged and stored."""
+"""File names made safe for the log and the database."""
 
 import os
 
 
 def printable(name: str) -> str:
-    """The name with bytes that are not UTF-8 and characters that are not printable escaped."""
+    """Returns the name; bytes that are not UTF-8 and characters that are not printable are escaped."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
     if text.isprintable():
         return text

@@ -1,4 +1,4 @@
-"""Counts what a text holds while it is read, with nothing in common with what reads it."""
+"""Counts a text's quotes while it is read, independently of the code that decodes it."""
 
 from processing.text import Readable
 
@@ -7,7 +7,7 @@ _CLOSED = b"]}"
 
 
 class Tally:
-    """A text that counts the quotes in it as it passes on."""
+    """A text that counts its quotes while it is read."""
 
     def __init__(self, text: Readable) -> None:
         self.quotes = 0
@@ -17,7 +17,7 @@ class Tally:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the text has ended, and with it the array and its object."""
+        """Returns whether the text has been read to its end, and ends with the array and its object."""
         return self._has_ended and self._last == _CLOSED
 
     def read(self, size: int = -1, /) -> bytes:
@@ -25,7 +25,7 @@ class Tally:
         self.quotes += chunk.count(b'"')
         self._has_ended = not chunk
         last = chunk[-64:].translate(None, _BLANKS)
-        if len(last) < len(_CLOSED):  # hardly ever: the whole chunk would take as long as to count
+        if len(last) < len(_CLOSED):  # rare; always the whole chunk would cost as much as counting
             last = chunk.translate(None, _BLANKS)
         self._last = (self._last + last)[-len(_CLOSED) :]
         return chunk

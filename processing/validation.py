@@ -1,4 +1,4 @@
-"""The rules that the fields of every kind share: text, instants, unknown fields."""
+"""Validation rules that the fields of all kinds share: text, times, unknown fields."""
 
 from collections.abc import Container, Iterable, Mapping
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ _LARGE_BYTES = 16 * 1024
 
 
 class Invalid(Exception):
-    """A field breaks a rule; path is relative to the record, such as .vehicle_id."""
+    """A field breaks a rule; path is relative to the record, for example .vehicle_id."""
 
     def __init__(self, detail: str, path: str = "") -> None:
         super().__init__(detail)
@@ -25,7 +25,7 @@ class Invalid(Exception):
 
 
 class UniqueKeys(dict[str, Any]):
-    """A JSON object that remembers what it was given under keys that came again."""
+    """A JSON object that remembers the values of repeated keys that later values replaced."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,20 +38,20 @@ class UniqueKeys(dict[str, Any]):
 
 
 def translate(error: msgspec.ValidationError) -> Invalid:
-    """msgspec's message, split into what was expected and found, and where."""
+    """Splits msgspec's message into the detail (what was expected and found) and the path."""
     detail, _, path = str(error).partition(" - at `")
     detail = detail.replace("got `decimal`", "got `float`")  # JSON has no decimals
     return Invalid(detail, path.rstrip("`").removeprefix("$"))
 
 
 def check_text(value: str, path: str) -> None:
-    """PostgreSQL's text can't hold NUL."""
+    """Raises Invalid if the text has a NUL character, which PostgreSQL can't hold."""
     if "\0" in value:
         raise Invalid("Expected text without NUL characters, got one with NUL", path)
 
 
 def check_year(instant: datetime, path: str) -> None:
-    """Beyond the years 1 to 9999 of UTC an instant could be stored but not be read back."""
+    """Raises Invalid for a time outside the years 1 to 9999 of UTC: it could be stored, but not read back."""
     if not is_common_year(instant):
         try:
             instant.astimezone(UTC)
@@ -60,30 +60,30 @@ def check_year(instant: datetime, path: str) -> None:
 
 
 def is_plain(array: bytes) -> bool:
-    """Whether JSON text has nothing escaped: no text in it can then hold NUL."""
+    """Returns whether JSON text has no escapes; then none of its strings can hold NUL."""
     return b"\\" not in array
 
 
 def is_common_year(instant: datetime) -> bool:
-    """Whether its year in UTC is one of 1 to 9999, whatever its offset."""
+    """Returns whether the year is 1 to 9999 in UTC, too, whatever the offset is."""
     return _MIN_YEAR < instant.year < _MAX_YEAR
 
 
 def check_keys(record: Mapping[str, Any]) -> None:
-    """Which of two values under one key is meant, nobody knows."""
+    """Raises Invalid if a key is repeated: nothing says which of the two values is meant."""
     if isinstance(record, UniqueKeys) and record.replaced:
         raise Invalid("Expected each key once, got it twice", f".{record.replaced[0][0]}")
 
 
 def count_keys(value: Any) -> int:
-    """All keys of all objects in a JSON value."""
+    """Counts the keys of all objects in a JSON value."""
     if isinstance(value, dict):
         return len(value) + sum(map(count_keys, value.values()))
     return sum(map(count_keys, value)) if isinstance(value, list) else 0
 
 
 def unknown_fields(record: Mapping[str, Any], known: Container[str]) -> dict[str, Any]:
-    """The fields of a record that no column holds, as jsonb can hold them; raises Invalid if it can't."""
+    """Returns the fields without a column, ready for jsonb; raises Invalid if jsonb can't hold them."""
     check_keys(record)
     extra = {}
     for name, value in record.items():
@@ -94,22 +94,22 @@ def unknown_fields(record: Mapping[str, Any], known: Container[str]) -> dict[str
 
 
 def extra_json(unknown: dict[str, Any]) -> str | None:
-    """The value of a column extra: null where there is nothing."""
+    """Returns the value of the column extra: null if there are no unknown fields."""
     return to_json(unknown) if unknown else None
 
 
 def extra_bytes(records: Iterable[Record]) -> int:
-    """The size of their unknown fields."""
+    """Returns the size of the records' unknown fields."""
     return sum(len(record.extra) for record in records if record.extra is not None)
 
 
 def held(value: Any, size: int) -> Any:
-    """A value of about so many bytes as it may wait for its turn: a large one takes a tenth as its text."""
+    """Returns the value in a form that needs less memory: large ones as JSON text, a tenth of the size."""
     return msgspec.Raw(to_json(value).encode()) if size > _LARGE_BYTES else value
 
 
 def to_json(value: Any) -> str:
-    """JSON text of a value that was read from JSON; numbers and repeated keys as they were written."""
+    """Returns JSON text with numbers and repeated keys exactly as they were read."""
     if isinstance(value, UniqueKeys):
         pairs = [*value.replaced, *value.items()]
         return "{" + ",".join(f"{to_json(name)}:{to_json(child)}" for name, child in pairs) + "}"
@@ -122,8 +122,10 @@ _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 
 def _within(step: str, value: Any) -> Any:
-    """A value as jsonb can hold it; the step becomes part of a path only where there is a flaw, since it may
-    be long and lead to many."""
+    """Returns the value, ready for jsonb; raises Invalid with the step in front of its path.
+
+    The path is built only for an error: a step may be long and lead to many values.
+    """
     try:
         return _storable(value)
     except Invalid as flaw:

@@ -1,7 +1,7 @@
 """The process that runs the embedded PostgreSQL for its users; the server module starts it as a script.
 
-Three locks say what lives; the kernel releases them whatever kills their holders: users.lock is held
-(shared) by each user, keeper.lock by the keeper, server.lock by the keeper and all processes of the server.
+Three locks show which processes live; the kernel releases them however their holders end. Each user holds
+users.lock (shared), the keeper keeper.lock, the keeper and all processes of the server server.lock.
 """
 
 import ctypes
@@ -30,19 +30,19 @@ SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "max_connections": "50",
-    "max_locks_per_transaction": "1024",  # 32 MB; twenty sessions may each be at work on all partitions
+    "max_locks_per_transaction": "1024",  # 32 MB; twenty sessions may each use all partitions
     "shared_buffers": "256MB",
-    "wal_buffers": "64MB",  # two workers fill the default faster than it is written
+    "wal_buffers": "64MB",  # two workers fill the default size faster than it is written
     "max_wal_size": "4GB",
     "checkpoint_timeout": "15min",
     "wal_compression": "pglz",  # these binaries are built without lz4
     "log_checkpoints": "off",
-    "log_min_error_statement": "panic",  # else each refused batch puts all its rows into the log
+    "log_min_error_statement": "panic",  # otherwise each refused batch writes all its rows to the log
 }
-ENVIRONMENT = {"LC_ALL": "C", "PATH": os.defpath}  # the user's own may hold secrets
-PORTS = range(20_000, 32_000)  # below those that systems give to outgoing connections
+ENVIRONMENT = {"LC_ALL": "C", "PATH": os.defpath}  # the user's own environment may hold secrets
+PORTS = range(20_000, 32_000)  # below the ports that systems use for outgoing connections
 FAST_SHUTDOWN_SECONDS = 8.0
-BUSY = 75  # exit status: another keeper is at work
+BUSY = 75  # exit status: another keeper is running
 PR_SET_PDEATHSIG = 1
 
 
@@ -60,7 +60,7 @@ def try_lock(lock: int, how: int) -> bool:
 
 @dataclass(frozen=True)
 class Account:
-    """Who runs the server's programs: this user, another one, or this one behind a prefix such as unshare."""
+    """The user that runs the server's programs: this one, another one, or this one in a user namespace."""
 
     uid: int | None = None
     gid: int | None = None
@@ -85,8 +85,8 @@ class Keeper:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        told = json.loads(text)
-        return cls(Path(told["folder"]), Path(told["binaries"]), Account(**told["account"]))
+        fields = json.loads(text)
+        return cls(Path(fields["folder"]), Path(fields["binaries"]), Account(**fields["account"]))
 
     @property
     def cluster(self) -> Path:
@@ -95,18 +95,18 @@ class Keeper:
     def start(self) -> None:
         if not try_lock(open_lock(self.folder / "keeper.lock"), fcntl.LOCK_EX):
             sys.exit(BUSY)
-        if os.fork():  # the child holds the lock too: when the starter goes on, there is a keeper
+        if os.fork():  # the child holds the lock, too: when the starter continues, a keeper exists
             os._exit(0)
         self._outlive_signals()
         self._keep(self._lock_server())
 
     def _outlive_signals(self) -> None:
-        """The users decide when it stops, not a service manager that signals all processes at once."""
+        """Ignores signals, such as a service manager's to all processes: the users decide when it stops."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda *_: None)
 
     def _lock_server(self) -> int:
-        """Waits until nothing of an earlier server lives, its backends included."""
+        """Waits until all processes of an earlier server have ended, its backends included."""
         lock = open_lock(self.folder / "server.lock")
         if not try_lock(lock, fcntl.LOCK_EX):
             self._stop_orphan()
@@ -114,13 +114,14 @@ class Keeper:
         return lock
 
     def _stop_orphan(self) -> None:
-        """Its keeper was killed: Linux has told the server to stop, other systems do not."""
+        """Stops a server whose keeper was killed; on Linux the kernel has sent the signal already."""
         if sys.platform != "linux":
             with suppress(OSError):
                 os.kill(int((self.cluster / "postmaster.pid").read_text().split()[0]), signal.SIGINT)
 
     def _keep(self, lock: int) -> None:
-        # Stale for certain; its pid may be another program's by now, then PostgreSQL would refuse to start.
+        # The file is stale: the lock is ours. Its pid may belong to another program by now, and PostgreSQL
+        # would then refuse to start.
         (self.cluster / "postmaster.pid").unlink(missing_ok=True)
         if not self.cluster.exists():
             self._create_cluster(lock)
@@ -131,11 +132,11 @@ class Keeper:
         sys.exit(server.wait())
 
     def _stop_when_unused(self, server: subprocess.Popen[bytes]) -> None:
-        # Held until this process has ended, so that newcomers wait instead of meeting a server about to stop.
+        # Held until this process ends, so that new users wait instead of connecting to a server that stops.
         fcntl.flock(open_lock(self.folder / "users.lock"), fcntl.LOCK_EX)
         server.send_signal(signal.SIGINT)
         time.sleep(FAST_SHUTDOWN_SECONDS)
-        server.send_signal(signal.SIGQUIT)  # loses nothing, but the next start must replay the log
+        server.send_signal(signal.SIGQUIT)  # loses nothing, but the next start must replay the WAL
 
     def _choose_port(self) -> str:
         kept = self.folder / "port"
@@ -146,7 +147,7 @@ class Keeper:
         return str(port)
 
     def _create_cluster(self, lock: int) -> None:
-        """Under another name, renamed when whole: a kill in the middle leaves nothing half-made."""
+        """Creates the cluster under another name and renames it when complete, in case of a kill."""
         new, secret = self.folder / "postgres.new", self.folder / "password.new"
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
@@ -167,28 +168,28 @@ class Keeper:
             write(kept, secrets.token_urlsafe(24))
         return kept.read_text()
 
-    def _run(self, lock: int, says: str, program: str, *arguments: str | Path) -> None:
+    def _run(self, lock: int, text: str, program: str, *arguments: str | Path) -> None:
         command = self._command(program, *arguments)
-        done = subprocess.run(command, input=says.encode(), stdout=subprocess.DEVNULL, **self._options(lock))
+        done = subprocess.run(command, input=text.encode(), stdout=subprocess.DEVNULL, **self._options(lock))
         if done.returncode:
-            sys.exit(1)  # without words: the last line of the log is the program's own reason
+            sys.exit(1)  # prints nothing: the log's last line must stay the program's own reason
 
     def _command(self, program: str, *arguments: str | Path) -> list[str]:
         return [*self.account.prefix, str(self.binaries / program), *map(str, arguments)]
 
     def _options(self, lock: int) -> dict[str, Any]:
-        """With the lock, so that it is free only when the last process of the server has ended."""
+        """Options of subprocesses: all inherit the lock, which is free only when the last one has ended."""
         options = {"env": ENVIRONMENT, "pass_fds": [lock], **self.account.identity()}
         return options | ({"preexec_fn": end_with_parent()} if sys.platform == "linux" else {})
 
 
 def end_with_parent() -> Callable[[], None]:
-    """For the child to call before exec: when its parent dies the kernel sends it SIGINT, a fast shutdown."""
+    """Returns a function to call before exec: the kernel sends SIGINT (fast shutdown) if the parent dies."""
     libc, parent = ctypes.CDLL(None), os.getpid()
 
     def ask_kernel() -> None:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGINT)
-        if os.getppid() != parent:  # it died before the kernel was asked
+        if os.getppid() != parent:  # the parent died before the call
             os._exit(1)
 
     return ask_kernel
@@ -205,7 +206,7 @@ def is_free(port: int) -> bool:
 
 
 def write(path: Path, text: str) -> None:
-    """Whole or not at all, and only for its owner's eyes."""
+    """Writes a file completely or not at all, readable only for its owner."""
     part = path.with_name(f"{path.name}.part")
     part.unlink(missing_ok=True)
     with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

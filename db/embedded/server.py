@@ -20,26 +20,26 @@ from processing.errors import DatabaseUnavailable, Misconfigured
 
 VERSION = "18"
 START_SECONDS = 30.0
-REPLAY_SECONDS = 600.0  # a start after a crash replays the log: to give up would only begin that again
+REPLAY_SECONDS = 600.0  # a start after a crash replays the WAL; giving up would only repeat that
 STOP_SECONDS = 4.0
 ATTEMPTS = 3
 LOG_BYTES = 10_000_000
-PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM, errno.EAGAIN}
+TRANSIENT = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM, errno.EAGAIN}
 MAPPED = Account(prefix=("unshare", "--user", "--map-user=1000", "--map-group=1000"))
 
 
 class StartCancelled(DatabaseUnavailable):
-    """Whoever wanted the database no longer does."""
+    """The start of the database was cancelled by the caller."""
 
 
 class Embedded:
     """The embedded PostgreSQL in a data folder, shared by every process that enters it.
 
-    However long its start takes, waiting for it ends with Unwanted once is_unwanted() is true.
+    Waiting for its start ends with StartCancelled once is_cancelled() returns true.
     """
 
     def __init__(self, data_folder: Path, is_cancelled: Callable[[], bool] = lambda: False) -> None:
-        self._is_unwanted = is_cancelled
+        self._is_cancelled = is_cancelled
         self._folder = data_folder.resolve()
         self._cluster = self._folder / "postgres"
         self._log = self._folder / "postgres.log"
@@ -60,13 +60,13 @@ class Embedded:
 
     @property
     def url(self) -> str:
-        with explained(self._folder):
+        with translate_os_errors(self._folder):
             password = (self._folder / "password").read_text()
             return f"postgresql://mobileye:{password}@127.0.0.1:{self._port()}/mobileye"
 
     def ensure_running(self) -> None:
-        """Starts it again if it died; cheap if it runs."""
-        with explained(self._folder):
+        """Starts the server if it is not running; cheap if it is."""
+        with translate_os_errors(self._folder):
             if not self._has_joined():
                 self._join()
             if not self._is_ready():
@@ -74,28 +74,30 @@ class Embedded:
                     self._start()
 
     def _has_joined(self) -> bool:
-        """False also if somebody removed the data folder: the lock in it means nothing any more."""
+        """Returns whether this process holds the users lock; false, too, if the data folder was replaced."""
         path = self._folder / "users.lock"
         return self._users >= 0 and path.exists() and os.path.samestat(os.fstat(self._users), path.stat())
 
     def _join(self) -> None:
-        """Before all else: no keeper stops a server that has users, and one that does lets nobody in."""
+        """Takes the users lock, before anything else: a keeper never stops a server that has users."""
         self._leave()
         make_folder(self._folder)
         self._users = keeper.open_lock(self._folder / "users.lock")
-        if not self._gets_lock(self._users, fcntl.LOCK_SH):
+        if not self._wait_for_lock(self._users, fcntl.LOCK_SH):
             raise DatabaseUnavailable(f"The embedded database in {self._folder} is still stopping.")
 
-    def _gets_lock(self, lock: int, how: int) -> bool:
+    def _wait_for_lock(self, lock: int, how: int) -> bool:
         def try_again() -> bool:
-            self._check_wanted()
+            self._check_cancelled()
             return try_lock(lock, how)
 
         return wait_for(try_again, START_SECONDS)
 
-    def _check_wanted(self) -> None:
-        if self._is_unwanted():
-            raise StartCancelled(f"The embedded database in {self._folder} is not waited for any longer.")
+    def _check_cancelled(self) -> None:
+        if self._is_cancelled():
+            raise StartCancelled(
+                f"The embedded database in {self._folder} is no longer needed: its start was cancelled."
+            )
 
     def _leave(self) -> None:
         if self._users >= 0:
@@ -105,7 +107,7 @@ class Embedded:
     @contextmanager
     def _only_starter(self) -> Iterator[None]:
         with opened(self._folder / "start.lock") as lock:
-            if not self._gets_lock(lock, fcntl.LOCK_EX):
+            if not self._wait_for_lock(lock, fcntl.LOCK_EX):
                 raise DatabaseUnavailable(f"The embedded database in {self._folder} is still starting.")
             yield
 
@@ -113,11 +115,13 @@ class Embedded:
         planned = self._plan()
         began, launched = time.monotonic(), 0
         while not self._is_ready():
-            self._check_wanted()
+            self._check_cancelled()
             if not self._is_kept():
                 self._give_up_if(launched == ATTEMPTS)
                 launched += self._launch(planned)
-            self._give_up_if(time.monotonic() - began > self._patience())
+            # A start after a crash replays the WAL, which may take minutes.
+            limit = REPLAY_SECONDS if self._status() == "starting" else START_SECONDS
+            self._give_up_if(time.monotonic() - began > limit)
             time.sleep(0.01)
 
     def _plan(self) -> Keeper:
@@ -127,7 +131,7 @@ class Embedded:
         return Keeper(self._folder, binaries, choose_account(self._folder, self._cluster, binaries))
 
     def _launch(self, planned: Keeper) -> bool:
-        """False if another keeper is at work: one whose starter was killed."""
+        """Starts a keeper; returns false if another one, whose starter was killed, is running already."""
         command = [sys.executable, "-I", "-S", keeper.__file__, planned.to_json()]
         with self._open_log() as log:
             done = subprocess.run(
@@ -140,16 +144,13 @@ class Embedded:
             self._log.replace(self._log.with_suffix(".log.1"))
         return open(os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab")
 
-    def _patience(self) -> float:
-        return REPLAY_SECONDS if self._status() == "starting" else START_SECONDS
-
     def _give_up_if(self, hopeless: bool) -> None:
         if hopeless:
             last = (self._log.read_text(errors="replace").splitlines() or ["nothing"])[-1]
             raise DatabaseUnavailable(f"The embedded database does not start; {self._log} ends with: {last}")
 
     def _is_ready(self) -> bool:
-        # The file alone may be stale, or of a server that was told to stop because its keeper was killed.
+        # The file alone proves nothing: it may be stale, or the server may be stopping without its keeper.
         return self._status() == "ready" and self._is_kept() and self._answers()
 
     def _status(self) -> str:
@@ -163,7 +164,7 @@ class Embedded:
             return not try_lock(lock, fcntl.LOCK_SH)
 
     def _is_used(self) -> bool:
-        """By others: a keeper that holds the lock, alone, is not taken for a user."""
+        """Returns whether others use the server; a keeper holds the lock exclusively and does not count."""
         with opened(self._folder / "users.lock") as lock:
             return not try_lock(lock, fcntl.LOCK_EX) and try_lock(lock, fcntl.LOCK_SH)
 
@@ -177,7 +178,7 @@ class Embedded:
 
 
 def choose_account(folder: Path, cluster: Path, binaries: Path) -> Account:
-    """PostgreSQL refuses root: then the owner of its files runs it, or root under another number."""
+    """Chooses a user for the server, which refuses root: the files' owner, or root in a user namespace."""
     if os.geteuid() != 0:
         return Account()
     for account in possible_accounts(cluster):
@@ -227,7 +228,7 @@ def check_version(cluster: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Closed to others; but below root's the server runs as a user who must pass to its own files."""
+    """Creates the folder, closed to others; root's can be entered, because another user runs the server."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
@@ -235,11 +236,11 @@ def make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def explained(folder: Path) -> Iterator[None]:
+def translate_os_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        kind = DatabaseUnavailable if error.errno in PASSING else Misconfigured
+        kind = DatabaseUnavailable if error.errno in TRANSIENT else Misconfigured
         raise kind(f"The embedded database can't use its data folder {folder}: {error}.") from error
 
 
@@ -253,7 +254,7 @@ def opened(path: Path) -> Iterator[int]:
 
 
 def close_lock(lock: int) -> None:
-    fcntl.flock(lock, fcntl.LOCK_UN)  # to close is not enough: a process forked meanwhile has it open too
+    fcntl.flock(lock, fcntl.LOCK_UN)  # closing is not enough: a process forked meanwhile has it open, too
     os.close(lock)
 
 

@@ -1,4 +1,4 @@
-"""Rows beside what is stored already: which are new, which the same, which others."""
+"""Rows whose keys may be stored already: new ones, duplicates and conflicts."""
 
 import random
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ def store(cursor: Cursor, *records: Record) -> None:
 
 
 def find(cursor: Cursor, *records: Record) -> dict[int, str | None]:
-    """The value that is stored where it is another."""
+    """The stored value of each row whose key exists, None where it is the same."""
     with translate_errors():
         return find_existing(cursor, chunk_of(*records), range(len(records)))
 
@@ -64,7 +64,7 @@ def test_the_first_of_each_key_comes_before_the_others() -> None:
     assert first_of_each_key(chunk, [4, 3, 2, 1, 0]) == ([1, 0], [4, 3, 2])
 
 
-def test_rows_are_told_apart_by_their_value(cursor: Cursor) -> None:
+def test_rows_with_a_stored_key_are_compared_by_value(cursor: Cursor) -> None:
     store(cursor, detection(1))
     found = find(cursor, detection(2), detection(1), detection(5, second=9))
     assert found == {0: "object_value=1 extra=null", 1: None}
@@ -109,7 +109,7 @@ def test_both_tables_may_be_used_in_one_transaction_and_again_in_the_next(cursor
         cursor.connection.commit()
 
 
-def test_a_refused_row_leaves_the_caller_to_find_it(cursor: Cursor) -> None:
+def test_a_value_that_no_column_can_hold_raises_row_refused(cursor: Cursor) -> None:
     with pytest.raises(RowRefused, match="numeric"):
         find(cursor, detection(1), detection(9, '{"a": 1E+200000}', second=1))
 
@@ -130,12 +130,12 @@ def test_a_row_that_another_session_has_committed_meanwhile_is_found(
     assert find(cursor, detection(2)) == {0: "object_value=1 extra=null"}
 
 
-# Which may exist -----------------------------------------------------------------------------------
+# Candidates ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def sought(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However few the rows and however many are found, it is asked first what there is."""
+    """Makes the first query run for any number of rows, stored or not."""
     monkeypatch.setattr(db.conflicts, "_MANY_ROWS", 0)
     monkeypatch.setattr(db.conflicts, "_SPARSE", 1000)
 
@@ -155,7 +155,7 @@ TIMES = [
 
 @pytest.mark.usefixtures("sought")
 @pytest.mark.parametrize("seed", range(40))
-def test_those_that_may_exist_are_those_whose_vehicle_and_time_are_there(cursor: Cursor, seed: int) -> None:
+def test_candidates_are_the_rows_whose_vehicle_and_time_are_stored(cursor: Cursor, seed: int) -> None:
     rng = random.Random(seed)
     keys = [(vehicle, time, kind) for vehicle in VEHICLES for time in TIMES[:-1] for kind in ("cars", "dogs")]
     stored = [Detection(*key, 1, None) for key in rng.sample(keys, rng.choice((0, 3, 40)))]
@@ -174,7 +174,7 @@ def test_those_that_may_exist_are_those_whose_vehicle_and_time_are_there(cursor:
 
 
 @pytest.mark.parametrize(("stored", "candidates"), [(0, 0), (100, 100), (101, 1000)])
-def test_each_is_looked_at_if_many_are_there(cursor: Cursor, stored: int, candidates: int) -> None:
+def test_all_rows_are_candidates_if_many_are_stored(cursor: Cursor, stored: int, candidates: int) -> None:
     rows = [detection(1, second=second) for second in range(1000)]
     for row in rows[:stored]:
         store(cursor, row)
@@ -183,15 +183,15 @@ def test_each_is_looked_at_if_many_are_there(cursor: Cursor, stored: int, candid
 
 
 @pytest.mark.usefixtures("sought")
-def test_a_status_may_exist_too(cursor: Cursor) -> None:
+def test_status_reports_are_candidates_too(cursor: Cursor) -> None:
     store(cursor, status("parking"))
     for known in (status("driving"), status("parking")):
         chunk = chunk_of(known)
         assert list(candidate_rows(cursor, chunk, chunk.order)) == [0]
 
 
-def test_of_refused_rows_with_one_key_each_is_told(cursor: Cursor) -> None:
-    """Whatever their order by bytes: the first that is not refused counts."""
+def test_each_refused_row_of_a_repeated_key_is_reported(cursor: Cursor) -> None:
+    """The first row that is not refused is stored, whatever the order by bytes."""
     cursor.execute("ALTER TABLE objects_detection_events ADD CHECK (object_value < 9)")
     values = [10, 9, 8, 7, 8, 12]
     merge = ConflictResolver(cursor.connection, chunk_of(*[detection(value) for value in values]))
@@ -208,10 +208,10 @@ def test_of_refused_rows_with_one_key_each_is_told(cursor: Cursor) -> None:
 
 
 @pytest.mark.parametrize("value", [1, 5])
-def test_a_key_that_another_process_writes_just_now_is_looked_at_again(
+def test_a_key_that_another_process_writes_meanwhile_is_looked_up_again(
     cursor: Cursor, database: Database, monkeypatch: pytest.MonkeyPatch, value: int
 ) -> None:
-    """After it was asked for, and before it is inserted."""
+    """The other process writes after the look-up, and before the insert."""
 
     def overtaken(sent_by: Cursor, table: Table, data: bytes, count: int, name: str = "") -> None:
         if not name:

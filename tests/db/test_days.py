@@ -1,4 +1,4 @@
-"""Days as bounds: which partitions a statement looks at."""
+"""Conditions on days, and the partitions that a statement then reads."""
 
 from datetime import date, timedelta
 
@@ -11,7 +11,7 @@ from tests.support import query
 DAY = date(2022, 6, 5)
 
 
-def test_days_that_follow_each_other_are_one_span() -> None:
+def test_consecutive_days_are_one_span() -> None:
     days = [DAY + timedelta(day) for day in (5, 0, 1, 2, 7, 1)]
     assert day_spans(days) == [
         ("2022-06-05 00:00:00+00", "2022-06-08 00:00:00+00"),
@@ -21,7 +21,7 @@ def test_days_that_follow_each_other_are_one_span() -> None:
     assert day_spans([]) == []
 
 
-def test_there_is_nothing_behind_the_last_day() -> None:
+def test_the_span_of_the_last_day_ends_at_infinity() -> None:
     assert day_spans([date.max]) == [("9999-12-31 00:00:00+00", "infinity")]
     assert day_spans([date.min]) == [("0001-01-01 00:00:00+00", "0001-01-02 00:00:00+00")]
 

@@ -1,4 +1,4 @@
-"""Rows straight into a table, and a table that does not take them all."""
+"""Inserts into a table, and a table that does not take all rows."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -34,7 +34,7 @@ def by_copy(cursor: Cursor) -> None:
 
 
 @pytest.mark.parametrize("way", [by_insert, by_copy])
-def test_rows_that_a_trigger_swallows_are_missed(cursor: Cursor, way: Callable[[Cursor], None]) -> None:
+def test_rows_that_a_trigger_swallows_are_noticed(cursor: Cursor, way: Callable[[Cursor], None]) -> None:
     cursor.execute(
         """
         CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS $$

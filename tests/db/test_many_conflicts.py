@@ -1,4 +1,4 @@
-"""Many records in conflict with what is stored: told at the price of duplicates, in bounded memory."""
+"""Many conflicts in one file: as cheap as duplicates, in bounded memory."""
 
 import tracemalloc
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def drops(tmp_path: Path, database: Database) -> Iterator[Drops]:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Parsed]:
-    """What was gone back to, as often as it was."""
+    """Each Parsed whose elements are decoded again, once for each time."""
     found: list[Parsed] = []
     elements = Parsed.elements
 
@@ -60,13 +60,13 @@ def of_one_event_with_flaws(value: int) -> bytes:
     ("document", "read", "times"),
     [(of_many_events, 20_000, 8), (of_one_event, 20_000, 1), (of_one_event_with_flaws, 4_000, 1)],
 )
-def test_what_conflicts_came_from_is_gone_back_to_once(
+def test_the_elements_of_conflicts_are_decoded_once(
     drops: Drops, decoded: list[Parsed], document: Any, read: int, times: int
 ) -> None:
     drops.load_until_done({f"{D}.json": document(1)})
     (outcome,) = drops.load_until_done({f"{D}.json": document(2)})
     assert outcome.counts == Counts(read, 0, 0, read)
-    assert len(decoded) <= times  # a window of 256 kB, or the event
+    assert len(decoded) <= times  # a block of 256 kB, or the event
     last = "WHERE reason = 'conflict' ORDER BY position DESC LIMIT 1"
     ((position, original),) = drops.rows(f"SELECT position, original FROM rejected_records {last}")
     assert position == read - (2 if read == 4_000 else 1)

@@ -1,4 +1,4 @@
-"""The questions of status, asked of a database in which something has happened."""
+"""Queries of the status command, on a database with loaded and failed files."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -42,7 +42,7 @@ def busy(database: Database) -> Database:
     return database
 
 
-def test_of_nothing_all_totals_are_zero(connection: Connection) -> None:
+def test_totals_of_an_empty_database_are_zero(connection: Connection) -> None:
     assert queries.totals(connection) == EMPTY
     assert queries.last_files(connection, 5) == queries.last_files(connection, 5, "failed") == []
 
@@ -78,7 +78,7 @@ def test_the_last_failures_come_newest_first(busy: Database, connection: Connect
     assert [entry.name for entry in queries.last_files(connection, 1, "failed")] == ["b.json"]
 
 
-def test_without_the_tables_a_person_is_needed(empty_database: Database) -> None:
+def test_missing_tables_are_misconfigured(empty_database: Database) -> None:
     with (
         closing(empty_database.connect()) as connection,
         pytest.raises(Misconfigured, match="does not exist"),

@@ -116,7 +116,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_what_fails_within_a_trigger_is_the_rows_fault(drops: Drops, fault: str) -> None:
+def test_an_error_within_a_trigger_refuses_the_row(drops: Drops, fault: str) -> None:
     body, detail = FAULTS[fault]
     add_trigger(drops, HISTORY, f"IF {BAD} THEN {body} END IF;")
     check_refused(drops, 150, detail)
@@ -157,7 +157,7 @@ def test_a_row_that_a_trigger_leaves_out_is_refused(drops: Drops, size: int) -> 
 
 
 def test_a_unique_index_of_the_users_refuses_a_row_whose_key_is_new(drops: Drops, size: int) -> None:
-    """Not for ever "another process has written one of the keys"."""
+    """It is not retried for ever as a key that another process has written."""
     drops.rows("SELECT add_partition('vehicle_status_history', '2022-05-05')")
     index = f"CREATE UNIQUE INDEX only_one ON {HISTORY}_20220505 ((1)) WHERE vehicle_id = 'bad'"
     drops.rows(f"INSERT INTO {HISTORY} VALUES ('bad', '2022-05-05 23:00:00Z', 'x', NULL, 1); {index}")
@@ -198,7 +198,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 def test_steps_grow_with_the_refused_rows_and_the_logarithm_of_all(
     drops: Drops, steps: list[object], refused: int, most: int
 ) -> None:
-    """Of halving down to each row: 15 for each of a few, 40,000 for all."""
+    """Halving down to each row would take 15 steps for each of a few rows, and 40,000 for all."""
     size = 20_000
     add_trigger(drops, EVENTS, raising(f"NEW.object_value % {size // refused} = 0"))
     content = detections(*[event(i % 3600, ("cars", i), vehicle=f"car-{i // 3600}") for i in range(size)])
@@ -216,7 +216,7 @@ INSTEAD = {"nothing": "NOTHING", "elsewhere": "INSERT INTO public.elsewhere VALU
 def test_a_row_that_a_rule_takes_away_is_refused_however_many_come(
     drops: Drops, size: int, instead: str
 ) -> None:
-    """COPY would ask no rule: then the size of a file would decide."""
+    """COPY ignores rules: without care the size of a file would decide."""
     drops.rows(f"CREATE TABLE public.elsewhere (LIKE {HISTORY})")
     drops.rows(f"CREATE RULE away AS ON INSERT TO {HISTORY} WHERE {BAD} DO INSTEAD {INSTEAD[instead]}")
     check_refused(drops, size, "mobileye_data.vehicle_status_history: a trigger or a rule leaves rows out")
@@ -261,8 +261,8 @@ def test_a_rule_on_vehicle_status_refuses_every_report(drops: Drops) -> None:
     assert detail.startswith("INSERT with ON CONFLICT clause cannot be used with table that has")
 
 
-def test_of_a_vehicles_reports_that_is_refused_which_would_be_its_latest(drops: Drops, size: int) -> None:
-    """As without a refusal: vehicle_status is shown the newest."""
+def test_only_the_report_that_would_be_the_latest_is_refused(drops: Drops, size: int) -> None:
+    """vehicle_status gets only the newest report, as it does without a refusal."""
     add_trigger(drops, STATUS, raising("NEW.status = 'accident'"))
     reports = [report(i % 3600, "accident" if i in (1, size - 1) else "parking") for i in range(size)]
     outcome = drops.load_one(f"{S}1.json", statuses(*reports))
@@ -301,7 +301,7 @@ def test_a_file_whose_reject_is_refused_fails_alone(drops: Drops) -> None:
     assert drops.left() == []
 
 
-def test_a_reject_that_a_trigger_leaves_out_is_missed(drops: Drops) -> None:
+def test_a_reject_that_a_trigger_leaves_out_is_noticed(drops: Drops) -> None:
     add_trigger(drops, "rejected_records", "RETURN NULL;")
     outcome = drops.load_one(f"{S}1.json", MIXED)
     assert outcome.state == "failed"
@@ -347,7 +347,7 @@ def test_a_file_that_the_ledger_refuses_fails_alone(drops: Drops, late: bool) ->
     }  # fmt: skip
 
 
-def test_a_file_that_the_ledger_takes_in_no_way_waits_alone(drops: Drops) -> None:
+def test_a_file_that_the_ledger_accepts_neither_way_waits_alone(drops: Drops) -> None:
     add_trigger(drops, "ingested_files", raising("NEW.name LIKE '%bad%'"))
     files = {f"{S}good.json": GOOD, f"{S}bad.json": statuses(report(2)), f"{S}bad2.json": b"[]"}
     outcomes = {outcome.name: outcome for outcome in drops.load_until_done(files)}

@@ -1,4 +1,4 @@
-"""Rejected records are read by pages that are never many bytes."""
+"""Rejected records are read in pages of limited size."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -38,7 +38,7 @@ def test_a_page_is_never_larger_unless_a_single_record_is(size: int) -> None:
         assert len(page) == PAGE or sum(sizes[key] for key in [*page, then[0]]) > PAGE_BYTES
 
 
-def test_what_is_held_of_large_records_is_one_page(
+def test_large_records_are_read_in_pages_of_limited_bytes(
     database: Database, cursor: Cursor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reject_pages, "PAGE_BYTES", 10_000)
@@ -61,7 +61,7 @@ def test_bytes_are_counted_and_not_characters(database: Database, cursor: Cursor
     assert found.bytes == size > 4000
 
 
-def test_what_was_edited_is_read_and_counted_as_edited(database: Database, cursor: Cursor) -> None:
+def test_an_edited_record_is_read_and_measured_as_edited(database: Database, cursor: Cursor) -> None:
     with sink_to(database) as sink:
         load(sink, statuses({}))
     query(database.url, """UPDATE mobileye_data.rejected_records SET edited = '{"a" :1}'""")

@@ -21,7 +21,7 @@ NUMBERS = [
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_what_jsonb_takes_is_known(server: Server, number: str) -> None:
+def test_numbers_are_storable_exactly_if_jsonb_accepts_them(server: Server, number: str) -> None:
     try:
         server.execute(f"SELECT '{number}'::jsonb::text")
         takes = True

@@ -1,4 +1,4 @@
-"""Documents read by windows: what is as documented, however it is written, and where they leave off."""
+"""The fast path: which documents it reads whole, and where it stops."""
 
 import io
 import json
@@ -96,7 +96,7 @@ def test_what_is_as_documented_is_read_whole(content: bytes, kind: Kind) -> None
         b'{"x',
     ],
 )
-def test_anything_else_is_left_to_the_parser(content: bytes) -> None:
+def test_anything_else_is_left_to_the_slow_path(content: bytes) -> None:
     found, parsed = windows(content, EVENTS)
     assert (found.is_whole, found.elements, parsed) == (False, 0, [])
 
@@ -110,14 +110,14 @@ def test_anything_else_is_left_to_the_parser(content: bytes) -> None:
         TEXT.replace(b'"detections"', b'"detections": [], "detections"'),
     ],
 )
-def test_a_key_that_comes_twice_is_told_by_the_quotes_of_all_the_document(content: bytes) -> None:
+def test_a_repeated_key_is_detected_by_the_number_of_quotes_in_the_document(content: bytes) -> None:
     assert windows(content, EVENTS)[0].is_whole
     with pytest.raises(Miscounted):
         list(Document("x.json", lambda: io.BytesIO(content), careful=False).parsed())
     assert read(content).rejected
 
 
-def test_what_was_handed_on_is_counted_by_handing_it_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_elements_are_counted_after_they_are_yielded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processing.fast_path, "WINDOW_BYTES", 1000)
     text = io.BytesIO(detections(*[event(i, ("a", i), ("b", i)) for i in range(100)]))
     found = FastPath(text.read(1000), text, EVENTS)
@@ -166,7 +166,7 @@ def spaced(content: str, blanks: list[tuple[int, str]]) -> bytes:
     st.integers(1, 300),
     st.integers(1, 2000),
 )
-def test_windows_of_any_size_read_what_the_parser_reads(
+def test_blocks_of_any_size_read_what_the_parser_reads(
     document: tuple[Kind, list[Any]],
     place: int,
     odd: Any,
@@ -192,7 +192,7 @@ def test_windows_of_any_size_read_what_the_parser_reads(
             assert windows(content, kind)[0].is_whole
 
 
-def test_the_parser_goes_on_where_the_windows_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_slow_path_continues_where_the_fast_path_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processing.fast_path, "WINDOW_BYTES", 1000)
     monkeypatch.setattr(processing.document, "CHUNK_BYTES", 1000)
     elements = [event(i, ("cars", i), ("signs", i)) for i in range(100)]
@@ -250,7 +250,7 @@ def test_an_element_without_an_end_is_not_waited_for(monkeypatch: pytest.MonkeyP
         (statuses(report(1), report(2), report(3)), STATUS, {0: ("[0]", None), 2: ("[2]", None)}),
     ],
 )
-def test_the_original_of_a_record_is_found_in_its_window(
+def test_the_original_of_a_record_is_found_in_its_block(
     content: bytes, kind: Kind, paths: dict[int, Any]
 ) -> None:
     _, (parsed,) = windows(content, kind)

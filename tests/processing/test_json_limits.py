@@ -108,7 +108,7 @@ CUTS = st.lists(st.integers(0, 10_000), max_size=6)
 @given(documents(), CUTS)
 @example(b'{"a":[{"k":":::",":::":"x"}]}', [])
 @example(b'{"a":[{"a:":"","":":b"}]}', [])
-def test_a_document_is_seen_as_a_plain_scanner_sees_it(document: bytes, cuts: list[int]) -> None:
+def test_keys_shape_and_elements_agree_with_a_plain_scanner(document: bytes, cuts: list[int]) -> None:
     scanned = scan(document)
     structure = fed(pieces(document, cuts))
     assert structure.keys == scanned.keys
@@ -154,7 +154,7 @@ def test_elements_of_the_array_are_counted(array: bytes, elements: int, size: in
 
 @pytest.mark.parametrize("size", [1, 7, CHUNK])
 @pytest.mark.parametrize(("byte", "name"), [(b"\v", "vertical tab"), (b"\f", "form feed")])
-def test_what_is_no_white_space_of_json_is_refused(byte: bytes, name: str, size: int) -> None:
+def test_bytes_that_are_not_white_space_of_json_are_refused(byte: bytes, name: str, size: int) -> None:
     with pytest.raises(BadFile, match=f"got a {name} at byte 7"):
         fed(sized(b'{"a":[ ' + byte + b"]}", size))
 
@@ -180,7 +180,7 @@ def test_what_is_no_white_space_of_json_is_refused(byte: bytes, name: str, size:
         rb"",
     ],
 )
-def test_what_is_not_one_array_under_one_key_is_refused(document: bytes, size: int) -> None:
+def test_documents_that_are_not_one_array_under_one_key_are_refused(document: bytes, size: int) -> None:
     assert not accepts(sized(document, size))
 
 
@@ -200,7 +200,7 @@ def test_one_array_under_one_key_is_accepted(document: bytes, size: int) -> None
 
 
 def nested(opening: list[str], levels: int) -> bytes:
-    """So many levels in all, with a neighbour on each side."""
+    """A document with this number of levels, and a neighbour on each side."""
     chosen = [opening[level % len(opening)] for level in range(levels - 2)]
     closing = "".join("]" if text == "[" else "}" for text in reversed(chosen))
     return ('{"a":[[],' + "".join(chosen) + closing + ',{"b":[{}]}]}').encode()
@@ -219,7 +219,7 @@ def test_the_depth_limit_is_exact(opening: list[str], size: int) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(50, 66), VALUES, CUTS)
-def test_depth_is_seen_as_a_plain_scanner_sees_it(levels: int, value: Any, cuts: list[int]) -> None:
+def test_depth_agrees_with_a_plain_scanner(levels: int, value: Any, cuts: list[int]) -> None:
     inner = json.dumps(value)
     document = f'{{"a":[{"[" * levels}{inner},{inner}{"]" * levels}]}}'.encode()
     assert accepts(pieces(document, cuts)) == (scan(document).deepest <= MAX_DEPTH)

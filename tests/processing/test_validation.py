@@ -1,4 +1,4 @@
-"""The rules that all fields share, and JSON as it is given back."""
+"""The validation rules that all fields share, and JSON text written from what was read."""
 
 import json
 from decimal import Decimal
@@ -36,7 +36,7 @@ def with_repeats(text: str) -> Any:
 
 @settings(max_examples=300, deadline=None)
 @given(VALUES)
-def test_json_is_given_back_as_it_was(value: Any) -> None:
+def test_json_text_decodes_to_the_same_value(value: Any) -> None:
     assert json.loads(to_json(value)) == value
 
 
@@ -49,11 +49,11 @@ def test_json_is_given_back_as_it_was(value: Any) -> None:
         '[1E+999999999,0.10,-0.0,123456789012345678901234567890,"\\u0000"]',
     ],
 )
-def test_repeated_keys_and_numbers_are_given_back_as_they_were_written(text: str) -> None:
+def test_repeated_keys_and_numbers_are_written_as_they_were_read(text: str) -> None:
     assert to_json(with_repeats(text)) == text
 
 
-def test_one_detection_of_an_event_keeps_what_is_repeated_in_it() -> None:
+def test_one_detection_of_an_event_keeps_its_repeated_keys() -> None:
     event = with_repeats('{"a":1,"detections":[0,{"b":1,"b":2}],"c":3}')
     assert to_json(alone(event, event["detections"][1])) == '{"a":1,"detections":[{"b":1,"b":2}],"c":3}'
 
@@ -81,7 +81,7 @@ def test_a_repeated_key_is_found_at_its_path(text: str, path: str) -> None:
 
 
 @pytest.mark.parametrize("text", ['{"a":1,"b":{"a":2}}', '{"known":{"a":1,"a":1}}', '{"a":[{},{}]}'])
-def test_what_is_not_repeated_or_is_known_is_no_flaw(text: str) -> None:
+def test_unrepeated_keys_and_repeats_inside_known_fields_are_valid(text: str) -> None:
     unknown_fields(with_repeats(text), ("known",))
 
 

