@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import quote
 
-from psycopg2 import ProgrammingError
-from psycopg2.extensions import parse_dsn
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -17,14 +15,14 @@ from watcher.kind import ObserverKind
 
 
 class LogFormat(StrEnum):
-    """How a log line is written."""
+    """The forms of a log line."""
 
     TEXT = "text"
     JSON = "json"
 
 
 def _absolute(path: Path) -> Path:
-    """With symbolic links resolved: a link is not watched, what it leads to is."""
+    """Resolves symbolic links: not a link is watched, but the folder it leads to."""
     try:
         return path.expanduser().resolve()
     except RuntimeError:  # a loop of links, or ~ of nobody
@@ -36,7 +34,7 @@ _Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
 class Settings(BaseSettings):
-    """What a user may set, in the environment or in .env; .env.example explains each."""
+    """The settings of the user, from the environment or from .env; .env.example explains each."""
 
     model_config = SettingsConfigDict(
         env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True, validate_default=True
@@ -67,8 +65,14 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _check_url(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        # Here, because only a URL needs it: importing it takes as long as a third of all settings.
+        from psycopg2 import ProgrammingError
+        from psycopg2.extensions import parse_dsn
+
         try:
-            parse_dsn(url or "")
+            parse_dsn(url)
         except ProgrammingError:
             # libpq's own message quotes what may be a part of the password.
             raise ValueError("it should be a PostgreSQL URL or connection string") from None
@@ -98,7 +102,7 @@ class Settings(BaseSettings):
 
     @property
     def outside_database(self) -> str | None:
-        """The URL or connection string of a database that is not ours to start; none: the embedded one."""
+        """The URL or connection string of the user's database; None if the embedded one is used."""
         return self.database_url or (_url(self._parameters()) if self._parameters() else None)
 
     def _parameters(self) -> dict[str, str]:
@@ -137,7 +141,7 @@ def load_settings() -> Settings:
 
 
 def _explain(flaw: dict[str, object]) -> str:
-    """One flaw; the value is not shown where it may hold a password."""
+    """Describes one flaw; does not show a value that may hold a password."""
     location, message = flaw["loc"], str(flaw["msg"]).removeprefix("Value error, ")
     name = "_".join(map(str, location)).upper() if isinstance(location, tuple) else ""
     if not name:
