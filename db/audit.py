@@ -7,7 +7,7 @@ from psycopg2.extensions import cursor as Cursor
 
 
 def begin(connection: Connection) -> None:
-    """All questions are asked of one moment, so that a running daemon is no trouble."""
+    """Takes one snapshot for all questions, so that a running daemon does not disturb them."""
     connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
 
 

@@ -23,7 +23,7 @@ _DAY = 86_400_000_000
 
 
 def in_utc(instant: datetime) -> datetime:
-    """The same instant, for SQL text: there PostgreSQL takes no offset of 16 hours or more."""
+    """Returns the same instant, for SQL text: there PostgreSQL takes no offset of 16 hours or more."""
     return instant if instant.tzinfo is UTC else instant.astimezone(UTC)
 
 
@@ -46,7 +46,7 @@ class CopyRows:
 
 
 def copy_data(rows: Iterable[bytes]) -> bytes:
-    """What COPY takes."""
+    """Returns the rows as COPY takes them."""
     return b"".join([START, *rows, END])
 
 
@@ -76,12 +76,12 @@ def pack_texts(file_id: int, position: int, texts: Sequence[str]) -> bytes:
 
 
 def key_start(columns: int, vehicle_id: str, time: bytes) -> bytes:
-    """How the rows of so many columns begin that have this vehicle and the eight bytes of this time."""
+    """Returns the first bytes of rows of that many columns with this vehicle and time (eight bytes)."""
     return _HEADS[columns][vehicle_id] + time
 
 
 class _Heads(dict[str, bytes]):
-    """What stands before the bytes of the time, by the vehicle; begins anew when it has grown too large."""
+    """Caches the bytes before the time, by vehicle; is emptied when it has grown too large."""
 
     _ROOM = 2 * 1024 * 1024
     _LONGEST_KEPT = 256
@@ -111,7 +111,7 @@ _MOST_TAILS = 5000
 
 
 class _Tails(dict[tuple[str | int | None, ...], bytes]):
-    """What stands behind the time, by the values, of which the last is JSON: most often there are few."""
+    """Caches the encoded columns after the time, by their values (the last is JSON): mostly they are few."""
 
     def __init__(self, file_id: int) -> None:
         super().__init__()

@@ -14,7 +14,7 @@ MOST_REJECTS = 100
 
 
 class DryRunTransaction(PostgresTransaction):
-    """All but the COMMIT."""
+    """Does everything but the COMMIT."""
 
     rejects: Sequence[Stored] = ()
 

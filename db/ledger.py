@@ -29,7 +29,7 @@ class Entry:
 
 
 def loaded(cursor: Cursor, digests: Sequence[bytes], before: str = "") -> set[bytes]:
-    """Those of the digests that are loaded, as far as this transaction sees; before goes ahead, with it.
+    """Returns those of the digests that are loaded; the statement `before` is sent together with the query.
 
     The first statement of the transaction: what is refused is to be so where it is written, not at the end.
     """

@@ -60,7 +60,7 @@ class Partitions:
         self._known.clear()
 
     def close(self) -> None:
-        """After a transaction that was rolled back: no rows of its days are among the others."""
+        """Forgets the days of a transaction that was rolled back: "other" has no rows of them."""
         self._locked.clear()
         self._refused.clear()
         if self._connection is not None:
@@ -99,7 +99,7 @@ def bring_home(cursor: Cursor, table: Table, most_rows: int) -> date | None:
 
 
 def _find(cursor: Cursor, table: Table, days: list[date]) -> set[date]:
-    """Those of the days that have their partition."""
+    """Returns those of the days that have their partition."""
     names = {f"{table.name}_{day.year:04}{day.month:02}{day.day:02}": day for day in days}
     cursor.execute(
         """

@@ -93,7 +93,7 @@ class ReplayTransaction(PostgresTransaction):
         self._found = found
 
     def loaded(self, digests: Sequence[bytes]) -> set[bytes]:
-        """None: that a record is loaded already is for resolve() to say."""
+        """Returns none: resolve() finds out whether a record is loaded already."""
         with self._waiting(), translate_errors():
             self._file_ids, self._writer.ruled = ledger.draw_file_ids(self._cursor, len(digests))
         return set()

@@ -41,11 +41,11 @@ def insert_singly(
 
 
 def _block(table: Table, spans: Sequence[Span], *, shows_status: bool, is_ruled: bool) -> str:
-    """A DO block returns nothing, hence the setting; a function would leave its traces in the catalogues."""
+    """Returns the statement that inserts the rows one by one and selects the verdicts."""
+    # A DO block returns nothing, hence the setting; a function would leave its traces in the catalogues.
     where = " AND ".join(f"old.{column} = new.{column}" for column in table.key)
     time = table.key[1]
     order = f"{time} DESC" if shows_status else "place"
-    classes = ", ".join(f"'{sqlstate}'" for sqlstate in ROW_CLASSES)
     values = [f"new.{column}" + "::jsonb" * (column == "extra") for column in table.columns]
     mine = ", ".join(f"{value} AS {column}" for value, column in zip(values, table.columns, strict=True))
     there = (
@@ -54,14 +54,7 @@ def _block(table: Table, spans: Sequence[Span], *, shows_status: bool, is_ruled:
     )
     return f"""
         DO $block$
-        DECLARE
-            new record;
-            stored text;
-            taken bigint;
-            state text;
-            message text;
-            context text;
-            verdicts json[] := '{{}}';
+        {_VARIABLES}
         BEGIN
             FOR new IN
                 SELECT row_number() OVER () - 1 AS place, given.*
@@ -69,13 +62,44 @@ def _block(table: Table, spans: Sequence[Span], *, shows_status: bool, is_ruled:
                 ORDER BY {order}
             LOOP
                 BEGIN
-                    INSERT INTO {table.full_name} ({table.list_columns()}) VALUES ({", ".join(values)});
-                    GET DIAGNOSTICS taken = ROW_COUNT;
-                    IF taken = 0 {f"OR NOT EXISTS (SELECT {there})" * is_ruled} THEN
-                        RAISE triggered_action_exception USING MESSAGE = '{table.full_name}: {LEFT_OUT}';
-                    END IF;
+                    {_insert(table, values, there if is_ruled else None)}
                     {_SHOW_STATUS * shows_status}
                 EXCEPTION WHEN OTHERS OR assert_failure THEN
+                    {_handler(table, there)}
+                END;
+            END LOOP;
+            PERFORM set_config('mobileye_data.verdicts', array_to_json(verdicts)::text, true);
+        END
+        $block$;
+        SELECT current_setting('mobileye_data.verdicts')
+        """
+
+
+_VARIABLES = """DECLARE
+            new record;
+            stored text;
+            taken bigint;
+            state text;
+            message text;
+            context text;
+            verdicts json[] := '{}';"""
+
+
+def _insert(table: Table, values: Sequence[str], there: str | None) -> str:
+    """Returns the part of the block that inserts a row, and checks with `there` that no rule took it away."""
+    return f"""
+                    INSERT INTO {table.full_name} ({table.list_columns()}) VALUES ({", ".join(values)});
+                    GET DIAGNOSTICS taken = ROW_COUNT;
+                    IF taken = 0 {f"OR NOT EXISTS (SELECT {there})" if there else ""} THEN
+                        RAISE triggered_action_exception USING MESSAGE = '{table.full_name}: {LEFT_OUT}';
+                    END IF;
+        """
+
+
+def _handler(table: Table, there: str) -> str:
+    """Returns the part of the block that notes why a row is not inserted, or raises the error again."""
+    classes = ", ".join(f"'{sqlstate}'" for sqlstate in ROW_CLASSES)
+    return f"""
                     GET STACKED DIAGNOSTICS
                         state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, context = PG_EXCEPTION_CONTEXT;
                     -- RAISE takes any SQLSTATE; of all others these name the row.
@@ -93,12 +117,6 @@ def _block(table: Table, spans: Sequence[Span], *, shows_status: bool, is_ruled:
                             WHEN '-' THEN 'refused' WHEN '' THEN 'duplicate' ELSE 'conflict' END,
                         coalesce(stored, nullif(left(split_part(message, E'\\n', 1), {MAX_MESSAGE}), ''),
                                  'it gives no reason but SQLSTATE ' || state)));
-                END;
-            END LOOP;
-            PERFORM set_config('mobileye_data.verdicts', array_to_json(verdicts)::text, true);
-        END
-        $block$;
-        SELECT current_setting('mobileye_data.verdicts')
         """
 
 

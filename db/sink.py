@@ -84,7 +84,7 @@ class PostgresSink:
                     self._drop()
 
     def keep_alive(self) -> None:
-        """To be called with each step in reading: a file may have no rows for longer than a session may be
+        """Must be called with each step in reading: a file may have no rows for longer than a session may be
         idle in its transaction, such as one of blanks."""
         if self._writer is not None:
             self._writer.keep_alive(self._idle_seconds)
@@ -132,7 +132,7 @@ class PostgresTransaction:
         self.committed = False
 
     def loaded(self, digests: Sequence[bytes]) -> set[bytes]:
-        """Those of the digests that the ledger has as loaded; draws ids for the other files."""
+        """Returns the digests that the ledger has as loaded, and draws ids for the other files."""
         with self._waiting(), translate_errors():
             loaded = ledger.loaded(self._cursor, digests, HASTY if self.is_hasty else "")
             new = len(set(digests) - loaded)
@@ -188,7 +188,7 @@ class PostgresTransaction:
             self._connection.commit()
 
     def _enter(self) -> None:
-        """Into the ledger: the files that were loaded, and those that have come again."""
+        """Enters into the ledger the files that were loaded, and those that came again."""
         with _written():
             if self._entries:
                 ledger.add(self._cursor, self._entries)
@@ -202,7 +202,7 @@ class PostgresTransaction:
 
 @contextmanager
 def _written() -> Iterator[None]:
-    """What the ledger refuses is no row."""
+    """Translates errors of the ledger and of rejects: what is refused there is no row."""
     try:
         with translate_errors():
             yield

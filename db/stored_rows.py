@@ -1,4 +1,4 @@
-"""What is stored under the keys of records."""
+"""The rows that are stored under the keys of records."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ class StoredRow(Struct, frozen=True):
 
 
 def find_rows(cursor: Cursor, records: Sequence[Record]) -> list[StoredRow | None]:
-    """Of each record, all of one kind, the row of its key, if there is one."""
+    """Returns for each record, all of one kind, the row of its key, if there is one."""
     if not records:
         return []
     table = TABLE_OF[type(records[0])]

@@ -26,7 +26,7 @@ _CANCEL_SECONDS = 0.1
 
 @dataclass
 class Met:
-    """What the last rows met with, and the next will, too: it outlives the transaction.
+    """Obstacles that the last rows met, and the next ones will, too: it outlives the transaction.
 
     overlapping names the tables in which rows existed; status_refuses tells that vehicle_status did not take
     a report.
@@ -81,13 +81,13 @@ class Writer:
             self._met.status_refuses = False
 
     def wait(self) -> None:
-        """Until nothing is being sent; raises what the sending raised."""
+        """Waits until nothing is being sent; raises what the sending raised."""
         if self._sending is not None:
             sending, self._sending = self._sending, None
             sending.result()
 
     def keep_alive(self, seconds: float) -> None:
-        """If nothing has been sent for so long: the server would end the session as one that is idle."""
+        """Sends a query if nothing was sent for that long: the server would end the session as idle."""
         before = self._sending
         if time.monotonic() - self._sent_at >= seconds and (before is None or before.done()):
             self._sent_at = time.monotonic()
@@ -108,7 +108,7 @@ class Writer:
             wait([self._sending], _CANCEL_SECONDS)
 
     def _send(self, chunk: Chunk) -> None:
-        """By the thread, as soon as it has sent the chunk before."""
+        """Hands the chunk to the thread, as soon as it has sent the one before."""
         # Made here: the thread would have to fight for the interpreter, and the server wait for it.
         _ = chunk.data
         self.wait()

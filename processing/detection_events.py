@@ -118,7 +118,7 @@ _KEY_BYTES = 10
 
 
 def flawless(item: Any) -> tuple[list[Record], int]:
-    """All records of an event, and its number of keys; raises ValidationError or Invalid."""
+    """Returns all records of an event, and its number of keys; raises ValidationError or Invalid."""
     event = convert(item, Event)
     vehicle_id, time = event.vehicle_id, event.detection_time
     check_text(vehicle_id, ".vehicle_id")
@@ -202,7 +202,7 @@ def parts(path: str, position: int, item: Any) -> tuple[list[Record], list[Rejec
 
 
 def read_header(item: Any) -> tuple[Header, dict[str, Any]]:
-    """What all detections of an event share, and its unknown fields; raises Invalid."""
+    """Returns the fields that all detections of an event share, and its unknown ones; raises Invalid."""
     try:
         header = convert(item, Header)
     except ValidationError as error:

@@ -55,7 +55,7 @@ class Rejected(Struct, frozen=True):
 
 
 class Parsed(Struct, frozen=True, gc=False):
-    """What some elements of a file's array, one behind the other, became: records, and those rejected.
+    """Result of parsing consecutive elements of a file's array: records, and rejects.
 
     index and position are those of the first element and the first record; source is the only element,
     its JSON text if it is large, or the JSON text of all; keys counts the keys in the only element,
@@ -74,7 +74,7 @@ class Parsed(Struct, frozen=True, gc=False):
 
     @property
     def bytes(self) -> int:
-        """About what it takes to hold it."""
+        """Approximate number of bytes that it takes in memory."""
         return self.extra_bytes + (len(self.source) if isinstance(self.source, bytes) else 0)
 
     def elements(self) -> list[Any]:
@@ -88,11 +88,11 @@ class Parsed(Struct, frozen=True, gc=False):
 class Kind:
     """A kind of file: how its names begin, the key its array stands under, what reads it.
 
-    element has the fields of an array element. parse takes elements of any form; read_usual takes the
-    text of some and gives back their number and records, or None unless each is exactly as
-    documented, but for a key that comes twice: usual_strings says how many strings, keys included, so many
-    elements and records have otherwise. origins gives back the JSON path and the original of records, by the
-    places at which they stand in their elements, in order: for rejects found only when they are written.
+    `element` has the fields of an array element. `parse` takes elements of any form. `decode_fast` takes the
+    text of some elements; it returns their number and records, or None unless each is exactly as documented.
+    It does not notice a repeated key: `fast_strings` returns how many strings, keys included, that many
+    elements and records have otherwise. `locate` yields the JSON path and the original of records, by their
+    places in the elements, in order: for rejects that are found only when rows are written.
     """
 
     name: str

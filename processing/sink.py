@@ -1,4 +1,4 @@
-"""What processing asks of the place where rows go; db/ answers it for PostgreSQL."""
+"""The port to the place where rows go; db/sink.py implements it for PostgreSQL."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -20,7 +20,7 @@ class Delivery(Struct, frozen=True):
 
 
 class Counts(Struct, frozen=True):
-    """What became of a file's records: read = inserted + duplicate + rejected."""
+    """Counts of a file's records: read = inserted + duplicate + rejected."""
 
     read: int = 0
     inserted: int = 0
@@ -32,10 +32,10 @@ class Transaction(Protocol):
     """Rows of one or more files and their ledger entries, all or nothing."""
 
     def loaded(self, digests: Sequence[bytes]) -> set[bytes]:
-        """Those of the digests that the ledger has as loaded."""
+        """Returns those of the digests that the ledger has as loaded."""
 
     def begin_file(self, delivery: Delivery, kind: Kind) -> None:
-        """The file to which the elements that follow belong."""
+        """Begins the file to which the elements that follow belong; loaded() must have been asked for it."""
 
     def write(self, parsed: Parsed) -> None:
         """Takes one element's records and rejects; they reach the tables in batches."""
@@ -44,17 +44,24 @@ class Transaction(Protocol):
         """Notes that bytes which are loaded already have come again."""
 
     def finish(self) -> list[Counts]:
-        """Sends what is left of the rows; counts of the files in the order they began."""
+        """Sends what is left of the rows; returns the counts of the files in the order they began.
+
+        Calling it again has no effect: commit() does.
+        """
 
     def commit(self) -> list[Counts]:
-        """Finishes, and makes everything durable; the same counts.
+        """Finishes, and makes everything durable; returns the same counts.
 
         Raises TryAgain if another process has loaded one of the files meanwhile.
         """
 
 
 class Sink(Protocol):
-    """Every method raises DatabaseUnavailable or Misconfigured."""
+    """A place where rows go, which keeps a ledger of the files that it has.
+
+    Every method raises DatabaseUnavailable or Misconfigured. tests/contracts/sink.py says what each
+    implementation must do.
+    """
 
     def transaction(self, *, is_hasty: bool = False) -> AbstractContextManager[Transaction]:
         """Rolls back unless it was committed; a hasty one soon gives up a lock that another one holds."""

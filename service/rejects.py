@@ -18,7 +18,7 @@ _KEYS = {kind.name: kind.key for kind in KINDS}
 
 
 def document(reject: Reject) -> bytes:
-    """What a file of this record alone would hold."""
+    """Returns the content of a file that holds this record alone."""
     return f'{{"{_KEYS[reject.kind]}":[{reject.text}]}}'.encode()
 
 

@@ -133,7 +133,13 @@ def _who_imports(packages: Iterable[str]) -> set[str]:
 
 def test_only_a_few_modules_outside_of_db_and_commands_know_psycopg2() -> None:
     outside = {m for m in _who_imports(["psycopg2"]) if room_of(m) not in ("db", "commands")}
-    assert outside == {"config", "monitor.event_log", "service.database"}
+    assert outside == {
+        "config",
+        "monitor.event_log",
+        "service.database",
+        "service.housekeeping",
+        "service.rejects",
+    }
 
 
 def test_only_the_watcher_knows_watchdog() -> None:

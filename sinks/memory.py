@@ -1,0 +1,134 @@
+"""A sink in memory: what a loader needs of a database, for tests and as an example of the port."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from processing.errors import TryAgain
+from processing.records import Detection, Kind, Parsed, Record, Rejected, StatusReport
+from processing.sink import Counts, Delivery
+
+#: The first fields of a record that are its key.
+_KEY_FIELDS: dict[type[Record], int] = {Detection: 3, StatusReport: 2}
+
+Key = tuple[object, ...]
+
+
+@dataclass
+class Entry:
+    """A file of the ledger, with the records that were rejected."""
+
+    name: str
+    state: str
+    counts: Counts = field(default_factory=Counts)
+    deliveries: int = 1
+    reason: str = ""
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+class MemorySink:
+    """Keeps rows by their key, and the ledger by the digest of each file."""
+
+    def __init__(self) -> None:
+        self.rows: dict[Key, Record] = {}
+        self.ledger: dict[bytes, Entry] = {}
+        #: Failures of files that could not be read, and so have no digest.
+        self.unread: list[Entry] = []
+
+    @contextmanager
+    def transaction(self, *, is_hasty: bool = False) -> Iterator["MemoryTransaction"]:
+        """Rolls back unless it was committed: until then nothing is written to the sink."""
+        yield MemoryTransaction(self)
+
+    def record_failure(self, delivery: Delivery, kind: str | None, reason: str) -> None:
+        """Notes that a file can't be loaded; a loaded one stays loaded."""
+        known = self.ledger.get(delivery.sha256) if delivery.sha256 else None
+        if known is not None:
+            known.deliveries += 1
+        elif delivery.sha256:
+            self.ledger[delivery.sha256] = Entry(delivery.name, "failed", reason=reason)
+        else:
+            self.unread.append(Entry(delivery.name, "failed", reason=reason))
+
+
+class MemoryTransaction:
+    """Rows of one or more files and their ledger entries, all or nothing."""
+
+    def __init__(self, sink: MemorySink) -> None:
+        self._sink = sink
+        self._rows: dict[Key, Record] = {}
+        self._entries: list[tuple[bytes, Entry]] = []
+        self._redelivered: list[Delivery] = []
+        self._kind: Kind | None = None
+
+    def loaded(self, digests: Sequence[bytes]) -> set[bytes]:
+        """Returns those of the digests that the ledger has as loaded."""
+        return {digest for digest in digests if self._is_loaded(digest)}
+
+    def begin_file(self, delivery: Delivery, kind: Kind) -> None:
+        """Begins the file to which the elements that follow belong."""
+        self._kind = kind
+        self._entries.append((delivery.sha256 or b"", Entry(delivery.name, "loaded")))
+
+    def write(self, parsed: Parsed) -> None:
+        """Takes one element's records and rejects. Of equal keys the first counts."""
+        _, entry = self._entries[-1]
+        entry.rejected += parsed.rejected
+        inserted = duplicate = 0
+        conflicts: dict[int, str] = {}
+        for number, record in enumerate(parsed.records):
+            values = tuple(getattr(record, name) for name in record.__struct_fields__)
+            key = (type(record), *values[: _KEY_FIELDS[type(record)]])
+            stored = self._rows.get(key) or self._sink.rows.get(key)
+            if stored is None:
+                self._rows[key] = record
+                inserted += 1
+            elif stored == record:
+                duplicate += 1
+            else:
+                conflicts[number] = f"Expected the stored value, got another: {stored}"
+        assert self._kind is not None
+        entry.rejected += _conflicts(self._kind, parsed, conflicts)
+        read = len(parsed.records) + len(parsed.rejected)
+        before, rejected = entry.counts, len(parsed.rejected) + len(conflicts)
+        entry.counts = Counts(
+            before.read + read,
+            before.inserted + inserted,
+            before.duplicate + duplicate,
+            before.rejected + rejected,
+        )
+
+    def redelivered(self, delivery: Delivery) -> None:
+        """Notes that bytes which are loaded already have come again."""
+        self._redelivered.append(delivery)
+
+    def finish(self) -> list[Counts]:
+        """Returns the counts of the files in the order they began."""
+        return [entry.counts for _, entry in self._entries]
+
+    def commit(self) -> list[Counts]:
+        """Makes everything visible at once; raises TryAgain if a file was loaded meanwhile."""
+        if any(self._is_loaded(digest) for digest, _ in self._entries):
+            raise TryAgain("another transaction has loaded the same file")
+        self._sink.rows |= self._rows
+        for digest, entry in self._entries:
+            if digest in self._sink.ledger:
+                entry.deliveries += self._sink.ledger[digest].deliveries
+            self._sink.ledger[digest] = entry
+        for delivery in self._redelivered:
+            self._sink.ledger[delivery.sha256 or b""].deliveries += 1
+        return self.finish()
+
+    def _is_loaded(self, digest: bytes) -> bool:
+        entry = self._sink.ledger.get(digest)
+        return entry is not None and entry.state == "loaded"
+
+
+def _conflicts(kind: Kind, parsed: Parsed, conflicts: dict[int, str]) -> Iterator[Rejected]:
+    """Yields a reject for each record that is stored with another value; these are named by their number."""
+    taken = {rejected.position - parsed.position for rejected in parsed.rejected}
+    places = [place for place in range(len(parsed.records) + len(taken)) if place not in taken]
+    wanted = [places[number] for number in conflicts]
+    origins = kind.locate(parsed, wanted)
+    for place, detail, (path, original) in zip(wanted, conflicts.values(), origins, strict=True):
+        yield Rejected(parsed.position + place, path, "conflict", detail, original)
