@@ -217,7 +217,7 @@ def load_records(settings: Settings, database: Database, named: Mapping[str, Rej
         alone = [outcome.name for outcome in outcomes if outcome.state == "retry_alone"]
         outcomes += [outcome for name in alone for outcome in loader.load([FileTask(name)])]
     for outcome in outcomes:
-        if outcome.state not in ("loaded", "duplicate", "failed"):
+        if outcome.state in ("waiting", "contended"):
             raise DatabaseUnavailable(f"another transaction is in the way: {outcome.reason}")
     failed = [outcome.name for outcome in outcomes if outcome.state == "failed"]
     duplicates = [named[outcome.name] for outcome in outcomes if outcome.counts.duplicate]
