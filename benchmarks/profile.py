@@ -7,7 +7,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psutil
-from psycopg2.extensions import connection as Connection
 
 from benchmarks.files import Made
 from benchmarks.report import Figures
@@ -15,14 +14,13 @@ from benchmarks.server import execute
 from db.chunk import Chunk
 from db.connection import Database
 from db.ledger import Entry
-from db.sink import PostgresSink, PostgresTransaction
-from db.writer import Writer
+from db.sink import DelegatingTransaction, PostgresSink, PostgresTransaction
 from processing.batch import FileTask
 from processing.document import Document
 from processing.file_types import kind_of_name
 from processing.loader import Loader
 from processing.records import Parsed
-from processing.sink import Delivery
+from processing.sink import Counts, Delivery
 from processing.text import open_text
 from sources.folder import FolderSource
 from sources.local_file import LocalFile, open_file
@@ -44,21 +42,27 @@ class Clock:
         self.seconds[name] = self.seconds.get(name, 0.0) + now() - started
 
 
-class _TimedTransaction(PostgresTransaction):
-    clock: Clock
+class _TimedTransaction(DelegatingTransaction):
+    def __init__(self, inner: PostgresTransaction, clock: Clock) -> None:
+        super().__init__(inner)
+        self._clock = clock
 
-    def _commit(self) -> None:
-        with self.clock.measuring("commit, wall", time.perf_counter):
-            super()._commit()
+    def commit(self) -> list[Counts]:
+        self.inner.finish()
+        with self._clock.measuring("commit, wall", time.perf_counter):
+            return self.inner.commit()
 
 
-class _TimedSink(PostgresSink):
-    clock: Clock
+class _TimedSink:
+    def __init__(self, sink: PostgresSink, clock: Clock) -> None:
+        self._sink = sink
+        self._clock = clock
+        self.record_failure = sink.record_failure
 
-    def _begin(self, connection: Connection, writer: Writer) -> PostgresTransaction:
-        transaction = _TimedTransaction(connection, writer, self._waiting)
-        transaction.clock = self.clock
-        return transaction
+    @contextmanager
+    def transaction(self, *, is_hasty: bool = False) -> Iterator[_TimedTransaction]:
+        with self._sink.transaction(is_hasty=is_hasty) as transaction:
+            yield _TimedTransaction(transaction, self._clock)
 
 
 class _TimedSource(FolderSource):
@@ -74,10 +78,10 @@ def stages(folder: Path, files: list[Made], url: str) -> dict[str, float]:
     gc.set_threshold(100_000, 50, 50)  # as a worker does
     clock = Clock()
     digest, parse, format_ = (_cpu(folder, files, step) for step in (_digest, _parse, _format))
-    with closing(_TimedSink(Database(url))) as sink:
+    with closing(PostgresSink(Database(url))) as sink:
         source = _TimedSource(str(folder), str(folder / "failed"), "", OnLoaded.DELETE)
-        sink.clock = source.clock = clock
-        loader = Loader(source, sink, _MAX_BYTES)
+        source.clock = clock
+        loader = Loader(source, _TimedSink(sink, clock), _MAX_BYTES)
         with clock.measuring("whole, wall", time.perf_counter), clock.measuring("worker", time.process_time):
             for made in files:
                 loader.load([FileTask(made.path.name)])

@@ -1,49 +1,51 @@
-"""A load that is rehearsed: rows go into the tables, tell what would become of them, and are rolled back."""
+"""A dry run: rows go into the tables, what became of them is counted, and all is rolled back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from psycopg2.extensions import connection as Connection
-
+from db.connection import Database
 from db.rejects import Stored
-from db.sink import PostgresSink, PostgresTransaction
-from db.writer import Writer
+from db.sink import DelegatingTransaction, PostgresSink, PostgresTransaction
 from processing.sink import Counts, Delivery
 
-#: How many rejects of a file are kept to be shown.
+#: Rejects that are kept to be shown.
 MOST_REJECTS = 100
 
 
-class DryRunTransaction(PostgresTransaction):
-    """Does everything but the COMMIT."""
+class DryRunSink:
+    """Keeps nothing; rejects has the first ones of the last transaction."""
 
-    rejects: Sequence[Stored] = ()
+    def __init__(self, database: Database) -> None:
+        self.rejects: Sequence[Stored] = ()
+        self._sink = PostgresSink(database)
+
+    @contextmanager
+    def transaction(self, *, is_hasty: bool = False) -> Iterator["DryRunTransaction"]:
+        """Begins a transaction that is never hasty: the person who waits has nothing else to do."""
+        self.rejects = ()
+        with self._sink.transaction() as transaction:
+            yield DryRunTransaction(transaction, self)
+
+    def record_failure(self, delivery: Delivery, kind: str | None, reason: str) -> None:
+        """Records nothing."""
+
+    def close(self) -> None:
+        self._sink.close()
+
+
+class DryRunTransaction(DelegatingTransaction):
+    """Does all but the COMMIT, and keeps the first rejects."""
+
+    def __init__(self, inner: PostgresTransaction, sink: DryRunSink) -> None:
+        super().__init__(inner)
+        self._sink = sink
 
     def finish(self) -> list[Counts]:
-        counts = super().finish()
-        self.rejects = self.find_rejects(MOST_REJECTS)
+        # Read here, not before COMMIT: a file with too many rejects never comes that far.
+        counts = self.inner.finish()
+        self._sink.rejects = self.inner.find_rejects(MOST_REJECTS)
         return counts
 
     def commit(self) -> list[Counts]:
-        """Sees whether the ledger takes them: last, since who loads the same file waits from here on."""
-        with self._waiting():
-            self._enter()
-        return []
-
-
-class DryRunSink(PostgresSink):
-    """A sink that keeps nothing."""
-
-    gives_up_locks = False
-    _last: DryRunTransaction | None = None
-
-    @property
-    def rejects(self) -> Sequence[Stored]:
-        """The first rejects of the last transaction."""
-        return self._last.rejects if self._last else ()
-
-    def record_failure(self, delivery: Delivery, kind: str | None, reason: str) -> None:
-        """Noted nowhere."""
-
-    def _begin(self, connection: Connection, writer: Writer) -> DryRunTransaction:
-        self._last = DryRunTransaction(connection, writer, self._waiting)
-        return self._last
+        """Finds out whether the ledger takes the files; the rollback follows."""
+        return self.inner.prepare()

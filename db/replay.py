@@ -1,26 +1,23 @@
-"""Rejected records that are loaded again: each is a file of its own, and resolved together with its rows."""
+"""Rejected records loaded again: each is a file of its own, and resolved together with its rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from msgspec.structs import replace
-from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import execute_values
 
-from db import ledger
 from db.connection import Database, translate_errors
-from db.ledger import Entry
 from db.reject_pages import PAGE, Key, Reject, Sized
 from db.rejects import Stored
-from db.sink import PostgresSink, PostgresTransaction, Waiting
-from db.writer import Writer
+from db.sink import DelegatingTransaction, PostgresSink, PostgresTransaction
 from processing.errors import DatabaseUnavailable
 from processing.records import Kind
 from processing.sink import Counts, Delivery
 
 
 def edit(cursor: Cursor, edits: Mapping[Key, str]) -> list[Sized]:
-    """Gives records of one page another text; gives back those that are open."""
+    """Gives records of one page another text; returns those that are open."""
     rows = execute_values(
         cursor,
         """
@@ -62,7 +59,7 @@ def resolve(cursor: Cursor, loaded: Sequence[tuple[Reject, int]]) -> None:
 
 
 def keep_open(cursor: Cursor, key: Key, why: Stored) -> None:
-    """The record is still wrong, maybe for another reason."""
+    """Notes why a record is still wrong, maybe for another reason."""
     cursor.execute(
         """
         UPDATE mobileye_data.rejected_records
@@ -73,70 +70,64 @@ def keep_open(cursor: Cursor, key: Key, why: Stored) -> None:
     )
 
 
-class ReplayTransaction(PostgresTransaction):
-    """Resolves the records whose rows it commits.
+class ReplaySink:
+    """Takes open records, each as the file of its name; found says why some of them stay open.
 
     A replay is no delivery: the ledger is not asked for it, and its entry has no digest. A dropped file may
     have the very bytes of a record's document, before or after.
     """
 
-    def __init__(
-        self,
-        connection: Connection,
-        writer: Writer,
-        waiting: Waiting,
-        records: Mapping[str, Reject],
-        found: dict[str, Stored],
-    ) -> None:
-        super().__init__(connection, writer, waiting)
+    def __init__(self, database: Database, records: Mapping[str, Reject]) -> None:
+        self.found: dict[str, Stored] = {}
         self._records = records
+        self._sink = PostgresSink(database, participants=[self])
+
+    @contextmanager
+    def transaction(self, *, is_hasty: bool = False) -> Iterator["ReplayTransaction"]:
+        """Begins a transaction that is never hasty: the person who waits has nothing else to do."""
+        with self._sink.transaction() as transaction:
+            yield ReplayTransaction(transaction, self.found)
+
+    def before_commit(self, transaction: PostgresTransaction) -> None:
+        """Resolves the records whose rows are about to be committed."""
+        loaded = [(self._records[entry.delivery.name], entry.file_id) for entry in transaction.entries]
+        resolve(transaction.cursor, loaded)
+
+    def record_failure(self, delivery: Delivery, kind: str | None, reason: str) -> None:
+        """Leaves the record open, with the reason for which it was rejected now."""
+        why = self.found.setdefault(delivery.name, Stored(0, "$", "invalid", reason))
+        with self._sink.transaction() as transaction:
+            with translate_errors():
+                keep_open(transaction.cursor, self._records[delivery.name].key, why)
+            transaction.commit()
+
+    def close(self) -> None:
+        self._sink.close()
+
+
+class ReplayTransaction(DelegatingTransaction):
+    """Enters files without a digest, and notes which records are rejected again."""
+
+    def __init__(self, inner: PostgresTransaction, found: dict[str, Stored]) -> None:
+        super().__init__(inner)
         self._found = found
 
     def loaded(self, digests: Sequence[bytes]) -> set[bytes]:
-        """Returns none: resolve() finds out whether a record is loaded already."""
-        with self._waiting(), translate_errors():
-            self._file_ids, self._writer.ruled = ledger.draw_file_ids(self._cursor, len(digests))
+        """Returns nothing: whether a record is loaded already is for resolve() to say."""
+        self.inner.loaded(digests)
         return set()
 
     def begin_file(self, delivery: Delivery, kind: Kind) -> None:
-        super().begin_file(replace(delivery, sha256=None), kind)
-
-    def fail(self, delivery: Delivery, kind: str | None, reason: str) -> None:
-        """The record stays open, with the reason for which it was rejected now."""
-        why = self._found.setdefault(delivery.name, Stored(0, "$", "invalid", reason))
-        with translate_errors():
-            keep_open(self._cursor, self._records[delivery.name].key, why)
+        self.inner.begin_file(replace(delivery, sha256=None), kind)
 
     def finish(self) -> list[Counts]:
-        super().finish()
-        names = {entry.file_id: entry.delivery.name for entry in self._entries}
-        self._found.update({names[reject.file_id]: reject for reject in reversed(self.find_rejects(PAGE))})
-        return [self._judge(entry) for entry in self._entries]
-
-    def _judge(self, entry: Entry) -> Counts:
-        """A record without a row is none that could be resolved."""
-        if entry.read:
-            return entry.counts
-        detail = "Expected at least one detection, got none"
-        self._found[entry.delivery.name] = Stored(entry.file_id, "$", "invalid", detail)
-        return Counts(read=1, rejected=1)
-
-    def _enter(self) -> None:
-        super()._enter()
-        resolve(
-            self._cursor, [(self._records[entry.delivery.name], entry.file_id) for entry in self._entries]
-        )
-
-
-class ReplaySink(PostgresSink):
-    """Takes open records, each as the file of its name; found says why some of them stay open."""
-
-    gives_up_locks = False
-
-    def __init__(self, database: Database, records: Mapping[str, Reject]) -> None:
-        super().__init__(database)
-        self.found: dict[str, Stored] = {}
-        self._records = records
-
-    def _begin(self, connection: Connection, writer: Writer) -> ReplayTransaction:
-        return ReplayTransaction(connection, writer, self._waiting, self._records, self.found)
+        counts = self.inner.finish()
+        names = {entry.file_id: entry.delivery.name for entry in self.inner.entries}
+        # The first reject of a record comes last, and stays.
+        self._found.update({names[found.file_id]: found for found in reversed(self.inner.find_rejects(PAGE))})
+        for index, entry in enumerate(self.inner.entries):
+            if not entry.read:  # without a row there is nothing by which it could be resolved
+                detail = "Expected at least one detection, got none"
+                self._found[entry.delivery.name] = Stored(entry.file_id, "$", "invalid", detail)
+                counts[index] = Counts(read=1, rejected=1)
+        return counts

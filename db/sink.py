@@ -1,4 +1,4 @@
-"""PostgreSQL as the place where rows go: one transaction for each batch of files."""
+"""PostgreSQL as a sink: one transaction for each batch of files."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,16 +17,17 @@ from db.rejects import Stored
 from db.writer import Met, Writer
 from processing.errors import DatabaseUnavailable, Refused
 from processing.records import Kind, Parsed
-from processing.sink import Counts, Delivery
+from processing.sink import Counts, Delivery, Participant
 
 #: A transaction of small files waits for a lock no longer than this: long enough for the server to find a
 #: deadlock (deadlock_timeout, 1 s), which is repeated at once.
 HASTY = "SET LOCAL lock_timeout = '2s';"
 
-#: A transaction that has nothing to send for so long says so; the server ends it after ten minutes.
+#: A transaction that has sent nothing for this long sends something; the server ends an idle one after ten
+#: minutes.
 IDLE_SECONDS = 60.0
 
-#: Entered while the database has the next word.
+#: Entered while an answer of the database is awaited.
 Waiting = Callable[[], AbstractContextManager[None]]
 
 P = ParamSpec("P")
@@ -34,7 +35,7 @@ T = TypeVar("T")
 
 
 class _Sender(ThreadPoolExecutor):
-    """The one thread that sends; all that it does is for the database."""
+    """The one thread that sends; all that it does waits for the database."""
 
     def __init__(self, waiting: Waiting) -> None:
         super().__init__(max_workers=1, thread_name_prefix="sender")
@@ -51,14 +52,16 @@ class _Sender(ThreadPoolExecutor):
 class PostgresSink:
     """Keeps one connection for its transactions, and makes a new one after any trouble with it."""
 
-    #: Of a hasty transaction; a person who waits at a command has nothing else to do.
-    gives_up_locks = True
-
     def __init__(
-        self, database: Database, waiting: Waiting = nullcontext, idle_seconds: float = IDLE_SECONDS
+        self,
+        database: Database,
+        waiting: Waiting = nullcontext,
+        idle_seconds: float = IDLE_SECONDS,
+        participants: Sequence[Participant["PostgresTransaction"]] = (),
     ) -> None:
         self._database = database
         self._idle_seconds = idle_seconds
+        self._participants = participants
         self._writer: Writer | None = None
         self._waiting = waiting
         self._connection: Connection | None = None
@@ -68,45 +71,44 @@ class PostgresSink:
 
     @contextmanager
     def transaction(self, *, is_hasty: bool = False) -> Iterator["PostgresTransaction"]:
-        """Rolls back unless it was committed; after a rollback nothing of the connection is trusted."""
+        """Begins a transaction that rolls back unless it was committed."""
         with self._waiting():
-            connection = self._open()
+            self._partitions.forget()
+            connection = self._connection = self._connection or self._database.connect()
         writer = self._writer = Writer(connection, self._partitions, self._sender, self._met)
-        transaction = self._begin(connection, writer)
-        transaction.is_hasty = is_hasty and self.gives_up_locks
+        transaction = PostgresTransaction(
+            connection, writer, self._waiting, self._participants, HASTY if is_hasty else ""
+        )
         try:
             yield transaction
         finally:
             self._writer = None
-            with self._waiting():
-                transaction.stop()
-                if not transaction.committed:
+            if not transaction.committed:
+                with self._waiting():
+                    # The thread first: it must not be at work on a connection that is closed. After a
+                    # rollback nothing of the connection is trusted.
+                    writer.abandon()
                     self._drop()
 
     def keep_alive(self) -> None:
-        """Must be called with each step in reading: a file may have no rows for longer than a session may be
-        idle in its transaction, such as one of blanks."""
+        """Keeps the session of the open transaction from being ended as idle.
+
+        To be called with each step in reading: a file may have no rows for very long, one of blanks for
+        example.
+        """
         if self._writer is not None:
             self._writer.keep_alive(self._idle_seconds)
 
     def record_failure(self, delivery: Delivery, kind: str | None, reason: str) -> None:
-        """Notes that a file can't be loaded, durably."""
+        """Records durably that a file can't be loaded."""
         with self.transaction(is_hasty=True) as transaction:
             transaction.fail(delivery, kind, reason)
             transaction.commit()
 
     def close(self) -> None:
+        """Releases connections and the thread."""
         self._drop()
         self._sender.shutdown()
-
-    def _begin(self, connection: Connection, writer: Writer) -> "PostgresTransaction":
-        return PostgresTransaction(connection, writer, self._waiting)
-
-    def _open(self) -> Connection:
-        self._partitions.forget()
-        if self._connection is None:
-            self._connection = self._database.connect()
-        return self._connection
 
     def _drop(self) -> None:
         self._partitions.close()
@@ -117,94 +119,137 @@ class PostgresSink:
 
 
 class PostgresTransaction:
-    """Rows of one or more files and their ledger entries, all or nothing."""
+    """Rows of one or more files and their ledger entries, all or nothing.
 
-    def __init__(self, connection: Connection, writer: Writer, waiting: Waiting) -> None:
+    Participants and wrappers use its cursor and its entries.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        writer: Writer,
+        waiting: Waiting,
+        participants: Sequence[Participant["PostgresTransaction"]],
+        setting: str,
+    ) -> None:
+        self.cursor = connection.cursor()
+        self.entries: list[Entry] = []
+        self.committed = False
         self._connection = connection
-        self._waiting = waiting
-        self._cursor = connection.cursor()
         self._writer = writer
+        self._waiting = waiting
+        self._participants = participants
+        self._setting = setting
         self._file_ids: list[int] = []
-        self._entries: list[Entry] = []
+        self._new_files = 0
         self._redelivered: list[Delivery] = []
         self._kind: Kind | None = None
-        self.is_hasty = False
-        self.committed = False
 
     def loaded(self, digests: Sequence[bytes]) -> set[bytes]:
-        """Returns the digests that the ledger has as loaded, and draws ids for the other files."""
+        """Returns those of the digests that the ledger has as loaded."""
         with self._waiting(), translate_errors():
-            loaded = ledger.loaded(self._cursor, digests, HASTY if self.is_hasty else "")
-            new = len(set(digests) - loaded)
-            if new:
-                self._file_ids, self._writer.ruled = ledger.draw_file_ids(self._cursor, new)
+            loaded = ledger.loaded(self.cursor, digests, self._setting)
+        self._new_files = len(set(digests) - loaded)
         return loaded
 
     def begin_file(self, delivery: Delivery, kind: Kind) -> None:
+        """Begins a file that is not loaded; the first one draws the ids of all."""
+        if not self._file_ids:
+            with self._waiting(), translate_errors():
+                self._writer.wait()  # until then the connection may be the sender's
+                count = max(1, self._new_files - len(self.entries))
+                self._file_ids, self._writer.ruled = ledger.draw_file_ids(self.cursor, count)
         self._kind = kind
-        self._entries.append(Entry(self._file_ids.pop(), delivery, kind.name))
+        self.entries.append(Entry(self._file_ids.pop(), delivery, kind.name))
 
     def write(self, parsed: Parsed) -> None:
+        """Takes records and rejects of the file that was begun last."""
         assert self._kind is not None
-        entry = self._entries[-1]
+        entry = self.entries[-1]
         entry.read += len(parsed.records) + len(parsed.rejected)
         self._writer.add(entry, self._kind, parsed)
 
     def redelivered(self, delivery: Delivery) -> None:
-        """Kept until the entries are there: the same bytes may have come twice in this transaction."""
+        """Counts one more arrival, in commit(): the bytes may have come twice in this transaction."""
         self._redelivered.append(delivery)
 
     def fail(self, delivery: Delivery, kind: str | None, reason: str) -> None:
-        with self._waiting(), _written():
-            if self.is_hasty:
-                self._cursor.execute(HASTY)
-            ledger.fail(self._cursor, delivery, kind, reason)
+        """Enters a file that can't be loaded."""
+        with self._waiting(), _no_row_is_refused():
+            if self._setting:
+                self.cursor.execute(self._setting)
+            ledger.fail(self.cursor, delivery, kind, reason)
 
     def finish(self) -> list[Counts]:
-        """Writes what is left."""
+        """Sends the rows that are left; called again, it has none left."""
         with self._waiting():
             self._writer.finish()
-        return [entry.counts for entry in self._entries]
+        return [entry.counts for entry in self.entries]
 
     def find_rejects(self, most: int) -> list[Stored]:
-        """The first rejects of its files, once it is finished."""
-        with translate_errors():
-            return rejects.of_files(self._cursor, [entry.file_id for entry in self._entries], most)
+        """Returns the first rejects of its files; complete once it is finished."""
+        with self._waiting(), translate_errors():
+            return rejects.of_files(self.cursor, [entry.file_id for entry in self.entries], most)
 
-    def commit(self) -> list[Counts]:
-        """Writes what is left and the ledger entries, then COMMIT."""
+    def prepare(self) -> list[Counts]:
+        """Does everything but COMMIT.
+
+        The ledger comes late: a transaction that loads the same file waits from here on. It comes before the
+        participants, whose rows may refer to it.
+        """
         counts = self.finish()
-        with self._waiting():
-            self._commit()
-        self.committed = True
+        with self._waiting(), _no_row_is_refused():
+            if self.entries:
+                ledger.add(self.cursor, self.entries)
+            for delivery in sorted(self._redelivered, key=lambda delivery: delivery.sha256 or b""):
+                ledger.redelivered(self.cursor, delivery)
+        for participant in self._participants:
+            with self._waiting(), translate_errors():
+                participant.before_commit(self)
         return counts
 
-    def _commit(self) -> None:
-        with translate_errors():
-            self._enter()
+    def commit(self) -> list[Counts]:
+        """Prepares, then COMMIT."""
+        counts = self.prepare()
+        with self._waiting(), translate_errors():
             # COMMIT of a transaction that has failed "succeeds", as a rollback.
             if self._connection.info.transaction_status != TRANSACTION_STATUS_INTRANS:
                 raise DatabaseUnavailable("the transaction was lost before COMMIT")
             self._connection.commit()
-
-    def _enter(self) -> None:
-        """Enters into the ledger the files that were loaded, and those that came again."""
-        with _written():
-            if self._entries:
-                ledger.add(self._cursor, self._entries)
-            for delivery in sorted(self._redelivered, key=lambda delivery: delivery.sha256 or b""):
-                ledger.redelivered(self._cursor, delivery)
-
-    def stop(self) -> None:
-        """Leaves no thread at work on the connection."""
-        self._writer.abandon()
+        self.committed = True
+        return counts
 
 
 @contextmanager
-def _written() -> Iterator[None]:
-    """Translates errors of the ledger and of rejects: what is refused there is no row."""
+def _no_row_is_refused() -> Iterator[None]:
+    """Translates errors; a refusal by the ledger is not that of a row."""
     try:
         with translate_errors():
             yield
     except RowRefused as refusal:
         raise Refused(f"the ledger refuses the file: {refusal}") from None
+
+
+class DelegatingTransaction:
+    """Passes every call on to a transaction of PostgreSQL; subclasses change what they have to."""
+
+    def __init__(self, inner: PostgresTransaction) -> None:
+        self.inner = inner
+
+    def loaded(self, digests: Sequence[bytes]) -> set[bytes]:
+        return self.inner.loaded(digests)
+
+    def begin_file(self, delivery: Delivery, kind: Kind) -> None:
+        self.inner.begin_file(delivery, kind)
+
+    def write(self, parsed: Parsed) -> None:
+        self.inner.write(parsed)
+
+    def redelivered(self, delivery: Delivery) -> None:
+        self.inner.redelivered(delivery)
+
+    def finish(self) -> list[Counts]:
+        return self.inner.finish()
+
+    def commit(self) -> list[Counts]:
+        return self.inner.commit()

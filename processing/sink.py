@@ -1,17 +1,19 @@
-"""The port to the place where rows go; db/sink.py implements it for PostgreSQL."""
+"""The port to where rows go: PostgreSQL in db/sink.py, memory in sinks/memory.py."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
 from processing.records import Kind, Parsed
 
+T = TypeVar("T", contravariant=True)
+
 
 class Delivery(Struct, frozen=True):
-    """One file as it was dropped: what the ledger says of it, besides its rows."""
+    """One file as it arrived: what the ledger keeps of it besides its rows."""
 
     sha256: bytes | None
     name: str
@@ -32,39 +34,52 @@ class Transaction(Protocol):
     """Rows of one or more files and their ledger entries, all or nothing."""
 
     def loaded(self, digests: Sequence[bytes]) -> set[bytes]:
-        """Returns those of the digests that the ledger has as loaded."""
+        """Returns those of the digests that the ledger has as loaded.
+
+        Asked once, first, for all files of the transaction; it writes nothing.
+        """
 
     def begin_file(self, delivery: Delivery, kind: Kind) -> None:
-        """Begins the file to which the elements that follow belong; loaded() must have been asked for it."""
+        """Begins a file that is not loaded: the elements that follow belong to it."""
 
     def write(self, parsed: Parsed) -> None:
-        """Takes one element's records and rejects; they reach the tables in batches."""
+        """Takes records and rejects; a sink may send them later, many at a time."""
 
     def redelivered(self, delivery: Delivery) -> None:
-        """Notes that bytes which are loaded already have come again."""
+        """Counts one more arrival of bytes that are loaded, by this transaction or before."""
 
     def finish(self) -> list[Counts]:
-        """Sends what is left of the rows; returns the counts of the files in the order they began.
+        """Sends the rows that are left; returns the counts of the files in the order they began.
 
-        Calling it again has no effect: commit() does.
+        Called again, by commit() for one, it returns the same.
         """
 
     def commit(self) -> list[Counts]:
-        """Finishes, and makes everything durable; returns the same counts.
+        """Finishes, lets the participants join in, makes everything durable; returns the counts.
 
         Raises TryAgain if another process has loaded one of the files meanwhile.
         """
 
 
 class Sink(Protocol):
-    """A place where rows go, which keeps a ledger of the files that it has.
+    """A place for rows, with a ledger of the files that it has.
 
     Every method raises DatabaseUnavailable or Misconfigured. tests/contracts/sink.py says what each
     implementation must do.
     """
 
     def transaction(self, *, is_hasty: bool = False) -> AbstractContextManager[Transaction]:
-        """Rolls back unless it was committed; a hasty one soon gives up a lock that another one holds."""
+        """Begins a transaction that rolls back unless committed; a hasty one soon gives up a held lock."""
 
     def record_failure(self, delivery: Delivery, kind: str | None, reason: str) -> None:
-        """Notes that a file can't be loaded, durably."""
+        """Records durably that a file can't be loaded; bytes that are loaded stay loaded."""
+
+
+class Participant(Protocol[T]):
+    """Joins the transactions of a sink: what it writes is committed with the rows, or not at all.
+
+    T is what a sink offers for this: its own class of transaction, with a cursor for PostgreSQL.
+    """
+
+    def before_commit(self, transaction: T) -> None:
+        """Writes last before COMMIT; an exception rolls the whole transaction back."""

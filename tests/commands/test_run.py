@@ -231,7 +231,8 @@ def test_a_server_with_few_locks_is_told_once_and_what_to_set(daemon: Daemon) ->
     daemon.rows(definition.replace("/ 8", "/ 16"))
     assert once(daemon) == 0
     (line,) = [line for line in daemon.log().splitlines() if "few locks" in line]
-    assert ' warning the database has few locks reason="max_locks_per_transaction=128: only 800 days' in line
+    assert " warning the database has few locks setting=128 days=800 wanted=256 " in line
+    assert ' reason="max_locks_per_transaction=128: only 800 days' in line
     assert "a table get a partition of their own; set max_locks_per_transaction to 256 for 1,500" in line
 
 

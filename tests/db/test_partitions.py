@@ -218,7 +218,7 @@ def test_rows_that_exist_on_two_days_lock_no_other_days(database: Database, part
         with sink.transaction() as transaction:
             write(transaction, content + b" ")
             assert [counts.duplicate for counts in transaction.finish()] == [10]
-            assert locked(transaction._cursor, DETECTIONS) == ["20220605", "20230401"]
+            assert locked(transaction.cursor, DETECTIONS) == ["20220605", "20230401"]
 
 
 def count_tries(database: Database) -> None:

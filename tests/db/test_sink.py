@@ -383,7 +383,7 @@ def load_and_meet(sink: PostgresSink, content: bytes, meeting: threading.Barrier
 
         def write_and_meet(parsed: object) -> None:
             transaction_write(parsed)  # type: ignore[arg-type]
-            if transaction._entries[-1].read == 1:
+            if transaction.entries[-1].read == 1:
                 transaction._writer.wait()
                 meeting.wait(20)
 
