@@ -137,12 +137,24 @@ CREATE INDEX IF NOT EXISTS vehicle_status_by_status
 
 -- Partitions ------------------------------------------------------------------------------------
 
+-- The tables of records: partitioned, with a partition by the name of _other.
+CREATE OR REPLACE FUNCTION mobileye_data.record_tables() RETURNS SETOF text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT relname::text
+    FROM pg_partitioned_table JOIN pg_class ON oid = partrelid
+    WHERE relnamespace = 'mobileye_data'::regnamespace AND NOT relispartition
+      AND to_regclass(format('mobileye_data.%I', relname || '_other')) IS NOT NULL
+$$;
+
 -- A renamed table keeps its partitions. Rows of the new table would have none and would be refused: raise an error.
 DO $$
 DECLARE
     parent text;
 BEGIN
-    FOREACH parent IN ARRAY ARRAY['objects_detection_events', 'vehicle_status_history'] LOOP
+    FOR parent IN SELECT * FROM mobileye_data.record_tables() LOOP
         IF NOT EXISTS (SELECT FROM pg_inherits
                        WHERE inhrelid = format('mobileye_data.%I', parent || '_other')::regclass
                          AND inhparent = format('mobileye_data.%I', parent)::regclass) THEN
@@ -154,8 +166,8 @@ END
 $$;
 
 -- The number of days of a table that may have their own partition. A transaction that uses all of them locks each
--- partition and its two indexes. For both tables together this fits into three quarters of the server's lock table,
--- whose size follows from max_locks_per_transaction.
+-- partition and its two indexes. For all tables of records together this fits into three quarters of the server's
+-- lock table, whose size follows from max_locks_per_transaction.
 CREATE OR REPLACE FUNCTION mobileye_data.most_days(
     locks bigint DEFAULT current_setting('max_locks_per_transaction')::bigint
 ) RETURNS bigint
@@ -164,7 +176,8 @@ STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT least(1500, locks * (current_setting('max_connections')::bigint
-                                + current_setting('max_prepared_transactions')::bigint) / 8)
+                                + current_setting('max_prepared_transactions')::bigint)
+                       / (4 * (SELECT count(*) FROM mobileye_data.record_tables())))
 $$;
 
 CREATE OR REPLACE FUNCTION mobileye_data.is_full(parent text) RETURNS boolean

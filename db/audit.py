@@ -1,9 +1,11 @@
-"""The questions of verify: what in ledger and tables does not add up."""
+"""The queries of verify: they find where ledger and tables do not add up."""
 
 from collections.abc import Iterator, Sequence
 
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
+
+from db.tables import TABLES, Table
 
 
 def begin(connection: Connection) -> None:
@@ -13,13 +15,12 @@ def begin(connection: Connection) -> None:
 
 def wrong_rows(cursor: Cursor) -> Iterator[str]:
     """Files whose rows are not as many as their ledger entry says."""
+    all_rows = " UNION ALL ".join(f"SELECT file_id FROM {table.full_name}" for table in TABLES.values())
     cursor.execute(
-        """
+        f"""
         WITH stored AS (
             SELECT file_id, count(*) AS rows
-            FROM (SELECT file_id FROM mobileye_data.objects_detection_events
-                  UNION ALL
-                  SELECT file_id FROM mobileye_data.vehicle_status_history) AS both_tables
+            FROM ({all_rows}) AS all_rows
             GROUP BY file_id
         )
         SELECT file_id, f.name, f.rows_inserted, coalesce(s.rows, 0)
@@ -66,30 +67,35 @@ def wrong_rejects(cursor: Cursor) -> Iterator[str]:
 
 def wrong_latest(cursor: Cursor) -> Iterator[str]:
     """Vehicles whose latest status is not the newest of their history."""
+    for table in TABLES.values():
+        if table.has_latest:
+            yield from _wrong_latest(cursor, table)
+
+
+def _wrong_latest(cursor: Cursor, table: Table) -> Iterator[str]:
+    name, time = table.latest_name.partition(".")[2], table.key[1]
+    latest, newest = (", ".join(f"{side}.{column}" for column in table.columns[1:]) for side in "sn")
     cursor.execute(
-        """
+        f"""
         WITH newest AS (
             SELECT DISTINCT ON (vehicle_id) *
-            FROM mobileye_data.vehicle_status_history
-            ORDER BY vehicle_id, report_time DESC
+            FROM {table.full_name}
+            ORDER BY vehicle_id, {time} DESC
         )
-        SELECT vehicle_id, s.vehicle_id IS NULL, coalesce(s.report_time > n.report_time, n.vehicle_id IS NULL)
-        FROM mobileye_data.vehicle_status s
+        SELECT vehicle_id, s.vehicle_id IS NULL, coalesce(s.{time} > n.{time}, n.vehicle_id IS NULL)
+        FROM {table.latest_name} s
         FULL JOIN newest n USING (vehicle_id)
-        WHERE (s.report_time, s.status, s.extra, s.file_id)
-              IS DISTINCT FROM (n.report_time, n.status, n.extra, n.file_id)
+        WHERE ({latest}) IS DISTINCT FROM ({newest})
         ORDER BY vehicle_id
         """
     )
     for vehicle_id, is_missing, is_newer in cursor:
         if is_missing:
-            yield f"vehicle {vehicle_id}: a history, but no row in vehicle_status"
+            yield f"vehicle {vehicle_id}: a history, but no row in {name}"
         elif is_newer:
-            yield (
-                f"vehicle {vehicle_id}: vehicle_status is newer than the history: was a partition dropped?"
-            )
+            yield f"vehicle {vehicle_id}: {name} is newer than the history: was a partition dropped?"
         else:
-            yield f"vehicle {vehicle_id}: vehicle_status is not the newest of the history"
+            yield f"vehicle {vehicle_id}: {name} is not the newest of the history"
 
 
 def states(cursor: Cursor, digests: Sequence[bytes]) -> dict[bytes, str]:
@@ -106,7 +112,7 @@ def states(cursor: Cursor, digests: Sequence[bytes]) -> dict[bytes, str]:
 
 
 def failures(cursor: Cursor) -> list[tuple[str, int, bytes | None]]:
-    """Name, size and digest of the files that failed, but for those of which a later version was loaded."""
+    """Name, size and digest of the files that failed, except those whose later version was loaded."""
     cursor.execute(
         """
         SELECT f.last_name, f.size, f.sha256

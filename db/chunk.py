@@ -9,7 +9,7 @@ from msgspec import Raw, json
 
 from db.copy_format import CopyRows, copy_data
 from db.ledger import Entry
-from db.tables import TABLE_OF, Row, Table
+from db.tables import Row, Table, table_of
 from processing.records import Kind, Parsed, Record, Rejected
 
 #: Rows at which a chunk is full. They are in memory, and are sent again if one of their keys exists; but the
@@ -25,7 +25,7 @@ class Chunk:
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
-        self.table: Table = TABLE_OF[kind.record]
+        self.table: Table = table_of(kind)
         self.size = 0
         self.bytes = 0
         self.packed = CopyRows()

@@ -130,7 +130,7 @@ class ConflictResolver:
             if self._shows_status:
                 latest = LatestStatus()
                 for _, record in chunk.of(rows):
-                    latest.take([record])
+                    latest.observe(chunk.table, [record])
                 latest.flush(cursor)
 
 

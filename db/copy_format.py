@@ -6,9 +6,8 @@ significant byte first, an instant is microseconds since 2000.
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from typing import Any
-
-from processing.records import Detection, StatusReport
 
 #: What stands before the rows, and behind them.
 START = b"PGCOPY\n\xff\r\n\0" + bytes(8)
@@ -28,7 +27,7 @@ def in_utc(instant: datetime) -> datetime:
 
 
 class CopyRows:
-    """Rows, and the UTC days of their times since 2000."""
+    """Rows of COPY, and the UTC days of their times, counted from 2000."""
 
     def __init__(self) -> None:
         self.rows: list[bytes] = []
@@ -38,7 +37,7 @@ class CopyRows:
         return [_EPOCH_DAY + timedelta(days) for days in sorted(self.days)]
 
     def time(self, instant: datetime) -> bytes:
-        """The eight bytes of an instant, its day noted."""
+        """Returns the eight bytes of an instant, and remembers its day."""
         since = instant - _EPOCH
         days = since.days
         self.days.add(days)
@@ -50,9 +49,9 @@ def copy_data(rows: Iterable[bytes]) -> bytes:
     return b"".join([START, *rows, END])
 
 
-def pack_detections(packed: CopyRows, records: Sequence[Detection], file_id: int) -> None:
+def pack_detections(packed: CopyRows, records: Sequence[Any], file_id: int) -> None:
     head, vehicle, time = b"", None, None
-    heads, tails = _HEADS[6], _Tails(file_id)
+    heads, tails = _heads(6), _Tails(file_id)
     append = packed.rows.append
     for record in records:
         if record.detection_time is not time or record.vehicle_id is not vehicle:  # an event has many
@@ -61,8 +60,8 @@ def pack_detections(packed: CopyRows, records: Sequence[Detection], file_id: int
         append(head + tails[record.object_type, record.object_value, record.extra])
 
 
-def pack_reports(packed: CopyRows, records: Sequence[StatusReport], file_id: int) -> None:
-    heads, tails = _HEADS[5], _Tails(file_id)
+def pack_reports(packed: CopyRows, records: Sequence[Any], file_id: int) -> None:
+    heads, tails = _heads(5), _Tails(file_id)
     append = packed.rows.append
     for record in records:
         head = heads[record.vehicle_id] + packed.time(record.report_time)
@@ -77,7 +76,7 @@ def pack_texts(file_id: int, position: int, texts: Sequence[str]) -> bytes:
 
 def key_start(columns: int, vehicle_id: str, time: bytes) -> bytes:
     """Returns the first bytes of rows of that many columns with this vehicle and time (eight bytes)."""
-    return _HEADS[columns][vehicle_id] + time
+    return _heads(columns)[vehicle_id] + time
 
 
 class _Heads(dict[str, bytes]):
@@ -103,7 +102,10 @@ class _Heads(dict[str, bytes]):
         return made
 
 
-_HEADS = {columns: _Heads(columns) for columns in (5, 6)}
+@cache
+def _heads(columns: int) -> _Heads:
+    """The beginnings that all rows with this number of columns share."""
+    return _Heads(columns)
 
 
 #: However many types and values there are.

@@ -8,7 +8,8 @@ from psycopg2.extensions import cursor as Cursor
 
 from db.copy_format import in_utc
 from db.days import Span, spans_of, within
-from processing.records import Record, StatusReport
+from db.tables import Table
+from processing.records import Record
 
 #: Vehicles held in memory, and characters of their names.
 _MOST = 50_000
@@ -16,64 +17,70 @@ _MOST_CHARACTERS = 4_000_000
 
 
 class LatestStatus:
-    """The time of the latest report of each vehicle in one transaction.
+    """The time of the latest row of each vehicle in one transaction, for each table that has_latest.
 
-    Their values, which may be large, stay where they are: in the history, whose rows are there by then.
+    The values may be large. They are not kept: the history has them by the time of the flush.
     """
 
     def __init__(self) -> None:
-        self._times: dict[str, datetime] = {}
+        self._times: dict[str, tuple[Table, dict[str, datetime]]] = {}
+        self._vehicles = 0
         self._characters = 0
 
-    def take(self, records: Sequence[Record]) -> None:
-        """Reports that are in the history, by this transaction or another."""
-        times = self._times
-        for record in records:
-            if not isinstance(record, StatusReport):
-                return
+    def observe(self, table: Table, records: Sequence[Record]) -> None:
+        """Takes records that are in the table now, written by this transaction or another."""
+        if not (table.has_latest and records):
+            return
+        _, times = self._times.setdefault(table.name, (table, {}))
+        for record, time in zip(records, map(table.time, records), strict=True):
             known = times.get(record.vehicle_id)
             if known is None:
+                self._vehicles += 1
                 self._characters += len(record.vehicle_id)
-                times[record.vehicle_id] = record.report_time
-            elif known < record.report_time:
-                times[record.vehicle_id] = record.report_time
+                times[record.vehicle_id] = time
+            elif known < time:
+                times[record.vehicle_id] = time
 
     def is_full(self) -> bool:
-        return len(self._times) >= _MOST or self._characters >= _MOST_CHARACTERS
+        return self._vehicles >= _MOST or self._characters >= _MOST_CHARACTERS
 
     def flush(self, cursor: Cursor) -> None:
-        """Brings the table up to date; an older report never overwrites a newer one.
+        """Brings the tables up to date; an older report never overwrites a newer one.
 
-        All in one parameter: to write out thousands of rows of values would take several times as long.
-        Vehicles in order, and late in the transaction: two processes then lock them in the same
-        order, and for a short time.
+        The statement runs late in the transaction, and takes the vehicles in order: two processes then lock
+        them in the same order, and for a short time.
         """
-        if not self._times:
-            return
-        times = {vehicle_id: in_utc(time) for vehicle_id, time in self._times.items()}
-        listed = json.encode([{"v": vehicle_id, "t": time} for vehicle_id, time in times.items()])
-        cursor.execute(_statement(spans_of(times.values())), (listed.decode(),))
+        for _, (table, latest) in sorted(self._times.items()):
+            times = {vehicle_id: in_utc(time) for vehicle_id, time in latest.items()}
+            # One parameter: thousands of rows of values in the statement would take several times as long.
+            listed = json.encode([{"v": vehicle_id, "t": time} for vehicle_id, time in times.items()])
+            cursor.execute(_statement(table, spans_of(times.values())), (listed.decode(),))
         self._times.clear()
-        self._characters = 0
+        self._vehicles = self._characters = 0
 
 
-def _statement(spans: Sequence[Span]) -> str:
+def if_newer(table: Table) -> str:
+    """SQL: the end of an INSERT of newest rows, by which a newer row replaces an older one."""
+    columns = table.columns[1:]
     return f"""
-        INSERT INTO mobileye_data.vehicle_status AS old
-            (vehicle_id, report_time, status, extra, file_id)
+        ON CONFLICT (vehicle_id) DO UPDATE SET
+            {", ".join(f"{column} = excluded.{column}" for column in columns)}
+        WHERE old.{table.key[1]} < excluded.{table.key[1]}
+        """
+
+
+def _statement(table: Table, spans: Sequence[Span]) -> str:
+    columns, time = table.list_columns(), table.key[1]
+    return f"""
+        INSERT INTO {table.latest_name} AS old ({columns})
         SELECT stored.*
         FROM (SELECT * FROM json_to_recordset(%s) AS listed (v text, t timestamptz)
               ORDER BY v COLLATE "C") new
         CROSS JOIN LATERAL (
-            SELECT vehicle_id, report_time, status, extra, file_id
-            FROM mobileye_data.vehicle_status_history
-            WHERE vehicle_id = new.v AND report_time = new.t AND ({within(spans, "report_time")})
+            SELECT {columns}
+            FROM {table.full_name}
+            WHERE vehicle_id = new.v AND {time} = new.t AND ({within(spans, time)})
             LIMIT 1
         ) stored
-        ON CONFLICT (vehicle_id) DO UPDATE SET
-            report_time = excluded.report_time,
-            status = excluded.status,
-            extra = excluded.extra,
-            file_id = excluded.file_id
-        WHERE old.report_time < excluded.report_time
+        {if_newer(table)}
         """

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from msgspec import json
 from psycopg2.extensions import cursor as Cursor
 
-from db.tables import TABLE_OF
+from db.tables import TABLES
 from processing.errors import TryAgain
 from processing.sink import Counts, Delivery
 
@@ -58,7 +58,7 @@ def draw_file_ids(cursor: Cursor, count: int) -> tuple[list[int], set[str]]:
                      WHERE relhasrules AND oid IN (SELECT to_regclass(name) FROM unnest(%s) AS ours (name)))
         FROM generate_series(1, %s)
         """,
-        ([table.full_name for table in TABLE_OF.values()], count),
+        ([table.full_name for table in TABLES.values()], count),
     )
     drawn = cursor.fetchall()
     return [file_id for file_id, _ in drawn], {name for _, names in drawn for name in names}

@@ -25,11 +25,30 @@ GRANT USAGE ON SEQUENCE mobileye_data.file_ids TO mobileye_loader;
 
 GRANT SELECT, INSERT ON
     mobileye_data.ingested_files,
-    mobileye_data.rejected_records,
-    mobileye_data.objects_detection_events,
-    mobileye_data.vehicle_status_history,
-    mobileye_data.vehicle_status
+    mobileye_data.rejected_records
 TO mobileye_loader;
+
+-- The tables of records; beside a table x_history may be x, with the newest row of each vehicle.
+DO $$
+DECLARE
+    parent text;
+    latest text;
+    columns text;
+BEGIN
+    FOR parent IN SELECT * FROM mobileye_data.record_tables() LOOP
+        EXECUTE format('GRANT SELECT, INSERT ON mobileye_data.%I TO mobileye_loader', parent);
+        latest := regexp_replace(parent, '_history$', '');
+        IF latest <> parent AND to_regclass(format('mobileye_data.%I', latest)) IS NOT NULL THEN
+            SELECT string_agg(format('%I', attname), ', ') INTO columns
+            FROM pg_attribute
+            WHERE attrelid = format('mobileye_data.%I', latest)::regclass
+              AND attnum > 0 AND NOT attisdropped AND attname <> 'vehicle_id';
+            EXECUTE format('GRANT SELECT, INSERT, UPDATE (%s) ON mobileye_data.%I TO mobileye_loader',
+                           columns, latest);
+        END IF;
+    END LOOP;
+END
+$$;
 
 GRANT SELECT ON
     mobileye_data.detections_by_hour,
@@ -42,8 +61,6 @@ TO mobileye_loader;
 GRANT UPDATE (file_id, last_name, kind, state, rows_read, rows_inserted, rows_duplicate, rows_rejected,
               started_at, finished_at, deliveries, error)
     ON mobileye_data.ingested_files TO mobileye_loader;
-
-GRANT UPDATE (report_time, status, extra, file_id) ON mobileye_data.vehicle_status TO mobileye_loader;
 
 -- A replay resolves a record, or says anew why it can't; the original it can't touch.
 GRANT UPDATE (path, reason, detail, edited, resolved_at, resolved_by)

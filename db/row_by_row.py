@@ -1,4 +1,4 @@
-"""Rows one by one, each in a subtransaction of the server's: which of them it refuses, and what it says."""
+"""Inserts rows one by one, each in a subtransaction of the server, to learn which it refuses and why."""
 
 from collections.abc import Sequence
 
@@ -9,9 +9,10 @@ from db.chunk import Chunk
 from db.connection import MAX_MESSAGE, ROW_CLASSES, savepoint
 from db.days import Span, spans_of, within
 from db.insert import LEFT_OUT
+from db.latest_status import if_newer
 from db.tables import Table
 
-#: The index of a row that is not inserted; "duplicate", "conflict" or "refused"; what is stored, or was said.
+#: The index of a row that is not inserted, "duplicate", "conflict" or "refused", the value or reason.
 Verdict = tuple[int, str, str]
 
 
@@ -23,7 +24,7 @@ def insert_singly(
     shows_status: bool,
     is_ruled: bool,
 ) -> list[Verdict]:
-    """Rows of different keys; with shows_status a report becomes its vehicle's latest, too, or is refused.
+    """Inserts rows with different keys; with shows_status each also becomes its vehicle's latest.
 
     Raises RowRefused, and inserts none of them, if one is refused in a way that PL/pgSQL can't catch.
     """
@@ -43,15 +44,10 @@ def insert_singly(
 def _block(table: Table, spans: Sequence[Span], *, shows_status: bool, is_ruled: bool) -> str:
     """Returns the statement that inserts the rows one by one and selects the verdicts."""
     # A DO block returns nothing, hence the setting; a function would leave its traces in the catalogues.
-    where = " AND ".join(f"old.{column} = new.{column}" for column in table.key)
-    time = table.key[1]
-    order = f"{time} DESC" if shows_status else "place"
     values = [f"new.{column}" + "::jsonb" * (column == "extra") for column in table.columns]
-    mine = ", ".join(f"{value} AS {column}" for value, column in zip(values, table.columns, strict=True))
-    there = (
-        f"FROM {table.full_name} old CROSS JOIN (SELECT {mine}) mine "
-        f"WHERE {where} AND ({within(spans, f'old.{time}')})"
-    )
+    there = _stored(table, spans, values)
+    # The newest first, so that the latest table is given no more rows than on the fast path.
+    order = f"{table.key[1]} DESC" if shows_status else "place"
     return f"""
         DO $block$
         {_VARIABLES}
@@ -63,9 +59,8 @@ def _block(table: Table, spans: Sequence[Span], *, shows_status: bool, is_ruled:
             LOOP
                 BEGIN
                     {_insert(table, values, there if is_ruled else None)}
-                    {_SHOW_STATUS * shows_status}
-                EXCEPTION WHEN OTHERS OR assert_failure THEN
-                    {_handler(table, there)}
+                    {_insert_latest(table, values) if shows_status else ""}
+                {_handle_refusal(table, there)}
                 END;
             END LOOP;
             PERFORM set_config('mobileye_data.verdicts', array_to_json(verdicts)::text, true);
@@ -96,10 +91,21 @@ def _insert(table: Table, values: Sequence[str], there: str | None) -> str:
         """
 
 
-def _handler(table: Table, there: str) -> str:
-    """Returns the part of the block that notes why a row is not inserted, or raises the error again."""
+def _stored(table: Table, spans: Sequence[Span], values: Sequence[str]) -> str:
+    """The row with the key of the new one, and the new one by the name of mine."""
+    mine = ", ".join(f"{value} AS {column}" for value, column in zip(values, table.columns, strict=True))
+    where = " AND ".join(f"old.{column} = new.{column}" for column in table.key)
+    return (
+        f"FROM {table.full_name} old CROSS JOIN (SELECT {mine}) mine "
+        f"WHERE {where} AND ({within(spans, f'old.{table.key[1]}')})"
+    )
+
+
+def _handle_refusal(table: Table, there: str) -> str:
+    """The verdict on a row that was not inserted."""
     classes = ", ".join(f"'{sqlstate}'" for sqlstate in ROW_CLASSES)
     return f"""
+                EXCEPTION WHEN OTHERS OR assert_failure THEN
                     GET STACKED DIAGNOSTICS
                         state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, context = PG_EXCEPTION_CONTEXT;
                     -- RAISE takes any SQLSTATE; of all others these name the row.
@@ -107,7 +113,7 @@ def _handler(table: Table, there: str) -> str:
                         RAISE;
                     END IF;
                     stored := NULL;
-                    IF state = '23505' THEN  -- another process has written it since it was asked for
+                    IF state = '23505' THEN  -- another process has written it since the look at the table
                         SELECT coalesce({table.difference("mine", "old")}, '') INTO stored
                         {there};
                     END IF;
@@ -117,30 +123,23 @@ def _handler(table: Table, there: str) -> str:
                             WHEN '-' THEN 'refused' WHEN '' THEN 'duplicate' ELSE 'conflict' END,
                         coalesce(stored, nullif(left(split_part(message, E'\\n', 1), {MAX_MESSAGE}), ''),
                                  'it gives no reason but SQLSTATE ' || state)));
-        """
+    """
 
 
 def _typed(table: Table) -> str:
-    """The columns as they are given: a value that is no jsonb must be found out row by row."""
-    types = {table.key[1]: "timestamptz", "object_value": "integer", "file_id": "bigint"}
-    return ", ".join(f"{column} {types.get(column, 'text')}" for column in table.columns)
+    """The columns as given: extra as text, since a value that is no jsonb must be found row by row."""
+    return ", ".join(f"{column} {type_.replace('jsonb', 'text')}" for column, type_ in table.types.items())
 
 
-#: The newest come first, so that vehicle_status is shown no more reports than it is without this.
-_SHOW_STATUS = """
+def _insert_latest(table: Table, values: Sequence[str]) -> str:
+    return f"""
                     IF NOT EXISTS (
-                        SELECT FROM mobileye_data.vehicle_status known
-                        WHERE known.vehicle_id = new.vehicle_id AND known.report_time >= new.report_time
+                        SELECT FROM {table.latest_name} known
+                        WHERE known.vehicle_id = new.vehicle_id
+                          AND known.{table.key[1]} >= new.{table.key[1]}
                     ) THEN
-                        INSERT INTO mobileye_data.vehicle_status AS old
-                            (vehicle_id, report_time, status, extra, file_id)
-                            VALUES (new.vehicle_id, new.report_time, new.status, new.extra::jsonb,
-                                    new.file_id)
-                            ON CONFLICT (vehicle_id) DO UPDATE SET
-                                report_time = excluded.report_time,
-                                status = excluded.status,
-                                extra = excluded.extra,
-                                file_id = excluded.file_id
-                            WHERE old.report_time < excluded.report_time;
+                        INSERT INTO {table.latest_name} AS old ({table.list_columns()})
+                        VALUES ({", ".join(values)})
+                        {if_newer(table)};
                     END IF;
-"""
+    """

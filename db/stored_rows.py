@@ -6,7 +6,7 @@ from msgspec import Raw, Struct, json
 from psycopg2.extensions import cursor as Cursor
 
 from db.copy_format import in_utc
-from db.tables import TABLE_OF, Table
+from db.tables import Table
 from processing.records import Record
 
 
@@ -18,11 +18,10 @@ class StoredRow(Struct, frozen=True):
     is_equal: bool
 
 
-def find_rows(cursor: Cursor, records: Sequence[Record]) -> list[StoredRow | None]:
-    """Returns for each record, all of one kind, the row of its key, if there is one."""
+def find_rows(cursor: Cursor, table: Table, records: Sequence[Record]) -> list[StoredRow | None]:
+    """Returns for each record, all of one table, the row of its key, if there is one."""
     if not records:
         return []
-    table = TABLE_OF[type(records[0])]
     where = " AND ".join(f"stored.{column} = asked.{column}" for column in table.key)
     asked, stored = (", ".join(f"{side}.{column}" for column in table.value) for side in ("asked", "stored"))
     times = [in_utc(table.time(record)) for record in records]
@@ -48,7 +47,7 @@ def find_rows(cursor: Cursor, records: Sequence[Record]) -> list[StoredRow | Non
 
 
 def _fields(table: Table, record: Record) -> dict[str, object]:
-    fields = dict(zip(table.columns, table.row(record, 0), strict=True))
-    if record.extra is not None:
-        fields["extra"] = Raw(record.extra.encode())
+    fields: dict[str, object] = dict(zip(table.columns, table.row(record, 0), strict=True))
+    if isinstance(extra := fields["extra"], str):
+        fields["extra"] = Raw(extra.encode())
     return fields

@@ -17,7 +17,7 @@ from db.insert import COPY_ROWS, copy_rows, insert_rows
 from db.latest_status import LatestStatus
 from db.ledger import Entry
 from db.partitions import Partitions
-from db.tables import STATUS_HISTORY, Table
+from db.tables import Table
 from processing.errors import TryAgain
 from processing.records import Kind, Parsed, Rejected
 
@@ -128,7 +128,7 @@ class Writer:
         return table.name in self._met.overlapping or table.name in self.ruled or self._shows_status_of(table)
 
     def _shows_status_of(self, table: Table) -> bool:
-        return self._shows_status and table is STATUS_HISTORY
+        return self._shows_status and table.has_latest
 
     def _insert(self, chunk: Chunk) -> bool:
         """The fast way, which takes all rows or none; whether it took them."""
@@ -161,7 +161,7 @@ class Writer:
 
     def _accept(self, chunk: Chunk, rejected: Container[int] = ()) -> None:
         for _, records in chunk.records(rejected):
-            self._latest_status.take(records)
+            self._latest_status.observe(chunk.table, records)
 
     def _flush_latest(self) -> None:
         try:

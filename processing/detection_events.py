@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import DecodeError, Struct, ValidationError, convert
 from msgspec.json import Decoder
 
-from processing.records import Detection, Instant, Int32, Kind, Parsed, Record, Rejected, Text
+from processing.records import Instant, Int32, Kind, Parsed, Record, Rejected, Text
 from processing.validation import (
     Invalid,
     check_text,
@@ -31,6 +31,15 @@ MAX_SHARED_BYTES = 16 * 1024 * 1024
 
 #: What the wrong detections of an event may take, each kept with what is left of its event.
 MAX_REJECTED_BYTES = 1024 * 1024
+
+
+class Detection(Record, frozen=True, gc=False):
+    """One object type counted in one event: a row of objects_detection_events."""
+
+    detection_time: datetime
+    object_type: str
+    object_value: int
+    extra: str | None
 
 
 class Counted(Struct, gc=False):

@@ -290,7 +290,7 @@ def _kind(name: str, key: str) -> Kind:
 
 
 def _known_keys() -> str:
-    return ", ".join(kind.key for kind in KINDS)
+    return ", ".join(kind.key for kind in KINDS.values())
 
 
 def _shown(key: str) -> str:

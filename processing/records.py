@@ -1,11 +1,11 @@
-"""The typed records; the order of their fields is the order of their table's columns."""
+"""The types that all kinds of file share: records, rejects, parsed elements, and the kind itself."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from json import loads
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta, Raw, Struct, json
 
@@ -18,30 +18,20 @@ Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 Instant = Annotated[datetime, Meta(tz=True)]
 
 
-class Detection(Struct, frozen=True, gc=False):
-    """One object type counted in one event: a row of objects_detection_events."""
+class Record(Struct, frozen=True, gc=False):
+    """A row of a table; the record of a kind adds a time, at least one field more, and extra."""
 
     vehicle_id: str
-    detection_time: datetime
-    object_type: str
-    object_value: int
-    extra: str | None
 
+    if TYPE_CHECKING:  # as a field here it would come before those of the kind
 
-class StatusReport(Struct, frozen=True, gc=False):
-    """One report of one vehicle: a row of vehicle_status_history."""
-
-    vehicle_id: str
-    report_time: datetime
-    status: str
-    extra: str | None
-
-
-Record = Detection | StatusReport
+        @property
+        def extra(self) -> str | None:
+            """The unknown fields as JSON."""
 
 
 class Rejected(Struct, frozen=True):
-    """One record that can't be loaded.
+    """A record that can't be loaded.
 
     position counts the records of the file from 0; original is the record as JSON, a large one as its text,
     that could be dropped again in a file of its own array.
@@ -57,10 +47,10 @@ class Rejected(Struct, frozen=True):
 class Parsed(Struct, frozen=True, gc=False):
     """Result of parsing consecutive elements of a file's array: records, and rejects.
 
-    index and position are those of the first element and the first record; source is the only element,
-    its JSON text if it is large, or the JSON text of all; keys counts the keys in the only element,
-    loose_bytes is about the size of what is held besides a text of all: the element, unknown fields and
-    rejected originals; count is the number of the elements.
+    index and position are those of the first element and the first record. source is the only element, its
+    JSON text if it is large, or the JSON text of all elements. keys counts the keys of a single element.
+    extra_bytes is the approximate size of the data without a limit: the element, unknown fields and rejected
+    originals. count is the number of elements.
     """
 
     index: int
@@ -78,7 +68,7 @@ class Parsed(Struct, frozen=True, gc=False):
         return self.extra_bytes + (len(self.source) if isinstance(self.source, bytes) else 0)
 
     def elements(self) -> list[Any]:
-        """The elements as they stand in the file."""
+        """The elements as in the file."""
         if isinstance(self.source, Raw):
             return [loads(bytes(self.source), parse_float=Decimal, parse_int=Decimal)]
         return json.decode(self.source) if isinstance(self.source, bytes) else [self.source]
@@ -86,7 +76,7 @@ class Parsed(Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file: how its names begin, the key its array stands under, what reads it.
+    """A kind of file: the beginning of its names, the key of its array, and the functions that read it.
 
     `element` has the fields of an array element. `parse` takes elements of any form. `decode_fast` takes the
     text of some elements; it returns their number and records, or None unless each is exactly as documented.

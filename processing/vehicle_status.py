@@ -1,13 +1,14 @@
 """Reads vehicle status: one array element is one report of one vehicle."""
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from itertools import count
 from typing import Any
 
 from msgspec import DecodeError, Struct, ValidationError, convert
 from msgspec.json import Decoder
 
-from processing.records import Instant, Kind, Parsed, Record, Rejected, StatusReport, Text
+from processing.records import Instant, Kind, Parsed, Record, Rejected, Text
 from processing.validation import (
     Invalid,
     check_text,
@@ -23,6 +24,14 @@ from processing.validation import (
 )
 
 KEY = "vehicle_status"
+
+
+class StatusReport(Record, frozen=True, gc=False):
+    """One report of one vehicle: a row of vehicle_status_history."""
+
+    report_time: datetime
+    status: str
+    extra: str | None
 
 
 class Report(Struct):

@@ -9,7 +9,7 @@ from psycopg2.extensions import connection as Connection
 
 from db.connection import Database
 from db.partitions import bring_home
-from db.tables import TABLE_OF
+from db.tables import TABLES
 from processing.errors import DatabaseUnavailable, Misconfigured
 from service.events import HousekeepingFailed, PartitionMade, Publish
 
@@ -69,7 +69,7 @@ class Housekeeping:
 
     def _round(self) -> None:
         with closing(self._ensure_running().connect(autocommit=True)) as self._connection:
-            for table in TABLE_OF.values():
+            for table in TABLES.values():
                 with self._connection.cursor() as cursor:
                     while not self._stop.is_set() and (day := bring_home(cursor, table, _MOST_ROWS)):
                         self._publish(PartitionMade(table.name, str(day)))

@@ -9,24 +9,23 @@ from psycopg2.extensions import cursor as Cursor
 
 from db.reject_pages import Reject
 from db.stored_rows import StoredRow, find_rows
+from db.tables import TABLES
 from processing.document import Document
 from processing.errors import BadFile
 from processing.file_types import KINDS
 from processing.records import Record
 
-_KEYS = {kind.name: kind.key for kind in KINDS}
-
 
 def document(reject: Reject) -> bytes:
-    """Returns the content of a file that holds this record alone."""
-    return f'{{"{_KEYS[reject.kind]}":[{reject.text}]}}'.encode()
+    """The content of a file with this record alone."""
+    return f'{{"{KINDS[reject.kind].key}":[{reject.text}]}}'.encode()
 
 
 def rows_of(cursor: Cursor, rejects: Sequence[Reject]) -> Iterator[tuple[Reject, list[StoredRow | None]]]:
-    """The rows that are there of each record, None for one that is not; none at all if it can't be loaded."""
-    for _, kindred in groupby(sorted(rejects, key=attrgetter("kind", "key")), attrgetter("kind")):
+    """The stored row of each record, None where it is missing; no rows at all if it can't be loaded."""
+    for kind, kindred in groupby(sorted(rejects, key=attrgetter("kind", "key")), attrgetter("kind")):
         records = [(reject, _records(reject)) for reject in kindred]
-        rows = iter(find_rows(cursor, [record for _, some in records for record in some]))
+        rows = iter(find_rows(cursor, TABLES[kind], [record for _, some in records for record in some]))
         for reject, some in records:
             yield reject, list(islice(rows, len(some)))
 

@@ -4,9 +4,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from processing.detection_events import Detection
 from processing.errors import TryAgain
-from processing.records import Detection, Kind, Parsed, Record, Rejected, StatusReport
+from processing.records import Kind, Parsed, Record, Rejected
 from processing.sink import Counts, Delivery
+from processing.vehicle_status import StatusReport
 
 #: The first fields of a record that are its key.
 _KEY_FIELDS: dict[type[Record], int] = {Detection: 3, StatusReport: 2}

@@ -12,14 +12,20 @@ from psycopg2.extensions import cursor as Cursor
 from db.connection import Database
 from db.sink import PostgresSink, PostgresTransaction
 from db.tables import Table
-from processing.file_types import kind_of_key
-from processing.records import Kind
+from processing.file_types import KINDS, kind_of_key
+from processing.records import Kind, Record
 from processing.sink import Counts, Delivery
 from tests.support import query
 
 
 def delivery(content: bytes, name: str = "x.json") -> Delivery:
     return Delivery(hashlib.sha256(content).digest(), name, len(content), datetime.now(UTC))
+
+
+def kind_of(record: Record) -> Kind:
+    """The kind whose files hold such records."""
+    (kind,) = (kind for kind in KINDS.values() if kind.record is type(record))
+    return kind
 
 
 def parsed_document(content: bytes) -> tuple[Kind, list[Any]]:

@@ -14,10 +14,11 @@ from db.conflicts import ConflictResolver, candidate_rows, find_existing, first_
 from db.connection import Database, RowRefused, translate_errors
 from db.insert import copy_rows, insert_rows
 from db.ledger import Entry
-from db.tables import TABLE_OF, Table
-from processing.file_types import KINDS
-from processing.records import Detection, Parsed, Record, StatusReport
-from tests.db.loading import delivery
+from db.tables import Table, table_of
+from processing.detection_events import Detection
+from processing.records import Parsed, Record
+from processing.vehicle_status import StatusReport
+from tests.db.loading import delivery, kind_of
 
 NOON = datetime(2022, 6, 5, 12, tzinfo=UTC)
 
@@ -37,14 +38,14 @@ def status(status: str, extra: str | None = None) -> StatusReport:
 
 
 def chunk_of(*records: Record) -> Chunk:
-    (kind,) = (kind for kind in KINDS if kind.record is type(records[0]))
+    kind = kind_of(records[0])
     chunk = Chunk(kind)
     chunk.add(Entry(7, delivery(b"x"), kind.name), Parsed(0, 0, {}, list(records), []))
     return chunk
 
 
 def store(cursor: Cursor, *records: Record) -> None:
-    table = TABLE_OF[type(records[0])]
+    table = table_of(kind_of(records[0]))
     insert_rows(cursor, table, [table.row(record, 1) for record in records])
 
 

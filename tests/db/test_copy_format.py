@@ -13,8 +13,11 @@ import db.copy_format
 from db.connection import Database
 from db.copy_format import CopyRows, copy_data
 from db.insert import copy_rows
-from db.tables import TABLE_OF
-from processing.records import Detection, Record, StatusReport
+from db.tables import table_of
+from processing.detection_events import Detection
+from processing.records import Record
+from processing.vehicle_status import StatusReport
+from tests.db.loading import kind_of
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)
 TIME = st.datetimes(
@@ -32,13 +35,13 @@ def cursor(database: Database) -> Iterator[Cursor]:
 
 def packed(*records: Record, file_id: int = 7) -> CopyRows:
     rows = CopyRows()
-    TABLE_OF[type(records[0])].pack(rows, records, file_id)
+    table_of(kind_of(records[0])).pack(rows, records, file_id)
     return rows
 
 
 def stored(cursor: Cursor, *records: Record, file_id: int) -> list[tuple[object, ...]]:
     """What the server makes of the records, by their place."""
-    table = TABLE_OF[type(records[0])]
+    table = table_of(kind_of(records[0]))
     cursor.execute(
         f"CREATE TEMPORARY TABLE IF NOT EXISTS copied (LIKE {table.full_name}, place serial); "
         "TRUNCATE copied RESTART IDENTITY"
@@ -98,7 +101,7 @@ def test_what_is_kept_of_values_is_bounded() -> None:
     """Neither long names of vehicles nor unknown fields nor any number of types."""
     noon = datetime(2022, 6, 5, tzinfo=UTC)
     packed(*[StatusReport(f"{i:04}" + "🚗" * 200, noon, "x", None) for i in range(5000)])
-    heads = db.copy_format._HEADS[5]
+    heads = db.copy_format._heads(5)
     assert sum(map(len, heads.values())) <= heads._ROOM
     tails = db.copy_format._Tails(7)
     for i in range(10_000):

@@ -12,7 +12,7 @@ from db.copy_format import CopyRows, copy_data
 from db.insert import copy_rows, insert_rows
 from db.tables import STATUS_HISTORY
 from processing.errors import Misconfigured
-from processing.records import StatusReport
+from processing.vehicle_status import StatusReport
 
 REPORTS = [StatusReport(f"car-{i}", datetime(2022, 6, 5, tzinfo=UTC), "x", None) for i in range(50)]
 

@@ -13,8 +13,10 @@ import db.latest_status
 from db.connection import Database
 from db.days import MOST_SPANS
 from db.latest_status import LatestStatus
-from db.tables import STATUS_HISTORY
-from processing.records import Detection, Record, StatusReport
+from db.tables import DETECTIONS, STATUS_HISTORY, Table
+from processing.detection_events import Detection
+from processing.records import Record
+from processing.vehicle_status import StatusReport
 from tests.db.loading import load, locked, sink_to
 from tests.support import query, report, statuses
 
@@ -43,7 +45,7 @@ def store(cursor: Cursor, *reports: StatusReport, file_id: int = 1) -> None:
 def flushed(cursor: Cursor, *reports: StatusReport, file_id: int = 1) -> list[tuple[object, ...]]:
     latest = LatestStatus()
     store(cursor, *reports, file_id=file_id)
-    latest.take(reports)
+    latest.observe(STATUS_HISTORY, reports)
     latest.flush(cursor)
     cursor.execute("SELECT vehicle_id, status, extra, file_id FROM vehicle_status ORDER BY 1")
     return cursor.fetchall()
@@ -58,7 +60,7 @@ def test_the_newest_of_a_transaction_counts(cursor: Cursor) -> None:
 def test_of_reports_with_one_time_that_of_the_history_counts(cursor: Cursor) -> None:
     store(cursor, told(1, "parking"))
     latest = LatestStatus()
-    latest.take([told(1, "driving")])
+    latest.observe(STATUS_HISTORY, [told(1, "driving")])
     latest.flush(cursor)
     cursor.execute("SELECT vehicle_id, status, file_id FROM vehicle_status")
     assert cursor.fetchall() == [("car", "parking", 1)]
@@ -83,7 +85,7 @@ def test_only_a_newer_one_overwrites_what_is_stored(
 
 def test_detections_are_none_of_its_business(cursor: Cursor) -> None:
     latest = LatestStatus()
-    latest.take([Detection("car", NOON, "cars", 1, None)])
+    latest.observe(DETECTIONS, [Detection("car", NOON, "cars", 1, None)])
     latest.flush(cursor)
     cursor.execute("SELECT vehicle_id FROM vehicle_status")
     assert cursor.fetchall() == []
@@ -102,7 +104,7 @@ def test_what_is_sent_does_not_grow_with_the_fields(cursor: Cursor) -> None:
         reports = [told(1, vehicle=f"{name}{i:02}", extra=extra) for i in range(50)]
         latest = LatestStatus()
         store(cursor, *reports)
-        latest.take(reports)
+        latest.observe(STATUS_HISTORY, reports)
         latest.flush(cursor)
         sent.append(len(cursor.query or b""))
     assert sent[0] == sent[1]
@@ -134,13 +136,13 @@ def test_it_is_written_out_before_it_holds_too_many(
     monkeypatch.setattr(db.latest_status, most, limit)
     monkeypatch.setattr(db.chunk, "CHUNK_ROWS", 2)
     held = []
-    take = LatestStatus.take
+    observe = LatestStatus.observe
 
-    def watch(latest: LatestStatus, records: Sequence[Record]) -> None:
-        take(latest, records)
-        held.append(len(latest._times))
+    def watch(latest: LatestStatus, table: Table, records: Sequence[Record]) -> None:
+        observe(latest, table, records)
+        held.append(latest._vehicles)
 
-    monkeypatch.setattr(LatestStatus, "take", watch)
+    monkeypatch.setattr(LatestStatus, "observe", watch)
     reports = [report(20 - i, f"s{20 - i}", f"car-{i % 5}", km=i) for i in range(20)]
     with sink_to(database) as sink:
         load(sink, statuses(*reports))

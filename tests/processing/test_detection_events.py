@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from processing.detection_events import KEY, KIND
+from processing.detection_events import KEY, KIND, Detection
 from processing.document import Document
-from processing.records import Detection
 from processing.validation import to_json
 from tests.processing.strictness import (
     INTEGERS,

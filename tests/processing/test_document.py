@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from processing.detection_events import Detection
 from processing.document import Document, LongKey, RepeatedKey
 from processing.errors import BadFile, Incomplete
-from processing.records import Detection
 from processing.validation import to_json
 from sources.local_file import open_file
 from tests.processing.bombs import BOMBS

@@ -18,7 +18,7 @@ from processing.records import Kind, Parsed
 from tests.processing.support import Reading, read
 from tests.support import detections, event, report, statuses
 
-EVENTS, STATUS = KINDS
+EVENTS, STATUS = KINDS.values()
 
 
 def windows(content: bytes, kind: Kind) -> tuple[FastPath, list[Parsed]]:

@@ -22,7 +22,7 @@ def test_a_name_promises_a_kind_or_none(name: str, kind: str | None) -> None:
 
 
 def test_each_kind_is_found_by_its_key_and_its_name_alone() -> None:
-    for kind in KINDS:
+    for kind in KINDS.values():
         assert kind_of_key(kind.key) is kind
         assert kind_of_name(f"{kind.prefix}1.json") is kind
         assert kind_of_key(f"{kind.key}.item") is None

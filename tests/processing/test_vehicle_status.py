@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from processing.records import StatusReport
-from processing.vehicle_status import KEY, KIND
+from processing.vehicle_status import KEY, KIND, StatusReport
 from tests.processing.strictness import (
     MISSING,
     NOT_TEXTS,

@@ -7,8 +7,8 @@ import pytest
 
 from db.connection import Database
 from db.sink import PostgresSink
-from processing.records import StatusReport
 from processing.sink import Counts
+from processing.vehicle_status import StatusReport
 from sinks.memory import MemorySink
 from tests.contracts.sink import Kit, LedgerRow, SinkContract
 from tests.support import query
