@@ -26,7 +26,7 @@ def server() -> Iterator[Server]:
         server = Server(Path(folder) / "server")
         server.create()
         # The tests kill processes, never the machine.
-        server.start("fsync=off", "max_locks_per_transaction=128")
+        server.start("fsync=off")
         yield server
         server.stop()
 

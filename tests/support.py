@@ -100,6 +100,7 @@ class Server:
 
     def start(self, *settings: str) -> None:
         chosen = ["listen_addresses=127.0.0.1", f"port={self.port}", "unix_socket_directories="]
+        chosen.append("max_locks_per_transaction=128")  # enough for 1,500 days: else each daemon warns
         options = [word for setting in (*chosen, *settings) for word in ("-c", setting)]
         command = [str(self.binaries / "postgres"), "-D", str(self.folder / "data"), *options]
         with open(self.folder / "log", "ab") as log:

@@ -15,7 +15,7 @@ from typing import Any, Self
 import psycopg2
 
 from db.connection import Database
-from tests.chaos.nursery import MAIN, SENDER, MemoryFile, Nursery, Undisposed
+from tests.chaos.nursery import MAIN, SENDER, Ended, Held, Nursery
 from tests.support import detections, drop, event, report, statuses
 
 #: The columns of all tables, without ids and run times, which differ from run to run.
@@ -105,11 +105,11 @@ class KillRig:
         assert not ended.hung and ended.code in (0, -SIGKILL), self.nursery.log.read_text()
         return ended.code != 0
 
-    def fail_at(self, point: Point, error: str, *, for_ever: bool, seconds: float) -> Undisposed:
+    def fail_at(self, point: Point, error: str, *, for_ever: bool, seconds: float) -> Ended:
         """Runs the ingest with a call that fails, once or from then on; kills it after `seconds`."""
         return self._strike(point, f"error={error}", f"{point.n}+" if for_ever else str(point.n), seconds)
 
-    def restart(self) -> Undisposed:
+    def restart(self) -> Ended:
         """Runs the ingest without faults."""
         return self._held().run()
 
@@ -151,15 +151,15 @@ class KillRig:
             counts[call] += 1
             yield Point(thread, call, counts[call])
 
-    def _without_faults(self, held: MemoryFile) -> Undisposed:
+    def _without_faults(self, held: Held) -> Ended:
         ended = held.run()
         assert ended.code == 0, f"{ended} {self.nursery.log.read_text()}"
         return ended
 
-    def _held(self, thread: str = MAIN) -> MemoryFile:
+    def _held(self, thread: str = MAIN) -> Held:
         return self.nursery.hold("ingest", str(self.folder), self.url, thread=thread)
 
-    def _strike(self, point: Point, fault: str, when: str, seconds: float = 60) -> Undisposed:
+    def _strike(self, point: Point, fault: str, when: str, seconds: float = 60) -> Ended:
         held = self._held(point.thread)
         if held.thread is None:
             return held.run()
@@ -196,7 +196,7 @@ class FailRig(KillRig):
 
 
 @contextmanager
-def _tracer(held: MemoryFile, *options: str) -> Iterator[None]:
+def _tracer(held: Held, *options: str) -> Iterator[None]:
     """Attaches strace to a held program until its end; without -f in `options` to one thread only."""
     command = ["strace", *options, "-p", str(held.thread)]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as tracer:

@@ -32,7 +32,7 @@ _PR_SET_PTRACER, _ANY = 0x59616D61, -1
 
 
 @dataclass(frozen=True)
-class Undisposed:
+class Ended:
     """The end of a program: its exit code, or minus the signal; and the outcomes that it reported."""
 
     code: int
@@ -41,14 +41,14 @@ class Undisposed:
 
 
 @dataclass(frozen=True)
-class MemoryFile:
+class Held:
     """A program that is stopped before a step of `thread`, whose id is None if it never started."""
 
     nursery: "Nursery"
     pid: int
     thread: int | None
 
-    def run(self, seconds: float = 60) -> Undisposed:
+    def run(self, seconds: float = 60) -> Ended:
         """Runs the program to its end; kills it after `seconds`."""
         watch = threading.Timer(seconds, self._kill)
         deadline = time.monotonic() + seconds
@@ -81,17 +81,17 @@ class Nursery:
 
     def hold(
         self, program: str, *arguments: str, thread: str = MAIN, environment: dict[str, str] | None = None
-    ) -> MemoryFile:
+    ) -> Held:
         """Starts a program, which stops before its first step."""
         assert self._process.stdin is not None
         request = {"program": program, "arguments": arguments, "thread": thread}
         self._process.stdin.write(json.dumps({**request, "environment": environment or {}}) + "\n")
         self._process.stdin.flush()
-        return MemoryFile(self, **self._answer())
+        return Held(self, **self._answer())
 
-    def ended(self) -> Undisposed:
+    def ended(self) -> Ended:
         """Waits for the end of the program that runs."""
-        return Undisposed(**self._answer())
+        return Ended(**self._answer())
 
     def close(self) -> None:
         self._process.communicate(timeout=20)

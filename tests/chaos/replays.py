@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.chaos.kills import TABLES, KillRig
-from tests.chaos.nursery import MAIN, MemoryFile, Undisposed
+from tests.chaos.nursery import MAIN, Ended, Held
 from tests.support import detections, event, report, statuses
 
 _KINDS = ("pedestrians", "cars", "trucks", "signs", "obstacles")
@@ -52,7 +52,7 @@ class ReplayRig(KillRig):
         for table in TABLES:
             self.query(f"INSERT INTO mobileye_data.{table} SELECT * FROM saved.{table}")
 
-    def restart(self) -> Undisposed:
+    def restart(self) -> Ended:
         """Runs both replays again, then the ingest."""
         ended = super().restart()
         return super()._held().run() if ended.code == 0 else ended
@@ -80,7 +80,7 @@ class ReplayRig(KillRig):
         )
         return int(count) + super().torn()
 
-    def _held(self, thread: str = MAIN) -> MemoryFile:
+    def _held(self, thread: str = MAIN) -> Held:
         environment = {"WATCH_FOLDER": str(self.folder), "DATABASE_URL": self.url}
         return self.nursery.hold("replay", "failed", "rejected", thread=thread, environment=environment)
 

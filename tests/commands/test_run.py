@@ -228,7 +228,7 @@ def test_a_server_that_may_forget_what_it_committed_is_told_once(daemon: Daemon,
 def test_a_server_with_few_locks_is_told_once_and_what_to_set(daemon: Daemon) -> None:
     statement = "SELECT pg_get_functiondef('mobileye_data.most_days(bigint)'::regprocedure)"
     ((definition,),) = daemon.rows(statement)
-    daemon.rows(definition.replace("/ 8", "/ 16"))
+    daemon.rows(definition.replace("/ (4 *", "/ (8 *"))
     assert once(daemon) == 0
     (line,) = [line for line in daemon.log().splitlines() if "few locks" in line]
     assert " warning the database has few locks setting=128 days=800 wanted=256 " in line

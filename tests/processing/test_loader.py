@@ -1430,7 +1430,7 @@ BOTH_KINDS = {
 
 
 @pytest.mark.parametrize("prefix", BOTH_KINDS)
-@pytest.mark.parametrize("method", ["_usual", "parsed"])
+@pytest.mark.parametrize("method", ["_blocks", "parsed"])
 @pytest.mark.parametrize("lost", [0, 3])
 def test_a_window_that_gets_lost_is_missed_and_the_file_read_carefully(
     drops: Drops, monkeypatch: pytest.MonkeyPatch, sized: None, prefix: str, method: str, lost: int

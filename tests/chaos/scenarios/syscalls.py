@@ -12,7 +12,7 @@ from random import Random
 from threading import Lock
 
 from tests.chaos.kills import FailRig, KillRig, Point
-from tests.chaos.nursery import Undisposed
+from tests.chaos.nursery import Ended
 from tests.chaos.replays import ReplayRig
 from tests.chaos.rig import Figure, Finding, Trial, prepare
 
@@ -128,7 +128,7 @@ class Failure(Strike):
     def _may_hang(self) -> bool:
         return self.point.call in _WAITING | _OF_THE_RUNTIME or (self.for_ever and self.error == EINTR)
 
-    def _complaints(self, rig: KillRig, ended: Undisposed) -> Iterator[str]:
+    def _complaints(self, rig: KillRig, ended: Ended) -> Iterator[str]:
         """Yields a complaint if the run hangs, or ends in another way than usual without naming the cause."""
         if ended.hung:
             yield from () if self._may_hang else ["the run hangs"]
