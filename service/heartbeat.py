@@ -58,7 +58,7 @@ class StallDetector:
     """The daemon's side: for how long the worker that has a batch has stood still."""
 
     def __init__(self, counters: SharedCounters) -> None:
-        """Begins while the worker has nothing in hand."""
+        """Begins while the worker has no batch in flight."""
         self._counters = counters
         self._counters[:] = [0] * COUNTERS
         self._seen: list[int] = []

@@ -67,7 +67,7 @@ class Worker:
         self._process.kill()
 
     def dismiss(self) -> None:
-        """Lets it end; it must have nothing in hand."""
+        """Lets it end; it must have no batch in flight."""
         self._pipe.close()
 
     def exit_code(self, seconds: float | None = None) -> int | None:

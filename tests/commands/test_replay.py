@@ -1,4 +1,4 @@
-"""What was mended is loaded again, exactly once, and what was rejected is resolved with it."""
+"""What was fixed is loaded again, exactly once, and what was rejected is resolved with it."""
 
 import json as stdlib_json
 import os
@@ -66,7 +66,7 @@ def edit(file_id: int, position: int, original: Any) -> dict[str, Any]:
     return {"file_id": file_id, "position": position, "original": original}
 
 
-def mended(content: dict[str, Any], **fields: Any) -> dict[str, Any]:
+def fixed(content: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return {**content, **fields}
 
 
@@ -249,7 +249,7 @@ def test_good_and_bad_ones_do_not_touch_each_other(daemon: Daemon, database: Dat
 
 def test_more_than_a_page_is_loaded(daemon: Daemon, database: Database) -> None:
     reports = [report(i % 3600, "parking", vehicle=f"v{i // 3600}") for i in range(450)]
-    reject(database, statuses(*[mended(one, status="x") for one in reports]))
+    reject(database, statuses(*[fixed(one, status="x") for one in reports]))
     reject(database, statuses(*reports))
     daemon.rows("DELETE FROM mobileye_data.vehicle_status_history")
     done = daemon.command("replay", "rejected")
@@ -387,13 +387,13 @@ def test_originals_survive_the_way_through_a_file(daemon: Daemon, tmp_path: Path
 
 
 def test_an_event_may_become_several_rows(daemon: Daemon, database: Database, tmp_path: Path) -> None:
-    bad = mended(event(1), detection_time="noon")
+    bad = fixed(event(1), detection_time="noon")
     file_id = reject(database, detections(bad, bad))
     write(
         tmp_path,
         [
             edit(file_id, 0, event(1)),
-            edit(file_id, 1, mended(event(2), detections=[{"object_type": "cars", "object_value": "many"}])),
+            edit(file_id, 1, fixed(event(2), detections=[{"object_type": "cars", "object_value": "many"}])),
         ],
     )
     done = daemon.command("replay", "rejected", "--edited", "edits.json")
@@ -410,8 +410,8 @@ def test_an_event_may_become_several_rows(daemon: Daemon, database: Database, tm
 
 
 def test_an_edit_without_rows_stays_open(daemon: Daemon, database: Database, tmp_path: Path) -> None:
-    file_id = reject(database, detections(mended(event(1), detection_time="noon")))
-    write(tmp_path, [edit(file_id, 0, mended(event(1), detections=[]))])
+    file_id = reject(database, detections(fixed(event(1), detection_time="noon")))
+    write(tmp_path, [edit(file_id, 0, fixed(event(1), detections=[]))])
     done = daemon.command("replay", "rejected", "--edited", "edits.json")
     assert (done.returncode, done.stdout.splitlines()) == (
         1,
@@ -426,7 +426,7 @@ def test_an_edit_without_rows_stays_open(daemon: Daemon, database: Database, tmp
 def test_what_an_event_brings_beside_rows_that_are_there_is_loaded(
     daemon: Daemon, database: Database, tmp_path: Path
 ) -> None:
-    file_id = reject(database, detections(mended(event(1), detection_time="noon")))
+    file_id = reject(database, detections(fixed(event(1), detection_time="noon")))
     other = reject(database, detections(event(1, ("cars", 2), ("signs", 1))))
     write(tmp_path, [edit(file_id, 0, event(1))])
     done = daemon.command("replay", "rejected", "--edited", "edits.json")
@@ -455,7 +455,7 @@ def test_an_edit_that_is_no_record_stays_open(
 
 def test_an_edit_of_what_is_not_open_is_told(daemon: Daemon, database: Database, tmp_path: Path) -> None:
     file_id = reject(database, statuses(NO_ZONE))
-    good = mended(NO_ZONE, report_time="2022-05-05T22:00:02.546Z")
+    good = fixed(NO_ZONE, report_time="2022-05-05T22:00:02.546Z")
     write(tmp_path, [edit(file_id, 0, good), edit(file_id, 7, good)])
     first = daemon.command("replay", "rejected", "--edited", "edits.json")
     assert (first.returncode, first.stdout.splitlines()) == (

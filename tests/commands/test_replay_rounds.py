@@ -1,4 +1,4 @@
-"""Small files dropped, rejected, mended and replayed by chance: each record is a row, a duplicate or open."""
+"""Small files dropped, rejected, fixed and replayed by chance: each record is a row, a duplicate or open."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -72,7 +72,7 @@ class World:
             (outcome,) = Loader(PeekSource(str(self.folder)), sink, 2**30).load([FileTask(name)])
         assert outcome.state in ("loaded", "duplicate")
 
-    def mend(self) -> None:
+    def fix(self) -> None:
         """Takes away what some are in conflict with, gives others another text; then loads all again."""
         edits = []
         for file_id, position, kind, text in self.rejected("IS NULL"):
@@ -143,7 +143,7 @@ def test_every_record_is_a_row_a_duplicate_or_open(seed: int, database: Database
     for _ in range(ROUNDS):
         for _ in range(6):
             world.drop()
-        world.mend()
+        world.fix()
         stored, resolved = Counter(world.stored()), list(world.resolved())
         loaded = [*world.accepted(), *(row for rows in resolved for row in rows)]
         # The counts: no record is nowhere, and none is twice.

@@ -1,4 +1,4 @@
-"""What does not add up is told, each thing by itself; what adds up is one line."""
+"""Each thing that does not add up is reported by itself; if everything adds up, one line says so."""
 
 from collections.abc import Callable
 
@@ -115,7 +115,7 @@ def test_what_does_not_add_up_in_the_tables_is_told(used: Daemon, change: str, f
 
 @pytest.fixture
 def resolved(daemon: Daemon) -> Daemon:
-    """One with a report and an event that were rejected, mended and loaded; of the event a row was there."""
+    """One with a report and an event that were rejected, fixed and loaded; of the event a row was there."""
     daemon.drop("vehicles_status_1.json", statuses(report(1), report(2, status=5)))  # type: ignore[arg-type]
     daemon.drop("objects_detection_1.json", detections(event(1, ("cars", 2)), event(2, ("cars", -(2**40)))))
     assert daemon.start("--once", wait=False).wait() == 0

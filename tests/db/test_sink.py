@@ -175,7 +175,7 @@ def test_bytes_that_come_again_within_a_transaction_are_counted(
 
 # Trouble with the server -----------------------------------------------------------------------------
 
-#: Each breaks what the sink needs, in the middle of a transaction or before it; then mends it.
+#: Each breaks what the sink needs, in the middle of a transaction or before it; then fixes it.
 Break = Callable[[Server, Database], Callable[[], object]]
 
 
@@ -224,14 +224,14 @@ def test_after_trouble_between_transactions_the_sink_works_again(
     server: Server, database: Database, sink: PostgresSink, broken: Break
 ) -> None:
     load(sink, ONE)
-    mend = broken(server, database)
+    fix = broken(server, database)
     raised = []
     for _ in range(2):
         with pytest.raises((DatabaseUnavailable, Misconfigured)) as error:
             load(sink, TWO)
             raise DatabaseUnavailable  # a terminated connection is replaced at the second try
         raised.append(type(error.value))
-    mend()
+    fix()
     assert BREAKS[broken] in raised
     load(sink, statuses(report(3)))
     expected = 3 if broken is by_terminating else 2

@@ -363,10 +363,10 @@ def test_workers_that_can_not_start_are_told_once_and_tried_again(
     with monkeypatch.context() as patch:
         patch.setattr("service.worker._serve", fail_to_begin)
         process = here(daemon, database)
-        mend = threading.Timer(6, patch.undo)
-        mend.start()
+        fix = threading.Timer(6, patch.undo)
+        fix.start()
         totals = process.run()
-        mend.join()
+        fix.join()
     assert (totals["loaded"], totals["failed"], totals["waiting"]) == (1, 0, 0)
     told = [line for line in capfd.readouterr().err.splitlines() if "start" in line]
     told = [line for line in told if "still cannot start workers" not in line]  # for another reason

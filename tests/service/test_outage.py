@@ -1,4 +1,4 @@
-"""What the log is told of an outage."""
+"""The log lines of an outage."""
 
 import pytest
 
