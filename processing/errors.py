@@ -1,11 +1,15 @@
 """The errors of loading, sorted by what happens to the file."""
 
 
-class BadFile(Exception):
+class FileError(Exception):
+    """What is wrong with one file; the rest of its batch continues."""
+
+
+class BadFile(FileError):
     """The file can't be loaded as it is: it is recorded as failed and quarantined."""
 
 
-class NotReady(Exception):
+class NotReady(FileError):
     """The file stays and is retried: it is half-written, being written, changed, or not readable now."""
 
 
@@ -13,15 +17,15 @@ class Incomplete(NotReady):
     """The file ends before its document does: more may come, as long as the file is not stable."""
 
 
-class Gone(Exception):
+class Gone(FileError):
     """The name is no longer there: another process has taken the file."""
 
 
-class TooLarge(Exception):
+class TooLarge(FileError):
     """The file is too large to share a transaction: it is loaded alone."""
 
 
-class RetryAlone(Exception):
+class RetryAlone(FileError):
     """The file would roll back the transaction that it shares: it is loaded alone."""
 
 
@@ -48,7 +52,7 @@ class LockTimeout(TryAgain):
     """Another transaction holds a lock, perhaps for a long time."""
 
 
-class Contended(Exception):
+class Contended(FileError):
     """Another transaction blocks the file: it is retried later, alone."""
 
 

@@ -13,6 +13,7 @@ from processing.document import Document, LongKey, Miscounted, RepeatedKey
 from processing.errors import (
     BadFile,
     Contended,
+    FileError,
     Gone,
     LockTimeout,
     NotReady,
@@ -25,7 +26,7 @@ from processing.loading_file import LoadingFile
 from processing.records import Parsed
 from processing.sink import Counts, Sink, Transaction
 from processing.source import MAX_SHARED_BYTES, Source
-from processing.text import filled, open_text
+from processing.text import check_filled, open_text
 
 #: Tries of a transaction that loses races, before its files go back to wait.
 _TRIES = 5
@@ -60,8 +61,10 @@ class Loader:
         with ExitStack() as stack:
             files = [LoadingFile(task) for task in batch]
             for file in files:
-                with file.record_errors():
+                try:
                     self._open(file, stack)
+                except FileError as error:
+                    file.record(error)
             # Parses them, writes their rows, and COMMITs.
             self._write([file for file in files if file.error is None and not file.is_duplicate])
             # Before any file is touched: from here on the database is not asked any more.
@@ -138,16 +141,21 @@ class Loader:
                 if file.is_duplicate:
                     transaction.redelivered(file.delivery)
                     continue
-                with file.record_errors():
+                try:
                     elements = _read_whole(file)
-                    _write_elements(transaction, file, elements)
-                    loaded.add(file.opened.sha256)
-                    written.append(file)
+                except FileError as error:
+                    file.record(error)
+                    continue
+                _write_elements(transaction, file, elements)
+                loaded.add(file.opened.sha256)
+                written.append(file)
             # Finished before any count is checked: conflicts count as rejects, and show only then.
             for file, counts in zip(written, transaction.finish(), strict=True):
-                with file.record_errors():
+                try:
                     self._check_counts(file, counts, is_shared=len(files) > 1)
                     file.counts = counts
+                except FileError as error:
+                    file.record(error)
             if any(file.error for file in written):
                 return False
             transaction.commit()
@@ -156,18 +164,20 @@ class Loader:
     def _write_alone(self, file: LoadingFile) -> None:
         """Writes rows while the file is read: whatever is wrong with it rolls all of them back."""
         file.error = None
-        with file.record_errors():
+        try:
             try:
                 _repeat_lost_races(self._stream, file, careful=False)
             except _MUST_BE_CAREFUL as why:
                 file.why_careful = why
                 _repeat_lost_races(self._stream, file, careful=True)
-            except TooLarge:
-                raise BadFile(f"expected at most {self._max_bytes} bytes of text (MAX_FILE_BYTES)") from None
-            except Refused as error:
-                raise BadFile(str(error)) from None
-            except TryAgain as error:
-                raise Contended(str(error)) from None
+        except TooLarge:
+            file.record(BadFile(f"expected at most {self._max_bytes} bytes of text (MAX_FILE_BYTES)"))
+        except FileError as error:
+            file.record(error)
+        except Refused as error:
+            file.record(BadFile(str(error)))
+        except TryAgain as error:
+            file.record(Contended(str(error)))
 
     def _stream(self, file: LoadingFile, *, careful: bool) -> None:
         with self._sink.transaction() as transaction:
@@ -176,11 +186,14 @@ class Loader:
                 transaction.redelivered(file.delivery)
                 transaction.commit()
                 return
-            with filled(file.opened):
+            try:
                 open_again = partial(open_text, file.opened, self._max_bytes)
                 document = Document(file.task.name, open_again, careful=careful)
                 file.kind = document.kind
                 _write_elements(transaction, file, document.parsed())
+            except BadFile:
+                check_filled(file.opened)
+                raise
             file.opened.check_unchanged()
             document.check(file.elements, file.records)
             (counts,) = transaction.finish()
@@ -225,14 +238,14 @@ class Loader:
                 return file.outcome(state, file.fault)
             case BadFile():
                 return self._quarantine(file, str(file.error))
-            case NotReady():
-                return file.outcome("waiting", str(file.error))
             case TooLarge() | RetryAlone():
                 return file.outcome("retry_alone")
             case Contended():
                 return file.outcome("contended", str(file.error))
             case Gone():
                 return file.outcome("gone")
+            case _:  # NotReady
+                return file.outcome("waiting", str(file.error))
 
     def _quarantine(self, file: LoadingFile, reason: str) -> Outcome:
         try:
@@ -258,7 +271,7 @@ def _read_whole(file: LoadingFile) -> list[Parsed]:
 
 def _read_once(file: LoadingFile, *, careful: bool) -> list[Parsed]:
     elements, left = [], _MAX_REJECTS
-    with filled(file.opened):
+    try:
         open_again = partial(open_text, file.opened, MAX_SHARED_BYTES)
         document = Document(file.task.name, open_again, careful=careful)
         file.kind = document.kind
@@ -267,6 +280,9 @@ def _read_once(file: LoadingFile, *, careful: bool) -> list[Parsed]:
             if left < 0:
                 raise TooLarge
             elements.append(parsed)
+    except BadFile:
+        check_filled(file.opened)
+        raise
     # Counted from the list, not in the loop above: what is in the list is what is handed on.
     records = sum(len(parsed.records) + len(parsed.rejected) for parsed in elements)
     document.check(sum(parsed.count for parsed in elements), records)

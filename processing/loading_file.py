@@ -1,20 +1,16 @@
 """One file of a batch while it is loaded: what is known of it, and the outcome that follows."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from msgspec.structs import replace
 
 from processing.batch import FileTask, Outcome, State, Undisposed
 from processing.document import Document, Miscounted
-from processing.errors import BadFile, Contended, Gone, Incomplete, NotReady, RetryAlone, TooLarge
+from processing.errors import BadFile, FileError, Incomplete, NotReady
 from processing.printable import printable
 from processing.records import Kind
 from processing.sink import Counts, Delivery
 from processing.source import SourceFile
-
-FileError = BadFile | NotReady | Gone | TooLarge | RetryAlone | Contended
 
 
 class LoadingFile:
@@ -49,17 +45,11 @@ class LoadingFile:
         is_ours = isinstance(self.why_careful, Miscounted) and not document.has_repeats
         self.fault = f"read twice: {self.why_careful}" if is_ours else ""
 
-    @contextmanager
-    def record_errors(self) -> Iterator[None]:
-        """Records a file's error on the file and lets the rest of the batch continue."""
-        try:
-            yield
-        except Incomplete as error:
-            self.error = self._unless_changed(BadFile(str(error))) if self._is_stable else error
-        except BadFile as error:
-            self.error = self._unless_changed(error)
-        except (NotReady, Gone, TooLarge, RetryAlone, Contended) as error:
-            self.error = error
+    def record(self, error: FileError) -> None:
+        """Records what is wrong with the file."""
+        if isinstance(error, Incomplete) and self._is_stable:
+            error = BadFile(str(error))
+        self.error = self._unless_changed(error) if isinstance(error, BadFile) else error
 
     @property
     def _is_stable(self) -> bool:

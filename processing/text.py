@@ -2,8 +2,7 @@
 
 import gzip
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Protocol
 
 import zstandard
@@ -52,34 +51,25 @@ def open_text(file: SourceFile, max_bytes: int) -> Readable:
         inner = gzip.GzipFile(fileobj=raw, mode="rb")
     elif head.startswith((_ZSTD, *_SKIPPABLE)):
         inner = _Zstd(raw)
-    elif head and any(len(head) < len(mark) and mark.startswith(head) for mark in _MARKS):
+    elif 0 < len(head) < 4 and any(mark.startswith(head) for mark in _MARKS if mark != head):
         raise Incomplete("its first bytes are not complete")
     return _Text(inner, max_bytes, file.beat)
 
 
-@contextmanager
-def filled(file: SourceFile) -> Iterator[None]:
-    """Converts BadFile into Incomplete if the reason may be that not all of the file is written yet."""
-    try:
-        yield
-    except BadFile:
-        if _is_unfilled(file):
-            raise Incomplete("it holds zeros in place of data: not all of it was written") from None
-        raise
+def check_filled(file: SourceFile) -> None:
+    """Raises Incomplete if zeros stand where data should, at the end or a block of them in a row.
 
-
-def _is_unfilled(file: SourceFile) -> bool:
-    """Returns whether zeros stand where data should, at the end or a block of them in a row.
-
-    Copies to a network share, downloads that can be resumed: many allocate the whole file first.
+    To be asked about a bad file: copies to a network share, downloads that can be resumed, and others
+    allocate the whole file first.
     """
     raw, rest = file.open_bytes(), b""
     while chunk := raw.read(CHUNK_BYTES):
         rest += chunk
         if _BLOCK in rest:
-            return True
+            break
         rest = rest[-len(_BLOCK) :]
-    return rest.endswith(_ZERO_TAIL)
+    if _BLOCK in rest or rest.endswith(_ZERO_TAIL):
+        raise Incomplete("it holds zeros in place of data: not all of it was written")
 
 
 class _Zstd:

@@ -4,7 +4,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -51,7 +51,7 @@ class FolderSource:
         self._disposal = Disposal(folder, failed, archive, on_loaded)
         self._kept: dict[str, _Kept] = {}  # by name, the first due first
 
-    def open(self, name: str) -> AbstractContextManager[LocalFile]:
+    def open(self, name: str) -> LocalFile:
         """Opens and locks a file; each step in reading it beats."""
         return open_file(self._folder, name, self._beat)
 
@@ -118,8 +118,7 @@ class FolderSource:
             found = FileIdentity.of(os.stat(claimed, follow_symlinks=False))
             if not found.same_content_as(file.identity):
                 raise NotReady("another file took its name")
-            if file.has_writer():
-                raise NotReady("a program has it open for writing")
+            file.check_no_writer()
             yield claimed
 
     def _refuse_kept(self, name: str) -> None:

@@ -6,8 +6,9 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Self
 
 from msgspec import Struct
 
@@ -48,10 +49,10 @@ class FileIdentity(Struct, frozen=True):
 class LocalFile:
     """A file that is open for reading and locked against other daemons."""
 
-    def __init__(self, folder: str, name: str, fd: int, identity: FileIdentity, beat: Beat = no_beat) -> None:
+    def __init__(self, path: str, name: str, fd: int, identity: FileIdentity, beat: Beat = no_beat) -> None:
         self.name = name
         self.beat = beat
-        self.path = os.path.join(folder, name)
+        self.path = path
         self.fd = fd
         self.identity = identity
         self.sha256 = b""
@@ -76,12 +77,13 @@ class LocalFile:
     def check_unchanged(self) -> None:
         """Raises NotReady if anyone has written, or may be about to."""
         self.beat()
-        with _not_ready_if_unreadable():
+        try:
             is_same = FileIdentity.of(os.fstat(self.fd)) == self.identity
+        except OSError as error:
+            raise _unreadable(error) from None
         if not is_same:
             raise NotReady("it changed while it was read")
-        if self.has_writer():
-            raise NotReady("a program has it open for writing")
+        self.check_no_writer()
 
     def identity_if_moved(self) -> FileIdentity:
         """Returns the identity after a rename out and back, as long as nothing else has changed."""
@@ -91,17 +93,26 @@ class LocalFile:
                 return now
         return self.identity
 
-    def has_writer(self) -> bool:
-        """Returns whether a process is known to hold the file open for writing."""
+    def check_no_writer(self) -> None:
+        """Raises NotReady if a process is known to hold the file open for writing."""
         if self.hides_writers:
-            return False
-        with _not_ready_if_unreadable():
+            return
+        try:
             seen, self.hides_writers = writers(self.fd)
-        return seen is Writers.SOME
+        except OSError as error:
+            raise _unreadable(error) from None
+        if seen is Writers.SOME:
+            raise NotReady("a program has it open for writing")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes the file, which gives the lock back."""
+        _close(self.fd)
 
 
-@contextmanager
-def open_file(folder: str, name: str, beat: Beat = no_beat) -> Iterator[LocalFile]:
+def open_file(folder: str, name: str, beat: Beat = no_beat) -> LocalFile:
     """Opens and locks the file of that name, if it is one and nobody is busy with it.
 
     Raises Gone, NotReady (locked, being written, not to be read now) or BadFile (not a regular file).
@@ -112,28 +123,24 @@ def open_file(folder: str, name: str, beat: Beat = no_beat) -> Iterator[LocalFil
     except OSError as error:
         raise _unopened(error) from None
     try:
-        with _not_ready_if_unreadable():
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise BadFile("expected a regular file, got something else")
-            # Locked before its identity is taken: until then, another process may dispose of the file.
-            _lock(fd)
-            file = LocalFile(folder, name, fd, _identity_of_named(path, fd), beat)
-            file.hides_writers = "a network file system" if is_remote(fd) else ""
-        if file.has_writer():
-            raise NotReady("a program has it open for writing")
-        yield file
-    finally:
-        with suppress(OSError):  # it is closed all the same, and nothing was written to it
-            os.close(fd)
+        file = LocalFile(path, name, fd, _lock(path, fd), beat)
+        file.hides_writers = "a network file system" if is_remote(fd) else ""
+        file.check_no_writer()
+    except BaseException as error:
+        _close(fd)
+        if isinstance(error, OSError):
+            raise _unreadable(error) from None
+        raise
+    return file
 
 
-@contextmanager
-def _not_ready_if_unreadable() -> Iterator[None]:
-    """Converts an OSError on an open file into NotReady, so that the file is tried again."""
-    try:
-        yield
-    except OSError as error:
-        raise NotReady(f"it can't be read: {os.strerror(error.errno or 0)}") from None
+def _close(fd: int) -> None:
+    with suppress(OSError):  # it is closed all the same, and nothing was written to it
+        os.close(fd)
+
+
+def _unreadable(error: OSError) -> NotReady:
+    return NotReady(f"it can't be read: {os.strerror(error.errno or 0)}")
 
 
 def _unopened(error: OSError) -> Exception:
@@ -146,8 +153,20 @@ def _unopened(error: OSError) -> Exception:
     return NotReady(f"it can't be opened: {os.strerror(error.errno or 0)}")
 
 
-def _identity_of_named(path: str, fd: int) -> FileIdentity:
-    """Returns the identity of the file that is open; raises NotReady if the name means another one by now."""
+def _lock(path: str, fd: int) -> FileIdentity:
+    """Keeps other daemons off while this one works; the kernel unlocks when the process ends.
+
+    Returns the identity of the open file. Raises BadFile, NotReady, Gone or OSError.
+    """
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        raise BadFile("expected a regular file, got something else")
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise NotReady("another process has it locked") from None
+    except OSError:
+        pass  # not every network file system can lock: then the ledger alone decides
+    # Only now: until it was locked, another process might have disposed of it.
     try:
         named = os.stat(path, follow_symlinks=False)
     except OSError as error:
@@ -156,16 +175,6 @@ def _identity_of_named(path: str, fd: int) -> FileIdentity:
     if not os.path.samestat(named, status):
         raise NotReady("another file took its name")
     return FileIdentity.of(status)
-
-
-def _lock(fd: int) -> None:
-    """Keeps other daemons off while this one works; the kernel unlocks when the process ends."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise NotReady("another process has it locked") from None
-    except OSError:
-        pass  # not every network file system can lock: then the ledger alone decides
 
 
 class _Raw(io.RawIOBase):
@@ -180,8 +189,10 @@ class _Raw(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        with _not_ready_if_unreadable():
+        try:
             count = os.preadv(self._fd, [buffer], self._position)
+        except OSError as error:
+            raise _unreadable(error) from None
         self._position += count
         self._beat()
         return count
