@@ -6,8 +6,16 @@ from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import quote
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from dotenv import dotenv_values
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from processing.errors import Misconfigured
 from sources.policy import QUIET_SECONDS, OnLoaded
@@ -33,12 +41,10 @@ _Folder = Annotated[Path, AfterValidator(_absolute)]
 _Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
-class Settings(BaseSettings):
-    """The settings of the user, from the environment or from .env; .env.example explains each."""
+class Settings(BaseModel):
+    """The settings of the user; .env.example explains each."""
 
-    model_config = SettingsConfigDict(
-        env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True, validate_default=True
-    )
+    model_config = ConfigDict(extra="ignore", frozen=True, validate_default=True)
 
     watch_folder: _Folder = Path("incoming")
     failed_folder: _Folder | None = None
@@ -129,9 +135,15 @@ def _url(parameters: dict[str, str]) -> str:
 
 
 def load_settings() -> Settings:
-    """The settings; raises Misconfigured, naming each wrong one and what it may be."""
+    """Returns the settings of the environment and of .env, where the environment comes first.
+
+    Raises Misconfigured, naming each wrong one and what it may be.
+    """
+    values: dict[str, str] = {}
     try:
-        return Settings()
+        for place in (dotenv_values(".env"), os.environ):
+            values |= {name.lower(): value for name, value in place.items() if value}
+        return Settings.model_validate(values)
     except UnicodeDecodeError:
         raise Misconfigured("can't read .env: it is not UTF-8") from None
     except OSError as error:

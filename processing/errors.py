@@ -2,7 +2,7 @@
 
 
 class FileError(Exception):
-    """What is wrong with one file; the rest of its batch continues."""
+    """A problem of one file: the rest of its batch continues."""
 
 
 class BadFile(FileError):
