@@ -117,15 +117,15 @@ class Writer:
 
     def _write(self, chunk: Chunk) -> None:
         if chunk.packed.rows:
-            self._partitions.ensure(chunk.table, chunk.packed.dates())
-            if self._is_intricate(chunk.table) or not self._insert(chunk):
+            table = chunk.table
+            self._partitions.ensure(table, chunk.packed.dates())
+            is_bound_to_fail = table.name in self._met.overlapping or table.name in self.ruled
+            if is_bound_to_fail or self._shows_status_of(table) or not self._insert(chunk):
                 self._merge(chunk)
-        self._reject(chunk.rejected)
+        if chunk.rejected:
+            self._reject(chunk.rejected)
         if self._latest_status.is_full():
             self._flush_latest()
-
-    def _is_intricate(self, table: Table) -> bool:
-        return table.name in self._met.overlapping or table.name in self.ruled or self._shows_status_of(table)
 
     def _shows_status_of(self, table: Table) -> bool:
         return self._shows_status and table.has_latest
