@@ -5,7 +5,7 @@ import platform
 import statistics
 import subprocess
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,16 @@ def environment() -> dict[str, Any]:
         "date": subprocess.run(["date", "-u", "+%Y-%m-%d"], capture_output=True, text=True).stdout.strip(),
         "machine": f"{_processor()}, {platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        **{name: version(name) for name in packages},
+        **{name: _version(name) for name in packages},
     }
+
+
+def _version(package: str) -> str:
+    """Returns the version, if it is installed: without alternatives some workloads need none of them."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
 
 
 def show(figures: list[Figures], ratios: list[Ratio], facts: dict[str, Any]) -> None:
