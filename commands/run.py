@@ -13,13 +13,14 @@ from config import Settings
 from db.connection import Database
 from db.embedded.server import StartCancelled
 from db.queries import keeps_commits, locks
+from db.session import is_pooled
 from monitor.event_log import EventLog
 from monitor.log import adopt_libraries, make_log
 from processing.errors import DatabaseUnavailable, Misconfigured
 from service.build import make_pool
 from service.daemon import Daemon
 from service.database import connected, open_database
-from service.events import CommitsUnsafe, LocksFew, Publish, Resource, Started, Stopped
+from service.events import CommitsUnsafe, LocksFew, PoolerFound, Publish, Resource, Started, Stopped
 from service.housekeeping import Housekeeping
 from service.outage import Outage
 from service.signals import StopSignal
@@ -103,6 +104,8 @@ def prepare_database(
             with connected(ensure_running()) as connection:
                 if not keeps_commits(connection):
                     publish(CommitsUnsafe())
+                if is_pooled(connection):
+                    publish(PoolerFound())
                 found = locks(connection)
                 if found.days < found.wanted_days:
                     publish(LocksFew(found.setting, found.days, found.wanted, found.wanted_days))

@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg2
 from msgspec import DecodeError, Raw, json
+from psycopg2.errors import ActiveSqlTransaction
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extensions import new_array_type, new_type, register_type, set_wait_callback
@@ -51,7 +52,10 @@ def run(connection: Connection, statement: str, form: Form) -> None:
         register_type(_JSON, cursor)
         register_type(_JSON_ARRAY, cursor)
         with _translate_errors(), _cancel_on_ctrl_c():
-            cursor.execute(statement)
+            try:
+                cursor.execute(statement)
+            except ActiveSqlTransaction:  # VACUUM, for example, must be alone in its message
+                Cursor.execute(cursor, statement)
             rows = cursor.fetchall() if cursor.description else []
         if cursor.description is None:
             print(cursor.statusmessage, file=sys.stderr)  # noqa: T201

@@ -11,6 +11,7 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extensions import parse_dsn
 
+from db.session import Session
 from processing.errors import (
     DatabaseUnavailable,
     LockTimeout,
@@ -33,26 +34,6 @@ _DEFAULTS: dict[str, str] = {
     "target_session_attrs": "read-write",
     "application_name": "mobileye-data",
     "client_encoding": "UTF8",
-}
-
-#: Settings that our statements rely on; they override the defaults of server and role. A file is deleted
-#: once COMMIT has returned, so synchronous_commit must be on.
-_SESSION = {
-    "timezone": "'UTC'",
-    "datestyle": "ISO, YMD",
-    "synchronous_commit": "on",
-    "default_transaction_isolation": "'read committed'",
-    "standard_conforming_strings": "on",
-    # A server that stops at once sends a warning with the row of the statement; psycopg2 may print it.
-    "client_min_messages": "error",
-    "search_path": "mobileye_data, public",
-    "idle_in_transaction_session_timeout": "'10min'",
-    "lock_timeout": "'60s'",
-    # Without these, the server would keep our locks for two hours after a link died (the system's default).
-    "tcp_user_timeout": "'10s'",
-    "tcp_keepalives_idle": "4",
-    "tcp_keepalives_interval": "2",
-    "tcp_keepalives_count": "3",
 }
 
 #: Texts of refused connections that only a person can fix. psycopg2 gives no SQLSTATE for a refused
@@ -102,18 +83,19 @@ class Database:
 
     url: str
 
-    def connect(self, *, autocommit: bool = False) -> Connection:
+    def connect(self, *, autocommit: bool = False) -> Session:
         """Returns a new connection; raises DatabaseUnavailable or Misconfigured."""
         try:
-            connection: Connection = psycopg2.connect(**{**_DEFAULTS, **_parameters(self.url)})
+            session: Session = psycopg2.connect(
+                **{**_DEFAULTS, **_parameters(self.url)}, connection_factory=Session
+            )
         except psycopg2.Error as error:
             raise _refused(error) from None
         with translate_errors():
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute("; ".join(f"SET {name} = {value}" for name, value in _SESSION.items()))
-            connection.autocommit = autocommit
-        return connection
+            session.autocommit = True
+            session.begin()
+            session.autocommit = autocommit
+        return session
 
 
 def _parameters(url: str) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from typing import Any
 
 from msgspec import Struct
 from psycopg2.extensions import connection as Connection
-from psycopg2.extras import RealDictCursor
 
 from db.connection import translate_errors
 
@@ -108,6 +107,7 @@ def locks(connection: Connection) -> Locks:
 
 
 def _rows(connection: Connection, statement: str, *values: object) -> list[dict[str, Any]]:
-    with translate_errors(), connection.cursor(cursor_factory=RealDictCursor) as cursor:
+    with translate_errors(), connection.cursor() as cursor:
         cursor.execute(statement, values)
-        return [dict(row) for row in cursor.fetchall()]
+        names = [column.name for column in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

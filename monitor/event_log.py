@@ -40,6 +40,7 @@ LINES: dict[type[Event], tuple[Level, str]] = {
     events.FolderReadable: ("info", "reading the watch folder again"),
     events.ClaimPassedOver: ("warning", "passed over"),
     events.CommitsUnsafe: ("warning", "database runs without fsync"),
+    events.PoolerFound: ("warning", "a pooler is in between"),
     events.LocksFew: ("warning", "the database has few locks"),
     events.PartitionMade: ("info", "a day has its partition now"),
     events.HousekeepingFailed: ("warning", "housekeeping failed"),
@@ -68,6 +69,11 @@ _WATCHED_TOTALS = ("loaded", "duplicate", "failed", "waiting", "rows", "rejected
 _HIDDEN = {
     "reason": "another user's file, or a network file system: it must be unchanged for QUIET_SECONDS instead",
     "advice": "write under a temporary name and rename, or give the daemon the writer's user or CAP_LEASE",
+}
+
+_POOLED = {
+    "reason": "only a pool by sessions or by transactions works, and its own timeouts may end a large file",
+    "advice": "two sessions a worker and five more; no query, transaction and idle timeouts for this user",
 }
 
 
@@ -159,6 +165,8 @@ def _explained(event: Event) -> dict[str, str]:
             return {"reason": "thread died or folder was replaced"}
         case events.CommitsUnsafe():
             return {"reason": "fsync=off: if its machine crashes it may lose rows whose files are deleted"}
+        case events.PoolerFound():
+            return _POOLED
         case events.LocksFew():
             own = f"only {event.days:,} days of a table get a partition of their own"
             need = f"set max_locks_per_transaction to {event.wanted} for {event.wanted_days:,}"

@@ -182,6 +182,10 @@ class CommitsUnsafe(Event, frozen=True):
     """The database runs with fsync=off."""
 
 
+class PoolerFound(Event, frozen=True):
+    """A connection pooler is between the daemon and the server."""
+
+
 class LocksFew(Event, frozen=True):
     """The server's lock table is too small for a partition for each of wanted_days."""
 

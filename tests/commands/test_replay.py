@@ -16,7 +16,7 @@ import psycopg2
 import pytest
 from msgspec import json
 
-import db.connection
+import db.session
 from commands import replay
 from config import load_settings
 from db.connection import Database
@@ -602,7 +602,7 @@ def test_a_record_that_is_edited_meanwhile_is_not_loaded(database: Database) -> 
 def test_a_record_that_meets_a_lock_is_not_taken_for_loaded(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(db.connection._SESSION, "lock_timeout", "'200ms'")
+    monkeypatch.setitem(db.session._SETTINGS, "lock_timeout", "'200ms'")
     file_id = reject(database, statuses(NO_ZONE))
     record = Reject(file_id, 0, "x.json", "vehicles_status", json.encode(report(1)).decode())
     with closing(psycopg2.connect(database.url)) as holder:

@@ -11,6 +11,7 @@ import psycopg2
 import pytest
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import make_dsn, parse_dsn
+from psycopg2.sql import SQL
 
 from db.connection import Database, KeyExists, RowRefused, translate_errors
 from processing.errors import (
@@ -266,24 +267,99 @@ HOSTILE = {
     "standard_conforming_strings": ("off", "on"),
     "search_path": ("pg_catalog", "mobileye_data, public"),
     "lock_timeout": ("1", "1min"),
-    "idle_in_transaction_session_timeout": ("1", "10min"),
+    "idle_in_transaction_session_timeout": ("100", "10min"),
     "tcp_user_timeout": ("0", "10000"),
     "tcp_keepalives_idle": ("0", "4"),
     "tcp_keepalives_interval": ("0", "2"),
     "tcp_keepalives_count": ("0", "3"),
     "client_min_messages": ("debug5", "error"),
+    "statement_timeout": ("100", "0"),
+    "idle_session_timeout": ("100", "0"),
+    "transaction_timeout": ("100", "0"),
+}
+
+#: The first version of the server that has the setting.
+VERSIONS = {"idle_session_timeout": 140_000, "transaction_timeout": 170_000}
+
+#: What counts only between transactions: there a pooler has deadlines of its own.
+BETWEEN = {name for name in HOSTILE if name.startswith("tcp_")} | {
+    "default_transaction_isolation",
+    "idle_session_timeout",
 }
 
 
-def test_our_session_settings_hold_whatever_the_roles_are(server: Server, empty_database: Database) -> None:
+@contextmanager
+def hostile(server: Server, database: Database) -> Iterator[tuple[Database, dict[str, str]]]:
+    """The database of a role whose settings are all against us, and ours."""
+    ((version,),) = server.execute("SELECT current_setting('server_version_num')::integer")
+    ours = {name: pair for name, pair in HOSTILE.items() if VERSIONS.get(name, 0) <= version}
     with role(server, "LOGIN") as user:
-        for name, (value, _) in HOSTILE.items():
+        for name, (value, _) in ours.items():
             server.execute(f"ALTER ROLE {user} SET {name} = {value}")
-        with closing(Database(url_of(server, empty_database, user)).connect()) as connection:
-            found = {name: shown(connection, name) for name in HOSTILE}
+        held = {name: our for name, (_, our) in ours.items()}
+        yield Database(url_of(server, database, user)), {**held, "transaction_isolation": "read committed"}
+
+
+def test_our_session_settings_hold_whatever_the_roles_are(server: Server, empty_database: Database) -> None:
+    with (
+        hostile(server, empty_database) as (database, ours),
+        closing(database.connect()) as connection,
+    ):
+        found = {name: shown(connection, name) for name in ours}
+        connection.rollback()
+        again = {name: shown(connection, name) for name in ours}
+    assert found == again == ours
+
+
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_settings_that_a_session_has_lost_hold_in_its_next_transaction(
+    server: Server, empty_database: Database, autocommit: bool
+) -> None:
+    """As behind a pooler that gives each transaction another session."""
+    found = {}
+    with (
+        hostile(server, empty_database) as (database, ours),
+        closing(database.connect(autocommit=autocommit)) as connection,
+    ):
+        for name in ours.keys() - BETWEEN:
+            connection.reset()
+            connection.autocommit = autocommit
+            found[name] = shown(connection, name)
+            if not autocommit:
+                connection.rollback()
+    assert found == {name: ours[name] for name in found}
+    assert "synchronous_commit" in found
+
+
+def test_a_statement_may_take_longer_than_the_role_allows(server: Server, empty_database: Database) -> None:
+    with (
+        hostile(server, empty_database) as (database, _),
+        closing(database.connect()) as connection,
+    ):
+        connection.reset()
+        for _turn in range(2):
+            execute(connection, "SELECT pg_sleep(0.3)")
+            execute(connection, "SELECT pg_sleep(0.3)")
             connection.rollback()
-            again = {name: shown(connection, name) for name in HOSTILE}
-    assert found == again == {name: ours for name, (_, ours) in HOSTILE.items()}
+
+
+def test_another_isolation_may_be_asked_for(database: Database) -> None:
+    with closing(database.connect()) as connection:
+        connection.set_session(isolation_level="REPEATABLE READ")
+        assert shown(connection, "transaction_isolation") == "repeatable read"
+
+
+def test_the_first_statement_may_be_bytes_a_composition_or_that_of_a_named_cursor(database: Database) -> None:
+    with closing(database.connect()) as connection:
+        for statement in (b"SHOW lock_timeout", SQL("SHOW lock_timeout")):
+            connection.reset()
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
+                assert cursor.fetchall() == [("1min",)]
+        connection.reset()
+        with connection.cursor("named") as cursor:
+            cursor.execute("SELECT current_setting('lock_timeout')")
+            assert cursor.fetchall() == [("1min",)]
 
 
 def test_a_connection_string_may_change_the_deadlines_but_not_the_session(server: Server) -> None:

@@ -9,8 +9,8 @@ import pytest
 from psycopg2.extensions import cursor as Cursor
 
 import db.chunk
-import db.connection
 import db.partitions
+import db.session
 from db.connection import Database
 from db.partitions import Partitions
 from db.tables import DETECTIONS, STATUS_HISTORY
@@ -162,7 +162,7 @@ LOCKED = {
 def test_a_lock_that_concerns_other_days_is_not_waited_for_for_ever(
     database: Database, monkeypatch: pytest.MonkeyPatch, held: str
 ) -> None:
-    monkeypatch.setitem(db.connection._SESSION, "lock_timeout", "'200ms'")
+    monkeypatch.setitem(db.session._SETTINGS, "lock_timeout", "'200ms'")
     Partitions(database).ensure(DETECTIONS, {date(2022, 6, 4)})
     with sink_to(database) as sink, other_session(database, held):
         load(sink, at("2022-06-05T13:00:00Z"))
@@ -172,7 +172,7 @@ def test_a_lock_that_concerns_other_days_is_not_waited_for_for_ever(
 def test_a_table_that_is_never_given_back_ends_in_an_error(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(db.connection._SESSION, "lock_timeout", "'200ms'")
+    monkeypatch.setitem(db.session._SETTINGS, "lock_timeout", "'200ms'")
     held = "LOCK TABLE mobileye_data.objects_detection_events IN ACCESS EXCLUSIVE MODE"
     with sink_to(database) as sink:
         with other_session(database, held), pytest.raises(DatabaseUnavailable, match="lock timeout"):

@@ -12,7 +12,7 @@ import pytest
 from psycopg2.extensions import parse_dsn
 
 import db.chunk
-import db.connection
+import db.session
 import db.writer
 from db import schema
 from db.connection import Database
@@ -362,7 +362,7 @@ def test_one_of_two_that_lock_each_other_out_tries_again_and_all_rows_are_there_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(db.chunk, "CHUNK_ROWS", 1)
-    monkeypatch.setitem(db.connection._SESSION, "deadlock_timeout", "'50ms'")
+    monkeypatch.setitem(db.session._SETTINGS, "deadlock_timeout", "'50ms'")
     meeting = threading.Barrier(2)
     x, y = report(1, vehicle="x"), report(1, vehicle="y")
     crossing = [

@@ -23,7 +23,7 @@ from msgspec import json
 
 import db.chunk
 import db.conflicts
-import db.connection
+import db.session
 import db.writer
 import processing.document
 import processing.fast_path
@@ -986,7 +986,7 @@ def test_files_that_lose_every_race_are_tried_alone(drops: Drops, monkeypatch: p
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Locks that are waited for are given up soon."""
     monkeypatch.setattr("db.sink.HASTY", "SET LOCAL lock_timeout = '200ms';")
-    monkeypatch.setitem(db.connection._SESSION, "lock_timeout", "'400ms'")
+    monkeypatch.setitem(db.session._SETTINGS, "lock_timeout", "'400ms'")
 
 
 @contextmanager
@@ -1020,7 +1020,7 @@ def test_a_file_that_has_no_rows_for_longer_than_a_session_may_be_idle_is_loaded
     tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processing.loader, "MAX_SHARED_BYTES", 1)
-    monkeypatch.setitem(db.connection._SESSION, "idle_in_transaction_session_timeout", "'500ms'")
+    monkeypatch.setitem(db.session._SETTINGS, "idle_in_transaction_session_timeout", "'500ms'")
     text = statuses(report(1), report(2)).replace(b"},{", b"}," + b" " * 2_000_000 + b"{")
     drop(tmp_path, f"{S}1.json", gzip.compress(text))
     folders = str(tmp_path), str(tmp_path / "failed"), ""
