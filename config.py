@@ -152,6 +152,15 @@ def load_settings() -> Settings:
         raise Misconfigured("; ".join(_explain(dict(flaw)) for flaw in error.errors())) from None
 
 
+def forget_libpq_variables() -> None:
+    """Removes PGHOSTADDR, PGSERVICE, PGTZ … from the environment of this process and of those that it starts.
+
+    libpq takes each part that a connection string lacks from them; no string can keep all of them away.
+    """
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]
+
+
 def _explain(flaw: dict[str, object]) -> str:
     """Describes one flaw; does not show a value that may hold a password."""
     location, message = flaw["loc"], str(flaw["msg"]).removeprefix("Value error, ")

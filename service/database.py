@@ -5,7 +5,7 @@ from contextlib import closing, contextmanager
 
 from psycopg2.extensions import connection as Connection
 
-from config import Settings
+from config import Settings, forget_libpq_variables
 from db import schema
 from db.connection import Database
 from db.embedded.server import Embedded
@@ -23,6 +23,7 @@ def open_database(
     if outside is not None:
         yield lambda: Database(outside)
         return
+    forget_libpq_variables()
     with Embedded(settings.data_folder, is_cancelled) as embedded:
 
         def ensure_running() -> Database:

@@ -7,8 +7,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from psycopg2.extensions import parse_dsn
 
 from config import Settings
+from db.connection import Database
 from service.database import open_database
 from tests.support import ROOT, Daemon, query, report, statuses
 
@@ -69,6 +71,36 @@ def test_each_command_works_whether_the_daemon_runs_or_not(embedded: Daemon) -> 
     assert query(url, "SELECT 6 * 7") == [(42,)], "the URL works while the daemon runs"
     psql = subprocess.run(["psql", url, "-Atc", "select 1"], capture_output=True, text=True)
     assert psql.stdout == "1\n"
+
+
+#: Most of them, alone, kept the daemon from its own database.
+FOREIGN = {
+    "PGHOSTADDR": "192.0.2.1",
+    "PGSSLMODE": "verify-full",
+    "PGOPTIONS": "-c search_path=pg_catalog -c synchronous_commit=off -c nonsense=1",
+    "PGSERVICE": "production",
+    "PGSERVICEFILE": "/nowhere",
+    "PGTZ": "nonsense",
+    "PGCLIENTENCODING": "LATIN1",
+    "PGTARGETSESSIONATTRS": "standby",
+    "PGREQUIREAUTH": "none",
+}
+
+
+def test_variables_of_libpq_do_not_reach_the_embedded_database(tmp_path: Path) -> None:
+    embedded = Daemon(tmp_path, None, **FOREIGN)
+    (tmp_path / "incoming").mkdir()
+    embedded.drop("vehicles_status_1.json", statuses(report()))
+    assert embedded.start("--once", wait=False).wait() == 0, embedded.log()
+    count = embedded.command("sql", "select count(*) from vehicle_status", "--csv")
+    assert (count.stdout, count.stderr) == ("count\n1\n", "")
+
+
+def test_variables_of_libpq_reach_a_database_outside(tmp_path: Path, database: Database) -> None:
+    parts = parse_dsn(database.url)
+    embedded = Daemon(tmp_path, f"dbname={parts['dbname']} user={parts['user']} host=127.0.0.1",
+                      PGPASSWORD=parts["password"], PGPORT=parts["port"])  # fmt: skip
+    assert embedded.command("sql", "select 42 as a", "--csv").stdout == "a\n42\n"
 
 
 def test_a_database_outside_is_given_as_it_is_configured(tmp_path: Path) -> None:
