@@ -58,7 +58,8 @@ class Settings(BaseModel):
     db_user: str | None = None
     db_password: str | None = None
 
-    workers: Annotated[int, Field(ge=1, le=64)] = min(os.cpu_count() or 1, 64)
+    #: None: one for each usable CPU, as far as the server has connections for them.
+    workers: Annotated[int, Field(ge=1, le=64)] | None = None
     rescan_seconds: _Seconds = 5.0
     settle_seconds: _Seconds = 30.0
     quiet_seconds: _Seconds = QUIET_SECONDS

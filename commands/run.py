@@ -12,15 +12,25 @@ from pathlib import Path
 from config import Settings
 from db.connection import Database
 from db.embedded.server import StartCancelled
-from db.queries import keeps_commits, locks
+from db.queries import connections_allowed, keeps_commits, locks
 from db.session import is_pooled
 from monitor.event_log import EventLog
 from monitor.log import adopt_libraries, make_log
 from processing.errors import DatabaseUnavailable, Misconfigured
-from service.build import make_pool
+from service.build import make_pool, wanted_workers
+from service.capacity import most_workers
 from service.daemon import Daemon
 from service.database import connected, open_database
-from service.events import CommitsUnsafe, LocksFew, PoolerFound, Publish, Resource, Started, Stopped
+from service.events import (
+    CommitsUnsafe,
+    LocksFew,
+    PoolerFound,
+    Publish,
+    Resource,
+    Started,
+    Stopped,
+    WorkersFewer,
+)
 from service.housekeeping import Housekeeping
 from service.outage import Outage
 from service.signals import StopSignal
@@ -36,7 +46,8 @@ def run(settings: Settings, *, once: bool) -> int:
     with stop.on_signals():
         prepare_folders(settings)
         with suppress(StartCancelled), open_database(settings, stop.event.is_set) as ensure_running:
-            if prepare_database(ensure_running, publish, stop, once=once):
+            if connections := prepare_database(ensure_running, publish, stop, once=once):
+                settings = limit_workers(settings, connections, publish)
                 publish(_started(settings))
                 with Housekeeping(ensure_running, publish):
                     totals = make_daemon(settings, ensure_running, publish, stop, once=once).run()
@@ -47,7 +58,16 @@ def run(settings: Settings, *, once: bool) -> int:
 def _started(settings: Settings) -> Started:
     outside = settings.outside_database
     embedded_in = str(settings.data_folder) if outside is None else None
-    return Started(str(settings.folder), settings.observer, settings.workers, embedded_in, outside)
+    workers = wanted_workers(settings)
+    return Started(str(settings.folder), settings.observer, workers, embedded_in, outside)
+
+
+def limit_workers(settings: Settings, connections: int, publish: Publish) -> Settings:
+    """Returns the settings with as many workers as there are connections for."""
+    wanted, most = wanted_workers(settings), most_workers(connections)
+    if wanted > most:
+        publish(WorkersFewer(most, wanted, connections))
+    return settings.model_copy(update={"workers": min(wanted, most)})
 
 
 def make_daemon(
@@ -96,8 +116,11 @@ def _user(status: os.stat_result) -> str:
 
 def prepare_database(
     ensure_running: Callable[[], Database], publish: Publish, stop: StopSignal, *, once: bool
-) -> bool:
-    """Applies the schema as soon as the database answers; returns false if asked to stop before."""
+) -> int:
+    """Applies the schema as soon as the database answers; returns how many connections that allows.
+
+    Returns 0 if asked to stop before.
+    """
     outage: Outage | None = None
     while not stop.event.is_set():
         try:
@@ -109,11 +132,11 @@ def prepare_database(
                 found = locks(connection)
                 if found.days < found.wanted_days:
                     publish(LocksFew(found.setting, found.days, found.wanted, found.wanted_days))
-                return True
+                return max(1, connections_allowed(connection))
         except DatabaseUnavailable as error:
             if stop.event.is_set():
                 break
             outage = outage or Outage(Resource.DATABASE, publish)
             outage.postpone(error, once=once)
             stop.event.wait(outage.next_try - time.monotonic())
-    return False
+    return 0

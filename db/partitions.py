@@ -10,8 +10,9 @@ from psycopg2.extensions import cursor as Cursor
 from db.connection import Database, translate_errors
 from db.tables import Table
 
-#: How long days of a table go to the "other" partition without another try, once a lock was not to be had: a
-#: reader that has it will not give it back in an instant, and each try costs a quarter of a second.
+#: How long days of a table go to the "other" partition without another try, once a lock was not to be had or
+#: the table was full: a reader that has the lock will not give it back in an instant, and each try costs a
+#: quarter of a second.
 LOCKED_SECONDS = 15.0
 
 #: The same for one day, once rows of it are in the "other" partition.
@@ -26,8 +27,9 @@ Day = tuple[str, date]
 class Partitions:
     """Days that have their partition, as far as this process knows, and those that can't have one now.
 
-    A connection of its own makes them, in transactions of their own: within a long load a new
-    partition would keep every other process from the table until that load ends.
+    Another connection makes them, in transactions of their own: within a long load a new partition would keep
+    every other process from the table until that load ends. It is there from the first partition that a
+    transaction lacks to the end of that transaction.
     """
 
     def __init__(self, database: Database) -> None:
@@ -37,8 +39,8 @@ class Partitions:
         self._refused: dict[Day, float] = {}
         self._locked: dict[str, float] = {}
 
-    def ensure(self, table: Table, days: Iterable[date]) -> None:
-        """Rows of these days find their partition, or else the "other" one."""
+    def ensure(self, connection: Connection, table: Table, days: Iterable[date]) -> None:
+        """Rows of these days find their partition, or else the "other" one; looks with that connection."""
         now = time.monotonic()
         missing = [
             day
@@ -47,13 +49,16 @@ class Partitions:
         ]
         if not missing:
             return
-        if self._connection is None:
-            self._connection = self._database.connect(autocommit=True)
-        with translate_errors(), self._connection.cursor() as cursor:
-            there = _find(cursor, table, missing)
+        with translate_errors():
+            with connection.cursor() as cursor:
+                there = _find(cursor, table, missing)
             self._known.update((table.name, day) for day in there)
-            if self._locked.get(table.name, now) <= now:
-                self._make(cursor, table, sorted(set(missing) - there))
+            to_make = sorted(set(missing) - there)
+            if to_make and self._locked.get(table.name, now) <= now:
+                if self._connection is None:
+                    self._connection = self._database.connect(autocommit=True)
+                with self._connection.cursor() as cursor:
+                    self._make(cursor, table, to_make)
 
     def forget(self) -> None:
         """Days may have been dropped since: looks at the database again from now on."""
@@ -63,6 +68,10 @@ class Partitions:
         """Forgets the days of a transaction that was rolled back: "other" has no rows of them."""
         self._locked.clear()
         self._refused.clear()
+        self.release()
+
+    def release(self) -> None:
+        """Closes the connection; to be called at the end of each transaction."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -73,10 +82,8 @@ class Partitions:
             ((is_made,),) = cursor.fetchall()
             if is_made:
                 self._known.add((table.name, day))
-            elif is_made is None:
+            elif is_made is None or _is_full(cursor, table):  # a file may hold thousands of days more
                 self._locked[table.name] = time.monotonic() + LOCKED_SECONDS
-                return
-            elif _is_full(cursor, table):  # a file may hold thousands of days more
                 return
             else:
                 self._refuse((table.name, day))

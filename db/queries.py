@@ -91,6 +91,22 @@ def keeps_commits(connection: Connection) -> bool:
     return bool(_rows(connection, "SELECT current_setting('fsync')::bool AS is_on")[0]["is_on"])
 
 
+def connections_allowed(connection: Connection) -> int:
+    """Returns how many connections the server, the database and the role allow, without the reserved ones."""
+    rows = _rows(
+        connection,
+        """
+        SELECT least(current_setting('max_connections')::integer
+                         - current_setting('superuser_reserved_connections')::integer
+                         - coalesce(current_setting('reserved_connections', true)::integer, 0),
+                     nullif(datconnlimit, -1), nullif(rolconnlimit, -1)) AS allowed
+        FROM pg_database, pg_roles
+        WHERE datname = current_database() AND rolname = current_user
+        """,
+    )
+    return int(rows[0]["allowed"])
+
+
 def locks(connection: Connection) -> Locks:
     rows = _rows(
         connection,

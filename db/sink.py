@@ -89,6 +89,7 @@ class PostgresSink:
                     # rollback nothing of the connection is trusted.
                     writer.abandon()
                     self._drop()
+            self._partitions.release()
 
     def keep_alive(self) -> None:
         """Keeps the session of the open transaction from being ended as idle.

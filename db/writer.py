@@ -118,7 +118,7 @@ class Writer:
     def _write(self, chunk: Chunk) -> None:
         if chunk.packed.rows:
             table = chunk.table
-            self._partitions.ensure(table, chunk.packed.dates())
+            self._partitions.ensure(self._connection, table, chunk.packed.dates())
             is_bound_to_fail = table.name in self._met.overlapping or table.name in self.ruled
             if is_bound_to_fail or self._shows_status_of(table) or not self._insert(chunk):
                 self._merge(chunk)

@@ -40,6 +40,7 @@ LINES: dict[type[Event], tuple[Level, str]] = {
     events.FolderReadable: ("info", "reading the watch folder again"),
     events.ClaimPassedOver: ("warning", "passed over"),
     events.CommitsUnsafe: ("warning", "database runs without fsync"),
+    events.WorkersFewer: ("warning", "fewer workers"),
     events.PoolerFound: ("warning", "a pooler is in between"),
     events.LocksFew: ("warning", "the database has few locks"),
     events.PartitionMade: ("info", "a day has its partition now"),
@@ -165,6 +166,9 @@ def _explained(event: Event) -> dict[str, str]:
             return {"reason": "thread died or folder was replaced"}
         case events.CommitsUnsafe():
             return {"reason": "fsync=off: if its machine crashes it may lose rows whose files are deleted"}
+        case events.WorkersFewer():
+            own = f"the database allows {event.connections} connections"
+            return {"reason": f"{own}: a worker may need two, and others need some"}
         case events.PoolerFound():
             return _POOLED
         case events.LocksFew():

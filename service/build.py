@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from db.connection import Database
 from db.sink import PostgresSink
 from processing.loader import Loader
+from service.capacity import usable_cpus
 from service.heartbeat import Heartbeat
 from service.pool import Pool
 from sources.folder import FolderSource
@@ -13,6 +14,9 @@ from sources.policy import QUIET_SECONDS, OnLoaded
 
 if TYPE_CHECKING:  # a worker imports this module, and has no need of what reads settings
     from config import Settings
+
+#: Workers, unless more are asked for.
+MOST_WORKERS = 64
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,11 @@ class LoaderFactory:
         return Loader(source, sink, self.max_bytes, self.max_reject_ratio)
 
 
+def wanted_workers(settings: "Settings") -> int:
+    """Returns the number of workers, whether or not the server has connections for so many."""
+    return settings.workers or min(usable_cpus(), MOST_WORKERS)
+
+
 def make_pool(settings: "Settings", database: Database) -> Pool:
     """Returns a pool of workers that load the settings' folder into the database; starts none."""
     start = LoaderFactory(
@@ -54,4 +63,4 @@ def make_pool(settings: "Settings", database: Database) -> Pool:
         settings.max_reject_ratio,
         settings.quiet_seconds,
     )
-    return Pool(settings.workers, start, settings.quiet_seconds)
+    return Pool(wanted_workers(settings), start, settings.quiet_seconds)

@@ -182,6 +182,14 @@ class CommitsUnsafe(Event, frozen=True):
     """The database runs with fsync=off."""
 
 
+class WorkersFewer(Event, frozen=True):
+    """The database has not enough connections for the wanted workers."""
+
+    workers: int
+    wanted: int
+    connections: int
+
+
 class PoolerFound(Event, frozen=True):
     """A connection pooler is between the daemon and the server."""
 

@@ -1,6 +1,5 @@
 """Settings: defaults, what each may be, where they are read from, and what is never shown."""
 
-import os
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -46,7 +45,7 @@ def test_without_settings_all_have_their_defaults(home: Path) -> None:
     assert settings.archive is None
     assert settings.data_folder == home / "data"
     assert settings.outside_database is None
-    assert settings.workers == os.cpu_count()
+    assert settings.workers is None
     assert (settings.rescan_seconds, settings.settle_seconds, settings.quiet_seconds) == (5, 30, 1)
     assert settings.observer is ObserverKind.NATIVE
     assert settings.on_loaded is OnLoaded.DELETE

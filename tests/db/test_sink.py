@@ -71,7 +71,20 @@ def test_one_connection_serves_all_transactions(database: Database, sink: Postgr
     before = sorted(backends(database))
     load(sink, TWO)
     assert sorted(backends(database)) == before
-    assert len(before) == 2  # the other one makes partitions
+    assert len(before) == 1
+
+
+def test_a_second_connection_is_there_only_while_a_transaction_makes_partitions(
+    database: Database, sink: PostgresSink
+) -> None:
+    load(sink, ONE)
+    for content, most in ((TWO, 1), (detections(event()), 2)):
+        with sink.transaction() as transaction:
+            write(transaction, content)
+            transaction.finish()
+            assert len(backends(database)) == most
+            transaction.commit()
+        until(lambda: len(backends(database)) == 1)
 
 
 def test_closing_leaves_no_connection_and_no_thread(database: Database) -> None:

@@ -41,6 +41,7 @@ SAMPLES: list[Event] = [
     events.FolderReadable("in"),
     events.ClaimPassedOver("in/.claimed/a", "no"),
     events.CommitsUnsafe(),
+    events.WorkersFewer(18, 64, 47),
     events.PoolerFound(),
     events.LocksFew(64, 400, 256, 1500),
     events.PartitionMade("vehicle_status_history", "2026-06-05"),
