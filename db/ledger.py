@@ -8,7 +8,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from db.tables import TABLES
 from processing.errors import TryAgain
-from processing.sink import Counts, Delivery
+from processing.sink import Counts, Delivery, FirstReject
 
 
 @dataclass
@@ -21,6 +21,7 @@ class Entry:
     read: int = 0
     duplicate: int = 0
     rejected: int = 0
+    first_reject: FirstReject | None = None
 
     @property
     def counts(self) -> Counts:

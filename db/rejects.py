@@ -12,6 +12,7 @@ from db.insert import stream_into
 from db.ledger import Entry
 from processing.errors import Refused
 from processing.records import Rejected
+from processing.sink import FirstReject
 from processing.validation import to_json
 
 
@@ -62,5 +63,7 @@ def of_files(cursor: Cursor, file_ids: Sequence[int], most: int) -> list[Stored]
 def _row(entry: Entry, record: Rejected) -> bytes:
     entry.rejected += 1
     path = record.path.replace("\0", "\\u0000")  # text can't hold what a key of the record may hold
+    if entry.first_reject is None or record.position < entry.first_reject.position:
+        entry.first_reject = FirstReject(record.position, path, record.reason)
     texts = path, record.reason, record.detail, to_json(record.original)
     return pack_texts(entry.file_id, record.position, texts)

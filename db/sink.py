@@ -17,7 +17,7 @@ from db.rejects import Stored
 from db.writer import Met, Writer
 from processing.errors import DatabaseUnavailable, Refused
 from processing.records import Kind, Parsed
-from processing.sink import Counts, Delivery, Participant
+from processing.sink import Counts, Delivery, FirstReject, Participant
 
 #: A transaction of small files waits for a lock no longer than this: long enough for the server to find a
 #: deadlock (deadlock_timeout, 1 s), which is repeated at once.
@@ -187,6 +187,10 @@ class PostgresTransaction:
             self._writer.finish()
         return [entry.counts for entry in self.entries]
 
+    def first_rejects(self) -> list[FirstReject | None]:
+        """Returns the first reject of each of its files; complete once it is finished."""
+        return [entry.first_reject for entry in self.entries]
+
     def find_rejects(self, most: int) -> list[Stored]:
         """Returns the first rejects of its files; complete once it is finished."""
         with self._waiting(), translate_errors():
@@ -251,6 +255,9 @@ class DelegatingTransaction:
 
     def finish(self) -> list[Counts]:
         return self.inner.finish()
+
+    def first_rejects(self) -> list[FirstReject | None]:
+        return self.inner.first_rejects()
 
     def commit(self) -> list[Counts]:
         return self.inner.commit()

@@ -65,6 +65,9 @@ _SHOWN = ("host", "port", "dbname", "user", "service")
 #: A line names at most this many files of a batch.
 _NAMED_FILES = 3
 
+#: A path in a document has the names of its fields, which may be long.
+_PATH_CHARACTERS = 200
+
 _WATCHED_TOTALS = ("loaded", "duplicate", "failed", "waiting", "rows", "rejected")
 
 _HIDDEN = {
@@ -101,8 +104,8 @@ def lines(event: Event) -> Iterator[Line]:
             level, name = LINES[type(event)]
     match event:
         case events.FileLoaded(outcome) | events.FileDuplicate(outcome) | events.FileFailed(outcome):
-            # A file that is loaded but can't be deleted needs somebody's attention.
-            yield "warning" if outcome.reason else level, name, _counts(outcome)
+            # A file that is loaded but can't be deleted needs somebody's attention, and so does a reject.
+            yield "warning" if outcome.reason or outcome.counts.rejected else level, name, _counts(outcome)
         case events.FileWaiting(outcome):
             yield level, name, {"file": printable(outcome.name), "reason": outcome.reason}
         case events.FilesSuspected() | events.WorkerDied():
@@ -132,6 +135,9 @@ def _counts(outcome: Outcome) -> dict[str, object]:
         counts = outcome.counts
         fields |= {"kind": outcome.kind, "rows": counts.read, "inserted": counts.inserted}
         fields |= {"duplicate": counts.duplicate, "rejected": counts.rejected}
+    if outcome.first_reject and outcome.counts.rejected:
+        path = printable(outcome.first_reject.path)[:_PATH_CHARACTERS]
+        fields |= {"first_reason": outcome.first_reject.reason, "first_path": path}
     fields["seconds"] = round(outcome.seconds, 4)
     if outcome.target:
         fields["moved_to"] = printable(os.path.relpath(outcome.target))

@@ -4,7 +4,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from processing.sink import Counts
+from processing.sink import Counts, FirstReject
 from processing.source import Identity
 
 State = Literal["loaded", "duplicate", "failed", "waiting", "contended", "retry_alone", "gone"]
@@ -55,3 +55,4 @@ class Outcome(Struct, frozen=True):
     undisposed: Undisposed | None = None
     target: str = ""
     hides_writers: bool = False
+    first_reject: FirstReject | None = None

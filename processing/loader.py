@@ -150,10 +150,11 @@ class Loader:
                 loaded.add(file.opened.sha256)
                 written.append(file)
             # Finished before any count is checked: conflicts count as rejects, and show only then.
-            for file, counts in zip(written, transaction.finish(), strict=True):
+            finished = zip(written, transaction.finish(), transaction.first_rejects(), strict=True)
+            for file, counts, first_reject in finished:
                 try:
                     self._check_counts(file, counts, is_shared=len(files) > 1)
-                    file.counts = counts
+                    file.counts, file.first_reject = counts, first_reject
                 except FileError as error:
                     file.record(error)
             if any(file.error for file in written):
@@ -201,7 +202,7 @@ class Loader:
             if careful:
                 file.note_fault(document)
             transaction.commit()
-            file.counts = counts
+            file.counts, (file.first_reject,) = counts, transaction.first_rejects()
 
     def _check_counts(self, file: LoadingFile, counts: Counts, *, is_shared: bool = False) -> None:
         """Raises Miscounted unless the sink has read all records; BadFile if too many were rejected."""

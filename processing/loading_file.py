@@ -9,7 +9,7 @@ from processing.document import Document, Miscounted
 from processing.errors import BadFile, FileError, Incomplete, NotReady
 from processing.printable import printable
 from processing.records import Kind
-from processing.sink import Counts, Delivery
+from processing.sink import Counts, Delivery, FirstReject
 from processing.source import SourceFile
 
 
@@ -23,6 +23,7 @@ class LoadingFile:
         self.error: FileError | None = None
         self.kind: Kind | None = None
         self.counts = Counts()
+        self.first_reject: FirstReject | None = None
         self.is_duplicate = False
         self.elements = self.records = 0
         self.why_careful: Exception | None = None
@@ -78,6 +79,7 @@ class LoadingFile:
             self.counts,
             identity=file.identity if file else None,
             hides_writers=file is not None and bool(file.hides_writers),
+            first_reject=self.first_reject,
         )
 
     def outcome_undisposed(self, state: State, reason: str, failure: str = "") -> Outcome:

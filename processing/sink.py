@@ -30,6 +30,14 @@ class Counts(Struct, frozen=True):
     rejected: int = 0
 
 
+class FirstReject(Struct, frozen=True):
+    """The rejected record of a file that comes first in it: its position, JSON path and kind of reason."""
+
+    position: int
+    path: str
+    reason: str
+
+
 class Transaction(Protocol):
     """Rows of one or more files and their ledger entries, all or nothing."""
 
@@ -53,6 +61,9 @@ class Transaction(Protocol):
 
         Called again, by commit() for one, it returns the same.
         """
+
+    def first_rejects(self) -> list[FirstReject | None]:
+        """Returns the first reject of each file, in the order they began; complete once it is finished."""
 
     def commit(self) -> list[Counts]:
         """Finishes, lets the participants join in, makes everything durable; returns the counts.

@@ -8,23 +8,22 @@ from service.events import OutageBegan, OutageEnded, OutageReasonChanged, Publis
 #: The longest outage that --once waits for; a restart of the database takes less.
 ONCE_SECONDS = 30.0
 
+_MINUTE = 60.0
+_LATER_PAUSE = 5.0
+
 
 class TimedOut(Exception):
     """The outage took longer than --once waits; the files are as they were."""
 
 
-class BackOff:
-    """Pauses between tries, growing up to a limit, with jitter so that daemons do not return all at once."""
+def pause_after(tries: int, seconds: float) -> float:
+    """Returns the pause after so many failed tries in so many seconds of an outage, in seconds.
 
-    _FIRST, _LONGEST = 0.25, 5.0
-
-    def __init__(self) -> None:
-        self._pause = self._FIRST
-
-    def next(self) -> float:
-        """Returns the next pause, in seconds."""
-        pause, self._pause = self._pause, min(self._pause * 2, self._LONGEST)
-        return pause * random.uniform(0.75, 1.0)
+    A second in the first minute, when somebody restarts the server and looks at the log; at first less, since
+    a connection that was ended may be made again at once. With jitter: daemons do not return together.
+    """
+    pause = min(0.25 * 2 ** min(tries - 1, 2), 1.0) if seconds < _MINUTE else _LATER_PAUSE
+    return pause * random.uniform(0.75, 1.0)
 
 
 class Outage:
@@ -37,7 +36,7 @@ class Outage:
         self._publish = publish
         self._reasons: set[str] = set()
         self._since = time.monotonic()
-        self._back_off = BackOff()
+        self._tries = 0
 
     def postpone(self, error: Exception, *, once: bool) -> None:
         """Sets the time of the next try; raises TimedOut if --once has waited for long enough."""
@@ -51,7 +50,8 @@ class Outage:
         if once and now - self._since >= ONCE_SECONDS:
             waited = f"{self.resource.value} after {now - self._since:.0f} s"
             raise TimedOut(f"gave up waiting for {waited}: {reason}")
-        self.next_try = now + self._back_off.next()
+        self._tries += 1
+        self.next_try = now + pause_after(self._tries, now - self._since)
 
     def end(self) -> None:
         """Publishes the end of the outage."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from processing.detection_events import Detection
 from processing.errors import TryAgain
 from processing.records import Kind, Parsed, Record, Rejected
-from processing.sink import Counts, Delivery
+from processing.sink import Counts, Delivery, FirstReject
 from processing.vehicle_status import StatusReport
 
 #: The first fields of a record that are its key.
@@ -108,6 +108,10 @@ class MemoryTransaction:
         """Returns the counts of the files in the order they began."""
         return [entry.counts for _, entry in self._entries]
 
+    def first_rejects(self) -> list[FirstReject | None]:
+        """Returns the first reject of each file, in the order they began."""
+        return [_first(entry.rejected) for _, entry in self._entries]
+
     def commit(self) -> list[Counts]:
         """Makes everything visible at once; raises TryAgain if a file was loaded meanwhile."""
         if any(self._is_loaded(digest) for digest, _ in self._entries):
@@ -124,6 +128,11 @@ class MemoryTransaction:
     def _is_loaded(self, digest: bytes) -> bool:
         entry = self._sink.ledger.get(digest)
         return entry is not None and entry.state == "loaded"
+
+
+def _first(rejected: list[Rejected]) -> FirstReject | None:
+    first = min(rejected, key=lambda reject: reject.position, default=None)
+    return FirstReject(first.position, first.path, first.reason) if first else None
 
 
 def _conflicts(kind: Kind, parsed: Parsed, conflicts: dict[int, str]) -> Iterator[Rejected]:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from processing.records import Kind, Parsed
-from processing.sink import Counts, Delivery, Sink
+from processing.sink import Counts, Delivery, FirstReject, Sink
 from processing.vehicle_status import KIND
 from tests.support import report
 
@@ -104,6 +104,29 @@ class SinkContract:
         assert counts == Counts(4, 1, 1, 2)
         assert kit.rejects() == [("conflict", "$.vehicle_status[1]"), ("invalid", "$.vehicle_status[3]")]
         assert list(kit.statuses().values()) == ["driving"] * 3
+
+    def test_the_first_reject_of_each_file_is_known(self, kit: Kit) -> None:
+        write(kit, "a.json", report(0))
+        files = {
+            "none.json": [report(60)],
+            "conflict.json": [report(120), report(0, "parking"), {}],
+            "invalid.json": [report(180), {}, report(0, "parking")],
+        }
+        with kit.sink.transaction() as transaction:
+            transaction.loaded([delivery(name).sha256 or b"" for name in files])
+            for name, elements in files.items():
+                transaction.begin_file(delivery(name), KIND)
+                for some in parsed(*elements):
+                    transaction.write(some)
+            transaction.finish()
+            found = transaction.first_rejects()
+            transaction.commit()
+            assert transaction.first_rejects() == found
+        assert found == [
+            None,
+            FirstReject(1, "$.vehicle_status[1]", "conflict"),
+            FirstReject(1, "$.vehicle_status[1]", "invalid"),
+        ]
 
     def test_of_equal_keys_in_a_file_the_first_counts(self, kit: Kit) -> None:
         counts = write(kit, "a.json", report(0), report(0), report(0, "parking"))

@@ -34,7 +34,7 @@ def second(database: Database) -> Iterator[Connection]:
         yield connection
 
 
-def entry(connection: Connection, of: Delivery = GOOD, **numbers: int) -> Entry:
+def entry(connection: Connection, of: Delivery = GOOD, **numbers: Any) -> Entry:
     with connection.cursor() as cursor:
         (file_id,), _ = ledger.draw_file_ids(cursor, 1)
     return Entry(file_id, of, "vehicles_status", **numbers)

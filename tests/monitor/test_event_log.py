@@ -3,10 +3,11 @@
 import re
 
 import pytest
+from msgspec.structs import replace
 
 from monitor.event_log import DATABASE, LINES, OUTAGE_LINES, QUERY_IT, WATCHING, EventLog, lines
 from processing.batch import Outcome
-from processing.sink import Counts
+from processing.sink import Counts, FirstReject
 from service import events
 from service.events import Event, NextTry, Resource
 from tests.support import ROOT
@@ -16,12 +17,15 @@ PAGE = ROOT / "docs" / "log_events.md"
 ENDED = Outcome(
     "a.json", "loaded", "it is stuck", "vehicle_status", 10, Counts(), 0.1, target="failed/a.json"
 )
+FIRST = FirstReject(1, "$.a[1]\x1b.b", "invalid")
+REJECTED = replace(ENDED, reason="", counts=Counts(3, 2, 0, 1), first_reject=FIRST)
 
 SAMPLES: list[Event] = [
     events.Started("in", "native", 2, "data", None),
     events.Started("in", "native", 2, None, "postgresql://u:secret@h:1/d?service=s"),
     events.Stopped({}),
     events.FileLoaded(ENDED),
+    events.FileLoaded(REJECTED),
     events.FileDuplicate(ENDED),
     events.FileFailed(ENDED),
     events.FileWaiting(ENDED),
@@ -130,3 +134,12 @@ def test_a_loaded_file_that_is_still_there_is_a_warning(reason: str, level: str)
 
 def test_the_start_shows_no_password() -> None:
     assert "secret" not in str([written(event) for event in SAMPLES])
+
+
+def test_a_reject_makes_loaded_a_warning_with_the_first_reason_and_path() -> None:
+    ((level, name, fields),) = written(events.FileLoaded(REJECTED))
+    assert (level, name) == ("warning", "loaded")
+    assert (fields["rejected"], fields["first_reason"]) == (1, "invalid")
+    assert fields["first_path"] == "$.a[1]\\x1b.b"
+    ((level, _, fields),) = written(events.FileLoaded(replace(REJECTED, counts=Counts(3, 3, 0, 0))))
+    assert level == "info" and "first_reason" not in fields

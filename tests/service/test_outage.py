@@ -1,4 +1,6 @@
-"""The log lines of an outage."""
+"""The log lines of an outage, and the times of its tries."""
+
+from itertools import pairwise
 
 import pytest
 
@@ -20,3 +22,17 @@ def test_each_reason_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
         "waiting for the database reason=closed",
         "the database is still away reason=read-only",
     ]
+
+
+def test_it_is_tried_every_second_for_a_minute_then_every_five(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, tries = 1000.0, []
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    database = Outage(Resource.DATABASE, lambda _: None)
+    while now < 1200.0:
+        database.postpone(DatabaseUnavailable("closed"), once=False)
+        now = database.next_try
+        tries.append(now)
+    first = [after - before for before, after in pairwise(tries) if after < 1060]
+    later = [after - before for before, after in pairwise(tries) if before > 1061]
+    assert max(first) <= 1 and min(first[2:]) >= 0.75
+    assert max(later) <= 5 and min(later) >= 3.75
