@@ -1,5 +1,6 @@
 """The command line: python main.py watches and loads; --help shows the other commands."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +28,10 @@ _ONCE = (
     "1 if any failed or still waits, or if the database does not answer for 30 s."
 )
 
+#: Commands that the system ends on Ctrl+C, wherever they wait for the database: libpq would let them notice
+#: only when it answers. What is not committed rolls back; a file that was being removed is put back later.
+_ENDED_BY_CTRL_C = ("status", "url", "check", "verify", "replay")
+
 
 @app.callback(invoke_without_command=True)
 def watch(
@@ -34,6 +39,8 @@ def watch(
     once: Annotated[bool, typer.Option("--once", help=_ONCE)] = False,
 ) -> None:
     """Watches the folder and loads files until Ctrl+C or SIGTERM."""
+    if context.invoked_subcommand in _ENDED_BY_CTRL_C and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     if context.invoked_subcommand is None:
         raise typer.Exit(run.run(load_settings(), once=once))
 

@@ -9,9 +9,12 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from psycopg2.extensions import connection as Connection
+
 from config import Settings
 from db.connection import Database
 from db.embedded.server import StartCancelled
+from db.patience import ask
 from db.queries import connections_allowed, keeps_commits, locks
 from db.session import is_pooled
 from monitor.event_log import EventLog
@@ -124,15 +127,8 @@ def prepare_database(
     outage: Outage | None = None
     while not stop.event.is_set():
         try:
-            with connected(ensure_running()) as connection:
-                if not keeps_commits(connection):
-                    publish(CommitsUnsafe())
-                if is_pooled(connection):
-                    publish(PoolerFound())
-                found = locks(connection)
-                if found.days < found.wanted_days:
-                    publish(LocksFew(found.setting, found.days, found.wanted, found.wanted_days))
-                return max(1, connections_allowed(connection))
+            with connected(ensure_running(), stop.event.is_set) as connection:
+                return ask(connection, partial(look_at_server, connection, publish), stop.event.is_set)
         except DatabaseUnavailable as error:
             if stop.event.is_set():
                 break
@@ -140,3 +136,15 @@ def prepare_database(
             outage.postpone(error, once=once)
             stop.event.wait(outage.next_try - time.monotonic())
     return 0
+
+
+def look_at_server(connection: Connection, publish: Publish) -> int:
+    """Publishes what is unwise about the server; returns how many connections it allows."""
+    if not keeps_commits(connection):
+        publish(CommitsUnsafe())
+    if is_pooled(connection):
+        publish(PoolerFound())
+    found = locks(connection)
+    if found.days < found.wanted_days:
+        publish(LocksFew(found.setting, found.days, found.wanted, found.wanted_days))
+    return max(1, connections_allowed(connection))

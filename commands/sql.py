@@ -15,11 +15,11 @@ from psycopg2.errors import ActiveSqlTransaction
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extensions import new_array_type, new_type, register_type, set_wait_callback
-from psycopg2.extras import wait_select
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from db.patience import wait_for_answer
 from processing.printable import printable
 
 
@@ -78,7 +78,7 @@ def _translate_errors() -> Iterator[None]:
 @contextmanager
 def _cancel_on_ctrl_c() -> Iterator[None]:
     """Lets Ctrl+C cancel the query; libpq alone would first wait for the answer."""
-    set_wait_callback(wait_select)
+    set_wait_callback(wait_for_answer)
     try:
         yield
     finally:

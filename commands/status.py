@@ -12,7 +12,11 @@ from rich.markup import escape
 import watcher.scan
 from config import Settings
 from db import queries
+from db.patience import ask
 from db.queries import FileEntry, Totals
+
+#: A ledger of a million files is added up in about a second.
+_SECONDS = 60.0
 
 _SHOWN = 5
 
@@ -37,6 +41,10 @@ class Status(Struct, frozen=True):
 
 
 def gather(settings: Settings, connection: Connection) -> Status:
+    return ask(connection, lambda: _gather(settings, connection), seconds=_SECONDS)
+
+
+def _gather(settings: Settings, connection: Connection) -> Status:
     return Status(
         datetime.now(UTC),
         _backlog(str(settings.folder)),

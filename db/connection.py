@@ -1,7 +1,7 @@
 """Connections to PostgreSQL with deadlines, and the translation of its errors into ours."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,7 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extensions import parse_dsn
 
+from db.patience import ask, cut, within
 from db.session import Session
 from processing.errors import (
     DatabaseUnavailable,
@@ -83,17 +84,30 @@ class Database:
 
     url: str
 
-    def connect(self, *, autocommit: bool = False) -> Session:
-        """Returns a new connection; raises DatabaseUnavailable or Misconfigured."""
+    def connect(
+        self, *, autocommit: bool = False, is_cancelled: Callable[[], bool] = lambda: False
+    ) -> Session:
+        """Returns a new connection; raises DatabaseUnavailable or Misconfigured, and WaitCancelled."""
+        made: list[Session] = []
+
+        def cut_off() -> None:
+            for session in made:
+                cut(session)
+
+        return within(None, lambda: self._connect(made, autocommit), cut_off, is_cancelled)
+
+    def _connect(self, made: list[Session], autocommit: bool) -> Session:
+        """Connects; libpq has a deadline of its own for each address of the host."""
         try:
             session: Session = psycopg2.connect(
                 **{**_DEFAULTS, **_parameters(self.url)}, connection_factory=Session
             )
         except psycopg2.Error as error:
             raise _refused(error) from None
+        made.append(session)
         with translate_errors():
             session.autocommit = True
-            session.begin()
+            ask(session, session.begin)
             session.autocommit = autocommit
         return session
 

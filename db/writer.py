@@ -3,10 +3,8 @@
 import time
 from collections.abc import Container, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from dataclasses import dataclass, field
 
-import psycopg2
 from psycopg2.extensions import connection as Connection
 
 from db import rejects
@@ -17,11 +15,15 @@ from db.insert import COPY_ROWS, copy_rows, insert_rows
 from db.latest_status import LatestStatus
 from db.ledger import Entry
 from db.partitions import Partitions
+from db.patience import cancel, cut
 from db.tables import Table
 from processing.errors import TryAgain
 from processing.records import Kind, Parsed, Rejected
 
 _CANCEL_SECONDS = 0.1
+
+#: A statement that is not cancelled in this time has a server that does not answer.
+_PATIENCE_SECONDS = 3.0
 
 
 @dataclass
@@ -101,10 +103,10 @@ class Writer:
 
     def abandon(self) -> None:
         """Stops what is being sent, whatever comes of it."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
         while self._sending is not None and not self._sending.done():
             # Between two statements there is nothing to cancel: hence again.
-            with suppress(psycopg2.Error):
-                self._connection.cancel()
+            (cancel if time.monotonic() < deadline else cut)(self._connection)
             wait([self._sending], _CANCEL_SECONDS)
 
     def _send(self, chunk: Chunk) -> None:

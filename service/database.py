@@ -9,6 +9,10 @@ from config import Settings, forget_libpq_variables
 from db import schema
 from db.connection import Database
 from db.embedded.server import Embedded
+from db.patience import ask
+
+#: A new index of large tables takes minutes.
+_APPLY_SECONDS = 3600.0
 
 
 @contextmanager
@@ -34,8 +38,8 @@ def open_database(
 
 
 @contextmanager
-def connected(database: Database) -> Iterator[Connection]:
-    """Connects to the database and applies the schema."""
-    with closing(database.connect()) as connection:
-        schema.apply(connection)
+def connected(database: Database, is_cancelled: Callable[[], bool] = lambda: False) -> Iterator[Connection]:
+    """Connects to the database and applies the schema; both end with WaitCancelled once is_cancelled()."""
+    with closing(database.connect(is_cancelled=is_cancelled)) as connection:
+        ask(connection, lambda: schema.apply(connection), is_cancelled, _APPLY_SECONDS)
         yield connection

@@ -2,13 +2,13 @@
 
 import threading
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 
-import psycopg2
 from psycopg2.extensions import connection as Connection
 
 from db.connection import Database
 from db.partitions import bring_home
+from db.patience import cancel
 from db.tables import TABLES
 from processing.errors import DatabaseUnavailable, Misconfigured
 from service.events import HousekeepingFailed, PartitionMade, Publish
@@ -48,9 +48,8 @@ class Housekeeping:
         self._stop.set()
         for _attempt in range(_CANCELS):
             # Repeated, because between two statements there is nothing to cancel.
-            with suppress(psycopg2.Error):
-                if self._connection is not None:
-                    self._connection.cancel()
+            if self._connection is not None:
+                cancel(self._connection)
             self._thread.join(_CANCEL_SECONDS)
             if not self._thread.is_alive():
                 return

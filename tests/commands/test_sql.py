@@ -248,3 +248,20 @@ def test_ctrl_c_cancels_the_statement(daemon: Daemon, server: Server) -> None:
         assert process.wait(20) == 1 and process.stderr is not None
         assert process.stderr.read() == b"error: canceling statement due to user request\n"
     until(lambda: not server.execute(sleeping))
+
+
+def test_ctrl_c_ends_a_statement_of_a_frozen_server_process(daemon: Daemon, server: Server) -> None:
+    name = str(daemon.url).rpartition("/")[2]
+    sleeping = f"SELECT pid FROM pg_stat_activity WHERE datname = '{name}' AND wait_event = 'PgSleep'"
+    command = [sys.executable, str(ROOT / "main.py"), "sql", "select pg_sleep(1000)"]
+    with subprocess.Popen(
+        command, cwd=daemon.folder, env=daemon.environment(), stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
+        ((pid,),) = until(lambda: server.execute(sleeping))
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            os.killpg(process.pid, signal.SIGINT)
+            assert process.wait(20) == 1 and process.stderr is not None
+            assert b"Traceback" not in process.stderr.read()
+        finally:
+            os.kill(pid, signal.SIGCONT)

@@ -14,8 +14,9 @@ from typing import Any
 import psycopg2
 import pytest
 
+from db.connection import Database
 from service.signals import StopSignal
-from tests.support import ROOT, Daemon, detections, event, free_port, report, statuses, until
+from tests.support import ROOT, Daemon, detections, event, free_port, query, report, statuses, until
 
 BOTH = [signal.SIGINT, signal.SIGTERM]
 
@@ -249,3 +250,39 @@ def test_a_signal_that_finds_the_event_locked_does_not_hang() -> None:
     with stop.on_signals(), stop.event._cond:  # type: ignore[attr-defined]
         os.kill(os.getpid(), signal.SIGTERM)
     assert stop.event.wait(20)
+
+
+@contextmanager
+def schema_locked(database: Database) -> Iterator[None]:
+    """As while another daemon applies the schema."""
+    with closing(psycopg2.connect(database.url)) as holder, holder.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('mobileye_data.schema'))")
+        yield
+
+
+def is_waiting(database: Database) -> bool:
+    return bool(query(database.url, "SELECT 1 FROM pg_locks WHERE NOT granted"))
+
+
+def test_the_daemon_stops_while_the_database_keeps_it_waiting(
+    tmp_path: Path, empty_database: Database
+) -> None:
+    daemon = Daemon(tmp_path, empty_database.url)
+    with schema_locked(empty_database):
+        daemon.start(wait=False)
+        until(lambda: is_waiting(empty_database))
+        assert daemon.stop() == 0
+        assert is_waiting(empty_database), "the lock is still held: the daemon did not wait for it"
+    assert " stopped " in daemon.log() and "Traceback" not in daemon.log()
+
+
+def test_ctrl_c_ends_a_command_while_the_database_keeps_it_waiting(
+    tmp_path: Path, empty_database: Database
+) -> None:
+    daemon = Daemon(tmp_path, empty_database.url)
+    with schema_locked(empty_database):
+        daemon.start("status", wait=False)
+        until(lambda: is_waiting(empty_database))
+        assert daemon.stop(signal.SIGINT) == -signal.SIGINT
+        assert is_waiting(empty_database)
+    assert daemon.log() == ""
