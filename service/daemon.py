@@ -32,6 +32,7 @@ from service.outage import Outage, TimedOut
 from service.pool import Pool
 from service.probe import Probe
 from service.signals import StopSignal
+from service.waiting import WaitingPolicy
 from service.worker import Results
 from sources.claims import recover_claims
 
@@ -98,7 +99,9 @@ class Daemon:
             on_file=lambda name: self.inbox.put(FileArrived(name)),
             on_names_lost=lambda: self.inbox.put(ScanWanted()),
         )
-        self._backlog = Backlog(settings.settle_seconds, settings.rescan_seconds, settings.quiet_seconds)
+        self._backlog = Backlog(
+            WaitingPolicy(settings.settle_seconds, settings.rescan_seconds, settings.quiet_seconds)
+        )
         self._pool = make_pool(database)
         self._flights: dict[Results, tuple[list[FileTask], float]] = {}  # with the time of their departure
         self._probe: Probe | None = None
@@ -214,7 +217,7 @@ class Daemon:
             self._ask_for(batch, time.monotonic() - since, error)
         except DatabaseUnavailable as error:
             if isinstance(error, Setback):
-                self._backlog.set_back(batch, time.monotonic() - since)
+                self._backlog.record_setback(batch, time.monotonic() - since)
             else:
                 self._backlog.requeue(batch)
             self._enter_outage(Resource.DATABASE, error)
@@ -232,9 +235,9 @@ class Daemon:
             if not self._stop.event.is_set():  # else the worker was asked to end, as the daemon is
                 self._publish(events.WorkerDied([task.name for task in batch], str(error), next_try))
         else:
-            self._settle(flight, outcomes)
+            self._record(flight, outcomes)
 
-    def _settle(self, flight: Results, outcomes: list[Outcome]) -> None:
+    def _record(self, flight: Results, outcomes: list[Outcome]) -> None:
         # Only the probe ends an outage: the success of a batch sent before it proves nothing.
         if self._outage is not None and self._outage.probe is flight:
             self._outage.end()
@@ -245,7 +248,7 @@ class Daemon:
             if outcome.hides_writers and not self._hides_writers:
                 self._hides_writers = True
                 self._publish(events.WritersHidden(outcome.name))
-            tries = self._backlog.settle(outcome)
+            tries = self._backlog.record_outcome(outcome)
             if outcome.state in ("loaded", "failed") or (outcome.state == "duplicate" and tries <= 1):
                 self._totals[outcome.state] += 1
                 self._totals["rows"] += outcome.counts.inserted
