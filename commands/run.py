@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 from config import Settings
@@ -16,8 +15,7 @@ from db.queries import keeps_commits, locks
 from monitor.event_log import EventLog
 from monitor.log import adopt_libraries, make_log
 from processing.errors import DatabaseUnavailable, Misconfigured
-from service.build import make_pool
-from service.daemon import Daemon
+from service.build import make_daemon
 from service.database import connected, open_database
 from service.events import CommitsUnsafe, LocksFew, Publish, Resource, Started, Stopped
 from service.housekeeping import Housekeeping
@@ -38,7 +36,8 @@ def run(settings: Settings, *, once: bool) -> int:
             if prepare_database(ensure_running, publish, stop, once=once):
                 publish(_started(settings))
                 with Housekeeping(ensure_running, publish):
-                    totals = make_daemon(settings, ensure_running, publish, stop, once=once).run()
+                    daemon = make_daemon(settings, ensure_running(), ensure_running, publish, stop, once=once)
+                    totals = daemon.run()
         publish(Stopped(totals))
     return 1 if once and (totals["failed"] or totals["waiting"] or stop.event.is_set()) else 0
 
@@ -47,19 +46,6 @@ def _started(settings: Settings) -> Started:
     outside = settings.outside_database
     embedded_in = str(settings.data_folder) if outside is None else None
     return Started(str(settings.folder), settings.observer, settings.workers, embedded_in, outside)
-
-
-def make_daemon(
-    settings: Settings,
-    ensure_running: Callable[[], Database],
-    publish: Publish,
-    stop: StopSignal,
-    *,
-    once: bool,
-) -> Daemon:
-    """Returns a daemon with all that it needs."""
-    database = ensure_running()
-    return Daemon(settings, database, ensure_running, partial(make_pool, settings), publish, stop, once=once)
 
 
 def prepare_folders(settings: Settings) -> None:

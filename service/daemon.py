@@ -8,8 +8,6 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 
-from msgspec import Struct
-
 import watcher.scan
 from config import Settings
 from db.connection import Database
@@ -28,6 +26,7 @@ from service.backlog import Backlog
 from service.discovery import FileDiscovery
 from service.events import Publish, Resource
 from service.heartbeat import CHECK_SECONDS
+from service.inbox import BatchDone, FileArrived, Inbox, ProbeAnswered, ScanWanted
 from service.outage import Outage, TimedOut
 from service.pool import Pool
 from service.probe import Probe
@@ -45,29 +44,6 @@ _TRIES_UNTIL_PUBLISHED = 4
 _ENDS = {"loaded": events.FileLoaded, "duplicate": events.FileDuplicate, "failed": events.FileFailed}
 
 
-class FileArrived(Struct, frozen=True):
-    """A message: the observer noticed a file."""
-
-    name: str
-
-
-class ScanWanted(Struct, frozen=True):
-    """A message: names may have been lost, or the daemon has to look up from its inbox."""
-
-
-class BatchDone(Struct, frozen=True):
-    """A message: the outcomes of a batch are there."""
-
-    flight: Results
-
-
-class ProbeAnswered(Struct, frozen=True):
-    """A message: the probe is over. It only wakes the daemon, which judges the probe in any case."""
-
-
-Inbox = queue.SimpleQueue[FileArrived | ScanWanted | BatchDone | ProbeAnswered]
-
-
 class Daemon:
     """Loads files until it is asked to stop, in one thread that waits at its inbox."""
 
@@ -77,12 +53,17 @@ class Daemon:
         database: Database,
         ensure_running: Callable[[], Database],
         make_pool: Callable[[Database], Pool],
+        discovery: FileDiscovery,
+        inbox: Inbox,
         publish: Publish,
         stop: StopSignal,
         *,
         once: bool,
     ) -> None:
-        """Starts nothing. ensure_running and make_pool are called again when the database has moved."""
+        """Starts nothing. ensure_running and make_pool are called again when the database has moved.
+
+        The inbox receives what the discovery notices.
+        """
         self._folder = str(settings.folder)
         self._settings = settings
         self._database = database
@@ -91,14 +72,8 @@ class Daemon:
         self._publish = publish
         self._stop = stop
         self._once = once
-        self.inbox: Inbox = queue.SimpleQueue()
-        self._discovery = FileDiscovery(
-            self._folder,
-            settings.observer,
-            publish,
-            on_file=lambda name: self.inbox.put(FileArrived(name)),
-            on_names_lost=lambda: self.inbox.put(ScanWanted()),
-        )
+        self._discovery = discovery
+        self.inbox = inbox
         self._backlog = Backlog(
             WaitingPolicy(settings.settle_seconds, settings.rescan_seconds, settings.quiet_seconds)
         )
