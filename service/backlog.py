@@ -41,13 +41,13 @@ class Backlog:
         self._files = KnownFiles()
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._files.by_name)
 
     # What is there --------------------------------------------------------------------------------
 
     def on_event(self, name: str) -> None:
         """Takes a file before those that have been ready for a while, so that it is not late."""
-        file = self._files.get(name)
+        file = self._files.by_name.get(name)
         if file is None:
             self._files.add(name, "fresh")
         elif file.phase == "in flight":
@@ -58,13 +58,13 @@ class Backlog:
     def on_scan(self, names: Iterable[str]) -> None:
         """Makes ready what was not known."""
         for name in names:
-            if name not in self._files:
+            if name not in self._files.by_name:
                 self._files.add(name, "ready")
 
     def keep_only(self, names: Iterable[str]) -> None:
         """Forgets what a scan did not find, because somebody else took it; not what is in flight."""
         present = set(names)
-        for file in [file for file in self._files if file.name not in present]:
+        for file in [file for file in self._files.by_name.values() if file.name not in present]:
             if file.phase != "in flight":
                 self._forget(file)
 
@@ -74,8 +74,8 @@ class Backlog:
 
     def only_stuck(self, seconds: float) -> bool:
         """Returns whether only files are left that have waited for longer than this."""
-        now, waiting = self._clock(), self._files.queue("waiting")
-        is_idle = len(waiting) == len(self._files)
+        now, waiting = self._clock(), self._files.queues["waiting"]
+        is_idle = len(waiting) == len(self._files.by_name)
         return is_idle and all(now - file.since > seconds for file in waiting.values())
 
     # What is loaded next --------------------------------------------------------------------------
@@ -96,8 +96,8 @@ class Backlog:
         return [self._policy.task(file, now, self._suspects.verdict(file.name)) for file in files]
 
     def _next_held(self, size_of: SizeOf) -> list[KnownFile]:
-        held = self._files.queue("held")
-        if held and not any(file.is_apart for file in self._files.queue("in flight").values()):
+        held = self._files.queues["held"]
+        if held and not any(file.is_apart for file in self._files.queues["in flight"].values()):
             while held:
                 file = next(iter(held.values()))
                 if size_of(file.name) is not None:
@@ -106,7 +106,7 @@ class Backlog:
         return []
 
     def _next_others(self, share: int, size_of: SizeOf) -> list[KnownFile]:
-        fresh, ready = self._files.queue("fresh"), self._files.queue("ready")
+        fresh, ready = self._files.queues["fresh"], self._files.queues["ready"]
         while fresh or ready:
             limit = min(BATCH_FILES, -(-(len(fresh) + len(ready)) // share))
             # Half of a batch is for fresh files, so that a steady stream of them never starves the others.
@@ -136,7 +136,7 @@ class Backlog:
 
     def record_outcome(self, outcome: Outcome) -> int:
         """Records the outcome of a file in flight; returns how often it was tried if it waits now."""
-        file = self._files[outcome.name]
+        file = self._files.by_name[outcome.name]
         heard_again, tries = file.heard_again, 0
         if outcome.state == "contended":
             file.is_apart = True
@@ -158,7 +158,7 @@ class Backlog:
     def requeue(self, batch: Iterable[FileTask]) -> None:
         """Puts back a batch that was not loaded, through no fault of its files."""
         for task in batch:
-            self._enqueue(self._files[task.name])
+            self._enqueue(self._files.by_name[task.name])
 
     def note_loaded(self) -> None:
         """Counts a batch that was committed: evidence that the database was well."""
@@ -170,7 +170,7 @@ class Backlog:
         Its files are tried alone, and are poison if that fails repeatedly.
         """
         for task in batch:
-            self._files[task.name].is_apart = True
+            self._files.by_name[task.name].is_apart = True
         self.requeue(batch)
         if len(batch) > 1:
             return NextTry()
@@ -178,7 +178,7 @@ class Backlog:
         self._suspects.count_strike(name, reason)
         if self._suspects.verdict(name):
             return NextTry(is_poison=True)
-        return NextTry(self._suspend(self._files[name], seconds, _LONGEST_SUSPENSE))
+        return NextTry(self._suspend(self._files.by_name[name], seconds, _LONGEST_SUSPENSE))
 
     def record_setback(self, batch: list[FileTask], seconds: float) -> None:
         """Records a setback, which a file may have caused but is never failed for.
@@ -187,7 +187,7 @@ class Backlog:
         """
         self.requeue(batch)
         is_alone = len(batch) == 1
-        for file in [self._files[task.name] for task in batch]:
+        for file in [self._files.by_name[task.name] for task in batch]:
             if not self._suspects.count_setback(file.name, is_alone=is_alone):
                 continue
             if is_alone:
@@ -200,7 +200,7 @@ class Backlog:
     def record_crash(self, batch: list[FileTask], reason: str, *, is_killed: bool) -> NextTry:
         """Records that the worker died: the files are tried alone, and are poison if that goes on."""
         self.requeue(batch)
-        files = [self._files[task.name] for task in batch]
+        files = [self._files.by_name[task.name] for task in batch]
         for file in files:
             file.is_alone = True
         if len(files) > 1:

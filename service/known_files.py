@@ -41,37 +41,20 @@ class KnownFile:
 
 
 class KnownFiles:
-    """The records by name, and by phase in the order of their arrival there."""
+    """The records by name, and by phase in the order of their arrival there; they change only here."""
 
     def __init__(self) -> None:
-        self._files: dict[str, KnownFile] = {}
+        self._by_name: dict[str, KnownFile] = {}
         self._queues: dict[Phase, dict[str, KnownFile]] = {phase: {} for phase in get_args(Phase)}
+        self.by_name: Mapping[str, KnownFile] = self._by_name
+        self.queues: Mapping[Phase, Mapping[str, KnownFile]] = self._queues
         # May hold times that are no longer true: they are passed over when they come.
         self._due: list[tuple[float, str]] = []
         self.crowd = 0  # files that have waited: kept as a number, since it is asked for each of them
 
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._files
-
-    def __getitem__(self, name: str) -> KnownFile:
-        return self._files[name]
-
-    def __iter__(self) -> Iterator[KnownFile]:
-        return iter(self._files.values())
-
-    def get(self, name: str) -> KnownFile | None:
-        return self._files.get(name)
-
-    def queue(self, phase: Phase) -> Mapping[str, KnownFile]:
-        """Returns the files in a phase, the first comer first."""
-        return self._queues[phase]
-
     def add(self, name: str, phase: Phase) -> KnownFile:
         """Makes the record of a file that is not known."""
-        file = self._files[name] = self._queues[phase][name] = KnownFile(name, phase)
+        file = self._by_name[name] = self._queues[phase][name] = KnownFile(name, phase)
         return file
 
     def move(self, file: KnownFile, phase: Phase) -> None:
@@ -103,5 +86,5 @@ class KnownFiles:
 
     def forget(self, file: KnownFile) -> None:
         """Drops a record and all that it knows."""
-        del self._queues[file.phase][file.name], self._files[file.name]
+        del self._queues[file.phase][file.name], self._by_name[file.name]
         self.crowd -= file.has_waited

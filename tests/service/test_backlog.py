@@ -235,7 +235,7 @@ def test_however_many_wait_they_are_tried_at_a_bounded_rate(clock: Clock) -> Non
         while batch := take(backlog):
             for task in batch:
                 backlog.record_outcome(Outcome(task.name, "waiting", identity=SEEN))
-        last = max(file.due for file in backlog._files)
+        last = max(file.due for file in backlog._files.by_name.values())
         assert clock.go_to(last) == pytest.approx(20), "10,000 files at 500 a second"
 
 

@@ -57,7 +57,7 @@ class BacklogMachine(RuleBasedStateMachine):
         self.not_after: dict[str, float] = {}
 
     def records(self) -> list[KnownFile]:
-        return list(self.backlog._files)
+        return list(self.backlog._files.by_name.values())
 
     def in_flight(self) -> list[str]:
         return [task.name for batch in self.flights for task in batch]
@@ -216,7 +216,7 @@ class BacklogMachine(RuleBasedStateMachine):
         """Which of the files are held back then depends on counts: the model asks."""
         batch = self.take_back_untried(index)
         self.backlog.record_setback(batch, seconds)
-        for file in [self.backlog._files[task.name] for task in batch]:
+        for file in [self.backlog._files.by_name[task.name] for task in batch]:
             if file.is_alone:
                 self.alone.add(file.name)
             if file.phase == "waiting":
@@ -248,11 +248,11 @@ class BacklogMachine(RuleBasedStateMachine):
     def each_record_is_in_the_queue_of_its_phase_and_in_no_other(self) -> None:
         queued: list[KnownFile] = []
         for phase in get_args(Phase):
-            queue = self.backlog._files.queue(phase)
+            queue = self.backlog._files.queues[phase]
             assert all((file.name, file.phase) == (name, phase) for name, file in queue.items())
             queued += queue.values()
         assert sorted(map(id, queued)) == sorted(map(id, self.records()))
-        assert sorted(self.backlog._files.queue("in flight")) == sorted(self.in_flight())
+        assert sorted(self.backlog._files.queues["in flight"]) == sorted(self.in_flight())
 
     @invariant()
     def the_crowd_is_counted(self) -> None:
