@@ -16,7 +16,7 @@ import processing.loader
 from db.connection import Database
 from processing.sink import Counts
 from tests.db.loading import counts
-from tests.processing.test_loader import Drops
+from tests.processing.loading import Drops
 from tests.support import detections, event, report, statuses
 
 #: Records in a file, and the way they go.
