@@ -28,8 +28,8 @@ _CANCEL_SECONDS = 0.1
 class Met:
     """Obstacles that the last rows met, and the next ones will, too: it outlives the transaction.
 
-    overlapping names the tables in which rows existed; status_refuses tells that vehicle_status did not take
-    a report.
+    overlapping names the tables in which rows existed; status_refuses: vehicle_status did not
+    take a report.
     """
 
     overlapping: set[str] = field(default_factory=set)

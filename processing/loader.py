@@ -100,7 +100,7 @@ class Loader:
             return
         if opened.hides_writers and file.task.quiet != opened.identity:
             raise NotReady(
-                f"nobody can tell who writes it ({opened.hides_writers}), "
+                f"nobody can know who writes it ({opened.hides_writers}), "
                 "and it has not been unchanged for long enough (QUIET_SECONDS)"
             )
         if (size := opened.identity.size) > self._max_bytes:

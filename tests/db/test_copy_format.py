@@ -1,4 +1,4 @@
-"""Rows in COPY's binary format, told by the server's own reading of them."""
+"""Rows in COPY's binary format, as the server itself reads them."""
 
 from collections.abc import Iterator
 from contextlib import closing

@@ -249,7 +249,7 @@ def test_memory_does_not_grow_with_the_length_of_texts(
     writer.wait()
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 6_000_000  # 6 MB were written, of which there would be three copies
+    assert peak < 6_000_000  # 6 MB were written, with three copies of each
 
 
 def test_places_of_records_leave_room_for_the_rejected_between_them() -> None:

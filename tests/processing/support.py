@@ -92,23 +92,23 @@ def give_to_other_user(path: Path) -> None:
 def as_other_user(action: Callable[[], Any]) -> str:
     """What the action returns or raises, as text, in a child with no right to what is root's."""
     if os.geteuid() != 0:
-        return _told(action)
+        return _answer(action)
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.setgroups([])
         os.setgid(OTHER_USER)
         os.setuid(OTHER_USER)
-        os.write(writing, _told(action).encode())
+        os.write(writing, _answer(action).encode())
         os._exit(0)
     os.close(writing)
     with open(reading, encoding="utf-8") as pipe:
-        told = pipe.read()
+        answer = pipe.read()
     os.waitpid(child, 0)
-    return told
+    return answer
 
 
-def _told(action: Callable[[], Any]) -> str:
+def _answer(action: Callable[[], Any]) -> str:
     try:
         return str(action())
     except Exception as error:  # noqa: BLE001

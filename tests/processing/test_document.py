@@ -85,8 +85,8 @@ def test_another_top_level_key_is_named(key: str, shown: str) -> None:
 
 
 def test_the_key_must_be_the_one_that_the_name_promises() -> None:
-    told = "expected the top-level key vehicle_status of the file's name, got 'objects_detection_events'"
-    assert refusal(detections(event()), "vehicles_status_1.json") == told
+    reason = "expected the top-level key vehicle_status of the file's name, got 'objects_detection_events'"
+    assert refusal(detections(event()), "vehicles_status_1.json") == reason
     assert read(detections(event()), "objects_detection_1.json").kind == "objects_detection"
 
 
@@ -115,13 +115,13 @@ def test_a_key_may_be_written_in_every_way_that_json_allows(content: bytes) -> N
 
 
 def test_a_key_must_stand_in_the_first_chunk() -> None:
-    told = f"expected one of the keys {KEYS} in the first 65536 bytes, got none"
-    assert refusal(rb'{"\"%b":[]}' % (b"x" * 70_000)) == told
+    reason = f"expected one of the keys {KEYS} in the first 65536 bytes, got none"
+    assert refusal(rb'{"\"%b":[]}' % (b"x" * 70_000)) == reason
 
 
 def test_blanks_before_the_array_have_a_bound() -> None:
-    told = "expected records of at most 4194304 bytes, got a longer one"
-    assert refusal(b" " * 5_000_000 + START + b"]}") == told
+    reason = "expected records of at most 4194304 bytes, got a longer one"
+    assert refusal(b" " * 5_000_000 + START + b"]}") == reason
 
 
 @pytest.mark.parametrize(("byte", "name"), [(b"\f", "form feed"), (b"\v", "vertical tab")])
@@ -191,8 +191,8 @@ def test_zeros_to_the_end_are_what_is_not_written_yet_wherever_they_begin(zeros:
 def test_a_zero_in_a_string_is_a_bad_character() -> None:
     content = statuses(report(status="driving"))
     for zeros in (1, 100):
-        told = refusal(content.replace(b"driv", b"driv" + bytes(zeros)))
-        assert "invalid character inside string" in told
+        reason = refusal(content.replace(b"driv", b"driv" + bytes(zeros)))
+        assert "invalid character inside string" in reason
 
 
 def test_whole_elements_of_an_incomplete_document_are_counted() -> None:
@@ -505,7 +505,7 @@ def test_a_long_key_is_read_carefully_and_nothing_else_that_is_long(
 @pytest.mark.parametrize("size", [600, 5_000, 70_000])
 @pytest.mark.parametrize("tail", [b"]}", b",]}", b"", b',{"a":"'])
 def test_a_long_key_changes_nothing_in_what_is_told(size: int, tail: bytes) -> None:
-    def told(key: bytes) -> tuple[object, ...]:
+    def outcome_of(key: bytes) -> tuple[object, ...]:
         content = START + b'{"%b":[{"y":1,"y":2}]},%b,[1]%b' % (key, REPORT, tail)
         try:
             reading = read(content)
@@ -514,7 +514,7 @@ def test_a_long_key_changes_nothing_in_what_is_told(size: int, tail: bytes) -> N
         paths = [reject.path for reject in reading.rejected]
         return len(reading.records), [(reject.position, reject.detail) for reject in reading.rejected], paths
 
-    assert told(b"x" * size) == told(b"x")
+    assert outcome_of(b"x" * size) == outcome_of(b"x")
 
 
 @pytest.mark.parametrize("careful", [False, True])

@@ -152,7 +152,7 @@ def refuse(source: str, target: str) -> None:
     raise PermissionError(errno.EPERM, "not now")
 
 
-def test_a_failed_file_that_is_mended_is_loaded(drops: Drops) -> None:
+def test_a_failed_file_that_is_fixed_is_loaded(drops: Drops) -> None:
     drops.load(vehicles_status_1=b"hello")
     assert states(drops.load(vehicles_status_1=statuses(report()))) == ["loaded"]
     assert drops.values("SELECT state FROM ingested_files ORDER BY file_id") == ["failed", "loaded"]

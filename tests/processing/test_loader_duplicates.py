@@ -120,7 +120,7 @@ def test_the_original_of_a_conflict_can_be_loaded_once_the_first_is_gone(
     assert (outcome.state, outcome.counts.rejected) == ("loaded", 0)
 
 
-def test_a_conflict_tells_which_record_it_was(drops: Drops) -> None:
+def test_a_conflict_names_the_record(drops: Drops) -> None:
     drops.load(objects_detection_1=detections(event(1, ("cars", 1))))
     drops.load(objects_detection_2=detections(event(0), event(1, ("signs", 1), ("cars", 2), ("trucks", 3))))
     assert drops.rows("SELECT position, path, original FROM rejected_records") == [
@@ -128,7 +128,7 @@ def test_a_conflict_tells_which_record_it_was(drops: Drops) -> None:
     ]
 
 
-def test_a_conflict_behind_a_bad_record_of_its_event_tells_which_record_it_was(drops: Drops) -> None:
+def test_a_conflict_behind_a_bad_record_of_its_event_names_the_record(drops: Drops) -> None:
     drops.load(objects_detection_1=detections(event(1, ("cars", 1), ("signs", 1))))
     bad: Any = "many"
     drops.load(

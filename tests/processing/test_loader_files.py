@@ -95,7 +95,7 @@ def test_a_bad_file_is_failed_with_a_reason(
     assert drops.left() == []
 
 
-def test_a_condemned_file_is_failed_unread(drops: Drops) -> None:
+def test_a_poison_file_is_failed_unread(drops: Drops) -> None:
     outcome = drops.load_one(
         "vehicles_status_1.json", statuses(report()), poison_reason="it killed two workers"
     )

@@ -30,7 +30,7 @@ def too_many(figures: str) -> str:
     return f"expected a share of at most 0.25 of rejected records (MAX_REJECT_RATIO), got {figures}"
 
 
-def test_a_file_with_just_so_many_rejects_is_loaded(strict: Drops) -> None:
+def test_a_file_with_just_as_many_rejects_is_loaded(strict: Drops) -> None:
     outcome = strict.load_one("vehicles_status_1.json", statuses(*QUARTER))
     assert (outcome.state, counts(outcome)) == ("loaded", (4, 3, 0, 1))
 

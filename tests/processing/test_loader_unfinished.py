@@ -31,7 +31,7 @@ TRUNCATED = {
 
 @pytest.mark.parametrize("shared", [1, 10_000_000], ids=["large", "small"])
 @pytest.mark.parametrize("content", TRUNCATED.values(), ids=TRUNCATED.keys())
-def test_a_file_that_does_not_end_waits_until_it_has_settled(
+def test_a_file_that_does_not_end_waits_until_it_has_been_unchanged(
     drops: Drops, monkeypatch: pytest.MonkeyPatch, content: bytes, shared: int
 ) -> None:
     monkeypatch.setattr(processing.loader, "MAX_SHARED_BYTES", shared)
@@ -54,7 +54,7 @@ def test_a_file_that_is_allocated_first_and_filled_later_is_loaded_once_it_is_fu
     backwards: bool,
     shared: int,
 ) -> None:
-    """The writer closes it after each piece, so that nothing but the zeros tells of it."""
+    """The writer closes it after each piece, so that nothing but the zeros shows that it is unfinished."""
     monkeypatch.setattr(processing.loader, "MAX_SHARED_BYTES", shared)
     name = f"{S}1.json"
     content = compress(statuses(*[report(i, vehicle=os.urandom(16).hex()) for i in range(1000)]))
@@ -70,7 +70,7 @@ def test_a_file_that_is_allocated_first_and_filled_later_is_loaded_once_it_is_fu
     assert drops.count(HISTORY) == 1000
 
 
-def test_a_file_that_grew_since_it_settled_waits_again_and_is_loaded_when_it_ends(drops: Drops) -> None:
+def test_a_file_that_grew_since_it_was_seen_waits_again_and_is_loaded_when_it_ends(drops: Drops) -> None:
     content, name = statuses(report()), "vehicles_status_1.json"
     waiting = drops.load_one(name, content[:-2])
     (drops.incoming / name).write_bytes(content[:-1])
@@ -97,7 +97,7 @@ def test_a_file_whose_writers_are_hidden_is_read_when_it_has_been_quiet(drops: D
     first = drops.load_one(f"{S}1.json", statuses(report(1)))
     assert (first.state, first.hides_writers) == ("waiting", True)
     assert first.reason == (
-        "nobody can tell who writes it (a network file system), "
+        "nobody can know who writes it (a network file system), "
         "and it has not been unchanged for long enough (QUIET_SECONDS)"
     )
     with (drops.incoming / f"{S}1.json").open("ab") as file:
@@ -112,7 +112,7 @@ def test_a_file_whose_writers_are_hidden_is_read_when_it_has_been_quiet(drops: D
 
 
 @pytest.mark.usefixtures("hidden")
-def test_a_file_whose_writers_are_hidden_is_bad_only_when_it_has_settled(drops: Drops) -> None:
+def test_a_file_whose_writers_are_hidden_is_bad_only_when_it_has_been_unchanged(drops: Drops) -> None:
     name = f"{S}1.json"
     identity = drops.load_one(name, b'{"vehicle_status": [}').identity
     (outcome,) = drops.processor.load([FileTask(name, quiet=identity)])
