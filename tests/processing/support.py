@@ -9,16 +9,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 from msgspec import Struct
 
 from processing.document import Document, LongKey, Miscounted, OpenText, RepeatedKey
+from processing.errors import BadFile
 from processing.records import Record, Rejected
 from processing.source import SourceFile
 from processing.text import open_text
-from tests.support import ROOT
+from tests.support import ROOT, report, statuses
 
 MAX_BYTES = 1024**3
 OTHER_USER = 65534
+
+START = b'{"vehicle_status":['
+REPORT = statuses(report()).removeprefix(START).removesuffix(b"]}")
 
 
 class Reading(Struct):
@@ -44,6 +49,19 @@ def read_opened(opened: OpenText, name: str = "dropped.json") -> Reading:
             document.check(sum(parsed.count for parsed in elements), len(records) + len(rejected))
             return Reading(document.kind.name, records, rejected)
     raise AssertionError("a careful pass asked for another, or lost something")
+
+
+def refusal(content: bytes, name: str = "dropped.json") -> str:
+    """Why the document is bad."""
+    with pytest.raises(BadFile) as caught:
+        read(content, name)
+    return str(caught.value)
+
+
+def statuses_with(field: bytes) -> bytes:
+    """A report with a field x of that JSON between two without."""
+    odd = REPORT[:-1] + b',"x":' + field + b"}"
+    return START + b",".join((REPORT, odd, REPORT)) + b"]}"
 
 
 def read_source(source: SourceFile, max_bytes: int = MAX_BYTES) -> Reading:
