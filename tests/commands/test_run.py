@@ -62,8 +62,8 @@ def test_a_database_that_is_not_utf_8_is_refused(
     daemon.drop("vehicles_status_1.json", GOOD)
     done = daemon.command(*arguments)
     server.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    told = f"error: the database {name} is {encoding}: make one with ENCODING 'UTF8'"
-    assert (done.returncode, done.stderr.splitlines()[-1]) == (2, told)
+    message = f"error: the database {name} is {encoding}: make one with ENCODING 'UTF8'"
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (2, message)
     assert daemon.left() == ["vehicles_status_1.json"]
 
 
