@@ -111,7 +111,7 @@ def test_a_wrong_value_is_named_with_what_it_may_be(
     assert message.startswith(f"{name} is '{value}': ") and may_be in message
 
 
-def test_all_wrong_values_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_wrong_values_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     message = complaint(monkeypatch, WORKERS="0", OBSERVER="x", DB_PORT="y")
     assert all(name in message for name in ("WORKERS", "OBSERVER", "DB_PORT"))
 
@@ -163,7 +163,7 @@ def test_files_are_not_set_aside_into_the_watch_folder(monkeypatch: pytest.Monke
     assert "can't be the WATCH_FOLDER" in complaint(monkeypatch, WATCH_FOLDER="in", **{name: "./in/../in"})
 
 
-def test_a_loop_of_links_is_told(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+def test_a_loop_of_links_is_reported(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     (home / "loop").symlink_to("loop")
     assert "WATCH_FOLDER" in complaint(monkeypatch, WATCH_FOLDER="loop")
 
@@ -196,7 +196,7 @@ def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch, home: P
 
 
 @pytest.mark.parametrize("content", [b"WORKERS=\xff\xfe\n", b"\xff\xfeW\0O\0"])
-def test_a_dotenv_file_that_is_not_text_is_told(home: Path, content: bytes) -> None:
+def test_a_dotenv_file_that_is_not_text_is_reported(home: Path, content: bytes) -> None:
     (home / ".env").write_bytes(content)
     with pytest.raises(Misconfigured, match=r"can't read \.env: it is not UTF-8"):
         load_settings()

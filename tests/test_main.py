@@ -310,7 +310,7 @@ def missing_privilege(server: Server, url: str) -> str:
         (["status"], missing_privilege, "permission denied"),
     ],
 )
-def test_what_a_person_has_to_mend_is_explained_in_one_sentence_and_nothing_is_touched(
+def test_what_a_person_has_to_fix_is_explained_in_one_sentence_and_nothing_is_touched(
     server: Server,
     empty_database: object,
     tmp_path: Path,

@@ -158,7 +158,7 @@ def test_rows_are_counted(
 
 
 @pytest.mark.parametrize(("form", "expected"), [(Form.CSV, "a\n"), (Form.JSON, "[]\n")])
-def test_no_rows_are_told_in_each_form(
+def test_no_rows_are_reported_in_each_form(
     connection: Connection, capsys: pytest.CaptureFixture[str], form: Form, expected: str
 ) -> None:
     assert printed(connection, capsys, "SELECT 1 AS a WHERE false", form) == expected
@@ -187,7 +187,7 @@ def test_a_percent_sign_is_a_percent_sign(connection: Connection, capsys: pytest
         ("DO $$ BEGIN RAISE NOTICE 'x'; END $$", "DO"),
     ],
 )
-def test_a_statement_without_rows_is_done_and_tells_its_status(
+def test_a_statement_without_rows_is_done_and_prints_its_status(
     connection: Connection, capsys: pytest.CaptureFixture[str], statement: str, status: str
 ) -> None:
     run(connection, statement, Form.CSV)

@@ -149,7 +149,7 @@ def in_small_parts(found: list[Any]) -> list[list[Any]]:
     return [found[i : i + 60] for i in range(0, len(found), 60)]
 
 
-def test_refused_duplicate_conflicting_and_new_rows_of_one_chunk_are_told_apart(
+def test_refused_duplicate_conflicting_and_new_rows_of_one_chunk_are_kept_apart(
     database: Database, sink: PostgresSink
 ) -> None:
     constrain(database, "objects_detection_events", "object_value < 100")
@@ -187,7 +187,7 @@ def test_a_number_that_jsonb_cannot_hold_costs_its_record_alone(
 
 
 @pytest.mark.parametrize("table", ["ingested_files", "rejected_records"])
-def test_a_refusal_that_is_no_fault_of_a_row_is_told_apart(
+def test_a_refusal_that_is_no_fault_of_a_row_is_kept_apart(
     database: Database, sink: PostgresSink, table: str
 ) -> None:
     constrain(database, table, "file_id < 0")
@@ -203,7 +203,7 @@ def test_both_kinds_may_share_a_transaction(database: Database, sink: PostgresSi
 
 
 @pytest.mark.usefixtures("connection")
-def test_what_fails_in_the_thread_is_told_when_the_next_chunk_is_full(
+def test_what_fails_in_the_thread_is_reported_when_the_next_chunk_is_full(
     database: Database, sink: PostgresSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(db.chunk, "CHUNK_ROWS", 2)

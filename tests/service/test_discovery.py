@@ -151,7 +151,7 @@ def observer_of(discovery: FileDiscovery) -> FolderObserver:
     return discovery._observer
 
 
-def test_each_trouble_is_told_when_it_begins_and_when_it_ends(folder: Path) -> None:
+def test_each_trouble_is_reported_when_it_begins_and_when_it_ends(folder: Path) -> None:
     events = list[Event]()
     discovery, _ = look(folder, events.append)
     for _ in range(2):
@@ -172,7 +172,7 @@ def test_each_trouble_is_told_when_it_begins_and_when_it_ends(folder: Path) -> N
     discovery.stop()
 
 
-def test_what_a_dead_worker_had_claimed_is_put_back_and_told(folder: Path) -> None:
+def test_what_a_dead_worker_had_claimed_is_put_back_and_reported(folder: Path) -> None:
     events = list[Event]()
     discovery, _ = look(folder, events.append)
     claims = folder / ".claimed" / "dead"
@@ -183,7 +183,7 @@ def test_what_a_dead_worker_had_claimed_is_put_back_and_told(folder: Path) -> No
     assert events == [FileRecovered("a\n.json")]
 
 
-def test_what_is_passed_over_is_told_once_and_again_when_it_comes_back(folder: Path) -> None:
+def test_what_is_passed_over_is_reported_once_and_again_when_it_comes_back(folder: Path) -> None:
     events = list[Event]()
     discovery, _ = look(folder, events.append)
     stray = folder / ".claimed" / "stray"
