@@ -14,7 +14,7 @@ from db.connection import Database
 from db.embedded.server import StartCancelled
 from db.queries import keeps_commits, locks
 from monitor.event_log import EventLog
-from monitor.log import adopt_libraries, make_log
+from monitor.log import Log, adopt_libraries, open_log
 from processing.errors import DatabaseUnavailable, Misconfigured
 from service.build import make_pool
 from service.daemon import Daemon
@@ -28,7 +28,12 @@ from sources.claims import CLAIMS
 
 def run(settings: Settings, *, once: bool) -> int:
     """Prepares the folders and the database, loads, and returns the exit code."""
-    log, stop = make_log(settings.log_format), StopSignal()
+    with open_log(settings.log_format) as log:
+        return _run(settings, log, once=once)
+
+
+def _run(settings: Settings, log: Log, *, once: bool) -> int:
+    stop = StopSignal()
     adopt_libraries(log)
     publish = EventLog(log).write
     totals: Counter[str] = Counter()
