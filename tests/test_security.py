@@ -23,7 +23,7 @@ LOADER = "mobileye_loader"
 
 @pytest.fixture
 def drops(server: Server, database: Database, tmp_path: Path) -> Iterator[Daemon]:
-    """A daemon under the role, in a database of which another role is the owner."""
+    """A daemon under the role, in a database of another role."""
     roles = (ROOT / "db" / "roles.sql").read_text()
     for _ in range(2):
         query(database.url, roles)
@@ -59,7 +59,7 @@ def test_the_daemon_and_all_commands_work_under_the_role(drops: Daemon, database
 
 
 def still_wrong(database: Database) -> str:
-    """What a replay of the two records tells that are wrong for ever."""
+    """What a replay of the two records prints about those that are wrong for ever."""
     ((file_id,),) = query(database.url, "SELECT DISTINCT file_id FROM mobileye_data.open_rejects")
     name, place = "vehicles_status_2.json, record", f"of file {file_id}: $.vehicle_status[0]"
     conflict = "Expected the value stored under this key (status=driving extra=null), got another"
@@ -194,7 +194,7 @@ def make_certificate(folder: Path, ca: Path) -> None:
 
 @pytest.fixture(scope="module")
 def tls_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of two authorities, of which the first has signed the server's certificate."""
+    """The files of two authorities; the first one has signed the server's certificate."""
     folder = tmp_path_factory.mktemp("tls")
     for parent in (folder, *folder.parents[:2]):
         parent.chmod(0o755)
@@ -287,12 +287,12 @@ def test_a_password_is_seen_nowhere(
     daemon.drop("vehicles_status_2.json", b"[]")
     daemon.until_empty()
     assert "main.py" in command_lines() and server.password not in command_lines()
-    told = [
+    answers = [
         daemon.command(*words) for words in (["status"], ["verify"], ["check", "."], ["replay", "failed"])
     ]
     assert daemon.stop() == 0
     assert "watching" in daemon.log() and server.password not in daemon.log()
-    assert [server.password in done.stdout + done.stderr for done in told] == [False] * 4
+    assert [server.password in done.stdout + done.stderr for done in answers] == [False] * 4
     assert server.password in daemon.command("url").stdout
 
 
@@ -302,9 +302,9 @@ def test_the_password_of_the_embedded_database_is_seen_nowhere(tmp_path: Path) -
     daemon.drop("vehicles_status_1.json", b"[]")
     daemon.until_empty()
     assert "postgres" in command_lines() and password not in command_lines()
-    told = daemon.command("status")
+    done = daemon.command("status")
     assert daemon.stop() == 0
-    assert password not in daemon.log() + told.stdout + told.stderr
+    assert password not in daemon.log() + done.stdout + done.stderr
     assert password not in (tmp_path / "data" / "postgres.log").read_text()
 
 

@@ -1,4 +1,4 @@
-"""A dry run: what it tells is what a load then does, and it leaves nothing behind."""
+"""A dry run: what it prints is what a load then does, and it leaves nothing behind."""
 
 import fcntl
 import os
@@ -199,5 +199,5 @@ def test_ctrl_c_ends_it_without_a_traceback(daemon: Daemon, database: Database, 
         checking.send_signal(signal.SIGINT)
         until(lambda: checking.poll() is not None or daemon.rows("SELECT 1 FROM pg_locks WHERE NOT granted"))
         holder.rollback()
-        _, told = checking.communicate(timeout=20)
-    assert (checking.returncode, told) == (130, "")
+        _, output = checking.communicate(timeout=20)
+    assert (checking.returncode, output) == (130, "")

@@ -472,7 +472,7 @@ def test_an_edit_of_what_is_not_open_is_told(daemon: Daemon, database: Database,
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (
             b"{}",
@@ -494,11 +494,11 @@ def test_an_edit_of_what_is_not_open_is_told(daemon: Daemon, database: Database,
         ),
     ],
 )
-def test_an_edited_file_of_another_form_is_refused(tmp_path: Path, content: bytes, told: str) -> None:
+def test_an_edited_file_of_another_form_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "edits.json").write_bytes(content)
     with pytest.raises(Misconfigured) as caught:
         replay.read_edits(tmp_path / "edits.json")
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_an_edited_file_that_is_not_there_is_told(daemon: Daemon) -> None:

@@ -5,7 +5,8 @@ import fcntl
 import os
 import signal
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from commands.run import run
 from config import Settings
 from db.connection import Database
 from db.embedded.keeper import open_lock, try_lock
+from processing.errors import DatabaseUnavailable
 from service.outage import TimedOut
 from tests.processing.support import give_to_other_user
 from tests.support import Daemon, Server, Unprivileged, detections, drop, event, report, statuses, until
@@ -60,8 +62,8 @@ def test_a_database_that_is_not_utf_8_is_refused(
     daemon.drop("vehicles_status_1.json", GOOD)
     done = daemon.command(*arguments)
     server.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    told = f"error: the database {name} is {encoding}: make one with ENCODING 'UTF8'"
-    assert (done.returncode, done.stderr.splitlines()[-1]) == (2, told)
+    message = f"error: the database {name} is {encoding}: make one with ENCODING 'UTF8'"
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (2, message)
     assert daemon.left() == ["vehicles_status_1.json"]
 
 
@@ -207,6 +209,27 @@ def test_once_gives_up_a_database_that_is_not_there(
         run(settings, once=True)
     assert capfd.readouterr().err.count(" waiting for the database ") == 1
     assert path.read_bytes() == GOOD
+
+
+def test_a_database_that_goes_away_right_after_it_was_prepared_is_an_outage(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drop(tmp_path, "vehicles_status_1.json", GOOD)
+    answers = iter([database])
+
+    def ensure_running() -> Database:
+        with suppress(StopIteration):
+            return next(answers)
+        raise DatabaseUnavailable("it was stopped")
+
+    @contextmanager
+    def opened(*_: object) -> Iterator[Callable[[], Database]]:
+        yield ensure_running
+
+    monkeypatch.setattr("commands.run.open_database", opened)
+    settings = Settings(watch_folder=tmp_path, failed_folder=tmp_path / "failed", database_url=database.url)
+    assert run(settings, once=True) == 0
+    assert " loaded=1 " in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.slow

@@ -108,9 +108,9 @@ def test_what_does_not_add_up_in_the_tables_is_told(used: Daemon, change: str, f
     detection = used.rows(f"{SCHEMA}; SELECT file_id, name FROM ingested_files WHERE kind LIKE 'o%'")[0]
     known["detection"] = f"{detection[0]} ({detection[1]})"
     used.rows(f"{SCHEMA}; {change}")
-    code, told = verify(used)
-    assert (code, sorted(told[:-1])) == (1, sorted(flaw.format(**known) for flaw in flaws))
-    assert told[-1] == f"{len(flaws)} things do not add up"
+    code, lines = verify(used)
+    assert (code, sorted(lines[:-1])) == (1, sorted(flaw.format(**known) for flaw in flaws))
+    assert lines[-1] == f"{len(flaws)} things do not add up"
 
 
 @pytest.fixture
@@ -174,12 +174,12 @@ def test_what_is_resolved_has_its_rows(resolved: Daemon) -> None:
 )
 def test_what_is_resolved_without_its_row_is_told(resolved: Daemon, change: str, flaws: list[str]) -> None:
     resolved.rows(f"{SCHEMA}; {change}")
-    code, told = verify(resolved)
+    code, lines = verify(resolved)
     files = {"report": "vehicles_status_1.json", "event": "objects_detection_1.json"}
     named = {key: f"{name}, record 1 of file {file_id(resolved, name)}" for key, name in files.items()}
     expected = [flaw.format(**named) for flaw in flaws]
     assert code == 1
-    assert [line for line in told if "resolved" in line] == expected
+    assert [line for line in lines if "resolved" in line] == expected
 
 
 def put_loaded_bytes_into(folder: str) -> Callable[[Daemon], object]:

@@ -16,6 +16,7 @@ from db.connection import Database
 from db.ledger import Entry
 from db.partitions import Partitions
 from db.sink import PostgresSink
+from db.tables import TABLES
 from db.writer import Met, Writer
 from processing.errors import DatabaseUnavailable, Misconfigured, Refused
 from processing.records import Parsed
@@ -248,7 +249,7 @@ def test_memory_does_not_grow_with_the_length_of_texts(
     writer.wait()
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 6_000_000  # 6 MB were written, of which there would be three copies
+    assert peak < 6_000_000  # 6 MB were written, with three copies of each
 
 
 def test_places_of_records_leave_room_for_the_rejected_between_them() -> None:
@@ -256,7 +257,7 @@ def test_places_of_records_leave_room_for_the_rejected_between_them() -> None:
     kind, (first, second) = parsed_document(
         detections(event(0, ("a", bad), ("b", 1), ("c", bad), ("d", 2)), event(1, ("e", bad), ("f", 3)))
     )
-    chunk = Chunk(kind)
+    chunk = Chunk(kind, TABLES[kind.name])
     for parsed in (first, second):
         chunk.add(Entry(1, delivery(b"x"), kind.name), parsed)
     found = [reject for _, reject in chunk.rejects(dict.fromkeys(range(3), ("conflict", "")))]

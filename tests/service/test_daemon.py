@@ -18,16 +18,17 @@ import psycopg2
 import pytest
 from psycopg2.extensions import connection as Connection
 
-from commands.run import make_daemon, prepare_folders
+from commands.run import prepare_folders
 from config import Settings
 from db.connection import Database
 from processing.batch import FileTask, Outcome
 from processing.errors import BatchLost, DatabaseUnavailable, Misconfigured, TransactionFailed
 from processing.loader import Loader
-from service.build import LoaderFactory
+from service.build import make_daemon
 from service.daemon import Daemon as LoadingDaemon
-from service.daemon import FileArrived
 from service.heartbeat import Heartbeat
+from service.inbox import FileArrived
+from service.loader_factory import LoaderFactory
 from service.outage import TimedOut
 from service.signals import StopSignal
 from service.suspects import MAX_CRASHES
@@ -505,7 +506,13 @@ def here(daemon: Daemon, database: Database) -> LoadingDaemon:
     """The same daemon in this process."""
     settings = Settings(watch_folder=daemon.incoming, workers=2, rescan_seconds=0.2)
     prepare_folders(settings)
-    return make_daemon(settings, lambda: database, to_log(), StopSignal(), once=True)
+    return make_daemon(settings, database, lambda: database, to_log(), StopSignal(), once=True)
+
+
+def test_a_daemon_that_was_only_made_has_started_nothing(tmp_path: Path) -> None:
+    before = psutil.Process().children(), threading.enumerate()
+    here(Daemon(tmp_path, None), Database("postgresql://127.0.0.1:1/d"))
+    assert (psutil.Process().children(), threading.enumerate()) == before
 
 
 def test_a_folder_that_is_taken_for_a_new_file_is_left_alone(tmp_path: Path, database: Database) -> None:

@@ -15,7 +15,7 @@ from sources import lease
 from sources.lease import Writers, is_remote, writers
 from tests.processing.support import WRITER, as_other_user, beside
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="leases tell of writers on Linux")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="leases show writers on Linux")
 
 
 @pytest.fixture
@@ -71,10 +71,10 @@ def test_a_system_without_leases_tells_nothing(path: Path, monkeypatch: pytest.M
 
 @linux
 def test_a_network_file_system_is_told_by_its_type(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = subprocess.run(["stat", "-f", "-c", "%t", path], check=True, capture_output=True, text=True)
+    found = subprocess.run(["stat", "-f", "-c", "%t", path], check=True, capture_output=True, text=True)
     with path.open("rb") as file:
         assert not is_remote(file.fileno())
-        monkeypatch.setattr(lease, "REMOTE", {int(told.stdout, 16): "its own"})
+        monkeypatch.setattr(lease, "REMOTE", {int(found.stdout, 16): "its own"})
         assert is_remote(file.fileno())
 
 
