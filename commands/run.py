@@ -16,7 +16,7 @@ from service.database import open_database, prepare_database
 from service.events import Started, Stopped
 from service.housekeeping import Housekeeping
 from service.signals import StopSignal
-from sources.claims import CLAIMS
+from sources.claims import CLAIMS, FULL
 
 
 def run(settings: Settings, *, once: bool) -> int:
@@ -56,6 +56,8 @@ def prepare_folders(settings: Settings) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
+            if folder == settings.failed and error.errno in FULL:
+                continue  # it is made for the first file that fails; until then others can make room
             raise Misconfigured(f"can't make the folder {folder}: {error.strerror}") from None
         _check_folder(folder, settings.folder)
     claims = settings.folder / CLAIMS
