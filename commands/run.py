@@ -9,19 +9,24 @@ from pathlib import Path
 from config import Settings
 from db.embedded.server import StartCancelled
 from monitor.event_log import EventLog
-from monitor.log import adopt_libraries, make_log
+from monitor.log import Log, adopt_libraries, open_log
 from processing.errors import Misconfigured
 from service.build import make_daemon
 from service.database import open_database, prepare_database
 from service.events import Started, Stopped
 from service.housekeeping import Housekeeping
 from service.signals import StopSignal
-from sources.claims import CLAIMS
+from sources.claims import CLAIMS, FULL
 
 
 def run(settings: Settings, *, once: bool) -> int:
     """Prepares the folders and the database, loads, and returns the exit code."""
-    log, stop = make_log(settings.log_format), StopSignal()
+    with open_log(settings.log_format) as log:
+        return _run(settings, log, once=once)
+
+
+def _run(settings: Settings, log: Log, *, once: bool) -> int:
+    stop = StopSignal()
     adopt_libraries(log)
     publish = EventLog(log).write
     totals: Counter[str] = Counter()
@@ -51,6 +56,8 @@ def prepare_folders(settings: Settings) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
+            if folder == settings.failed and error.errno in FULL:
+                continue  # it is made for the first file that fails; until then others can make room
             raise Misconfigured(f"can't make the folder {folder}: {error.strerror}") from None
         _check_folder(folder, settings.folder)
     claims = settings.folder / CLAIMS

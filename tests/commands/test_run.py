@@ -200,14 +200,14 @@ def test_once_ends_with_1_if_it_can_not_list_the_folder_at_first_or_at_last(
 
 
 def test_once_gives_up_a_database_that_is_not_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("service.outage.ONCE_SECONDS", 1.0)
     path = Daemon(tmp_path, None).drop("vehicles_status_1.json", GOOD)
     settings = Settings(watch_folder=path.parent, database_url=NOWHERE)
     with pytest.raises(TimedOut, match=r"^gave up waiting for the database after [1-9] s: connection"):
         run(settings, once=True)
-    assert capsys.readouterr().err.count(" waiting for the database ") == 1
+    assert capfd.readouterr().err.count(" waiting for the database ") == 1
     assert path.read_bytes() == GOOD
 
 
