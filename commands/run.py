@@ -41,7 +41,8 @@ def run(settings: Settings, *, once: bool) -> int:
 def _started(settings: Settings) -> Started:
     outside = settings.outside_database
     embedded_in = str(settings.data_folder) if outside is None else None
-    return Started(str(settings.folder), settings.observer, settings.workers, embedded_in, outside)
+    env_file = str(settings.env_file) if settings.env_file else None
+    return Started(str(settings.folder), settings.observer, settings.workers, env_file, embedded_in, outside)
 
 
 def prepare_folders(settings: Settings) -> None:

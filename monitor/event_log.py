@@ -110,7 +110,8 @@ def lines(event: Event) -> Iterator[Line]:
 
 def _start(event: events.Started) -> Iterator[Line]:
     folder = printable(event.folder)
-    yield "info", WATCHING, {"folder": folder, "observer": event.observer, "workers": event.workers}
+    watching: dict[str, Any] = {"folder": folder, "observer": event.observer, "workers": event.workers}
+    yield "info", WATCHING, watching | {"env_file": printable(event.env_file or "none")}
     if event.embedded_in is not None:
         yield "info", DATABASE, {"embedded_in": printable(event.embedded_in)}
     else:

@@ -29,6 +29,7 @@ class Started(Event, frozen=True):
     folder: str
     observer: str
     workers: int
+    env_file: str | None
     embedded_in: str | None
     outside_database: str | None
 

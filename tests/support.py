@@ -175,6 +175,7 @@ class Daemon:
 
     def start(self, *arguments: str, wait: bool = True) -> "Daemon":
         self.folder.mkdir(exist_ok=True)
+        self._hide_env_file()
         before = self.log().count(" watching ")
         with open(self._log, "ab") as log:
             self.process = subprocess.Popen(
@@ -189,8 +190,13 @@ class Daemon:
             until(lambda: self.log().count(" watching ") > before, 30, "the daemon watches")
         return self
 
+    def _hide_env_file(self) -> None:
+        """A developer's .env beside main.py is not read if there is one here."""
+        (self.folder / ".env").touch()
+
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """One of the other commands, to its end."""
+        self._hide_env_file()
         return subprocess.run(
             [sys.executable, str(ROOT / "main.py"), *arguments],
             cwd=self.folder,

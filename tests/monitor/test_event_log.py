@@ -18,8 +18,8 @@ ENDED = Outcome(
 )
 
 SAMPLES: list[Event] = [
-    events.Started("in", "native", 2, "data", None),
-    events.Started("in", "native", 2, None, "postgresql://u:secret@h:1/d?service=s"),
+    events.Started("in", "native", 2, None, "data", None),
+    events.Started("in", "native", 2, "/home/.env", None, "postgresql://u:secret@h:1/d?service=s"),
     events.Stopped({}),
     events.FileLoaded(ENDED),
     events.FileDuplicate(ENDED),
