@@ -19,16 +19,22 @@ from service.signals import StopSignal
 from sources.claims import CLAIMS
 
 
-def run(settings: Settings, *, once: bool) -> int:
-    """Prepares the folders and the database, loads, and returns the exit code."""
+def run(settings: Settings, *, once: bool, accepts_new: bool = False) -> int:
+    """Prepares the folders and the database, loads, and returns the exit code.
+
+    With accepts_new into another database than the folder's files went into before.
+    """
     log, stop = make_log(settings.log_format), StopSignal()
     adopt_libraries(log)
     publish = EventLog(log).write
     totals: Counter[str] = Counter()
     with stop.on_signals():
         prepare_folders(settings)
-        with suppress(StartCancelled), open_database(settings, stop.event.is_set) as ensure_running:
-            database = prepare_database(ensure_running, publish, stop, once=once)
+        opened = open_database(settings, stop.event.is_set, may_create=True, accepts_new=accepts_new)
+        with suppress(StartCancelled), opened as ensure_running:
+            database = prepare_database(
+                settings, ensure_running, publish, stop, once=once, accepts_new=accepts_new
+            )
             if database is not None:
                 publish(_started(settings))
                 with Housekeeping(ensure_running, publish):

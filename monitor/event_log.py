@@ -39,6 +39,8 @@ LINES: dict[type[Event], tuple[Level, str]] = {
     events.FolderUnreadable: ("error", "cannot read the watch folder"),
     events.FolderReadable: ("info", "reading the watch folder again"),
     events.ClaimPassedOver: ("warning", "passed over"),
+    events.DatabaseNew: ("info", "new database"),
+    events.MarkerUnwritten: ("warning", "cannot mark the watch folder"),
     events.CommitsUnsafe: ("warning", "database runs without fsync"),
     events.LocksFew: ("warning", "the database has few locks"),
     events.PartitionMade: ("info", "a day has its partition now"),
@@ -55,7 +57,7 @@ OUTAGE_LINES: dict[tuple[type[Event], Resource], tuple[Level, str]] = {
 }
 
 #: Fields with names of files: their characters are not ours.
-_PATHS = ("file", "folder", "path")
+_PATHS = ("file", "folder", "path", "place")
 
 #: What of a connection string may be shown.
 _SHOWN = ("host", "port", "dbname", "user", "service")

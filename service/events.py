@@ -179,6 +179,19 @@ class ClaimPassedOver(Event, frozen=True):
 # The database -------------------------------------------------------------------------------------
 
 
+class DatabaseNew(Event, frozen=True):
+    """The database holds no file yet: it was made now, or is new to this program."""
+
+    place: str
+
+
+class MarkerUnwritten(Event, frozen=True):
+    """The marker, which names the database of the folder's files, can't be written."""
+
+    folder: str
+    reason: str
+
+
 class CommitsUnsafe(Event, frozen=True):
     """The database runs with fsync=off."""
 

@@ -18,6 +18,7 @@ from msgspec import json
 
 from db.connection import Database
 from db.embedded.server import find_binaries
+from service import marker
 
 ROOT = Path(__file__).parent.parent
 VEHICLE = "ebab5f787798416fb2b8afc1340d7a4e"
@@ -229,7 +230,9 @@ class Daemon:
     def left(self) -> list[str]:
         """The names still in the watch folder, its own folders aside."""
         return sorted(
-            entry.name for entry in os.scandir(self.incoming) if not entry.is_dir(follow_symlinks=False)
+            entry.name
+            for entry in os.scandir(self.incoming)
+            if not entry.is_dir(follow_symlinks=False) and not entry.name.startswith(marker.NAME)
         )
 
     def until_empty(self, seconds: float = 30.0) -> None:

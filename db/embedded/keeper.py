@@ -79,6 +79,7 @@ class Keeper:
     folder: Path
     binaries: Path
     account: Account
+    may_create: bool = True
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), default=str)
@@ -86,7 +87,8 @@ class Keeper:
     @classmethod
     def from_json(cls, text: str) -> Self:
         fields = json.loads(text)
-        return cls(Path(fields["folder"]), Path(fields["binaries"]), Account(**fields["account"]))
+        account = Account(**fields["account"])
+        return cls(Path(fields["folder"]), Path(fields["binaries"]), account, fields["may_create"])
 
     @property
     def cluster(self) -> Path:
@@ -124,6 +126,8 @@ class Keeper:
         # would then refuse to start.
         (self.cluster / "postmaster.pid").unlink(missing_ok=True)
         if not self.cluster.exists():
+            if not self.may_create:
+                sys.exit(f"FATAL:  {self.cluster} is gone")
             self._create_cluster(lock)
         settings = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
         command = self._command("postgres", "-D", self.cluster, "-p", self._choose_port(), *settings)

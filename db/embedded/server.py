@@ -35,11 +35,19 @@ class StartCancelled(DatabaseUnavailable):
 class Embedded:
     """The embedded PostgreSQL in a data folder, shared by every process that enters it.
 
-    Waiting for its start ends with StartCancelled once is_cancelled() returns true.
+    Waiting for its start ends with StartCancelled once is_cancelled() returns true. Without may_create it
+    starts only what is there.
     """
 
-    def __init__(self, data_folder: Path, is_cancelled: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        data_folder: Path,
+        is_cancelled: Callable[[], bool] = lambda: False,
+        *,
+        may_create: bool = True,
+    ) -> None:
         self._is_cancelled = is_cancelled
+        self._may_create = may_create
         self._folder = data_folder.resolve()
         self._cluster = self._folder / "postgres"
         self._log = self._folder / "postgres.log"
@@ -128,7 +136,8 @@ class Embedded:
         if self._cluster.exists():
             check_version(self._cluster)
         binaries = find_binaries()
-        return Keeper(self._folder, binaries, choose_account(self._folder, self._cluster, binaries))
+        account = choose_account(self._folder, self._cluster, binaries)
+        return Keeper(self._folder, binaries, account, self._may_create)
 
     def _launch(self, planned: Keeper) -> bool:
         """Starts a keeper; returns false if another one, whose starter was killed, is running already."""
@@ -160,8 +169,7 @@ class Embedded:
             return "absent"
 
     def _is_kept(self) -> bool:
-        with opened(self._folder / "keeper.lock") as lock:
-            return not try_lock(lock, fcntl.LOCK_SH)
+        return is_kept(self._folder)
 
     def _is_used(self) -> bool:
         """Returns whether others use the server; a keeper holds the lock exclusively and does not count."""
@@ -175,6 +183,17 @@ class Embedded:
 
     def _port(self) -> int:
         return int((self._folder / "port").read_text())
+
+
+def has_cluster(folder: Path) -> bool:
+    """Returns whether a data folder holds a cluster, or another process is just making one; makes no file."""
+    with translate_os_errors(folder):
+        return (folder / "postgres").exists() or ((folder / "keeper.lock").exists() and is_kept(folder))
+
+
+def is_kept(folder: Path) -> bool:
+    with opened(folder / "keeper.lock") as lock:
+        return not try_lock(lock, fcntl.LOCK_SH)
 
 
 def choose_account(folder: Path, cluster: Path, binaries: Path) -> Account:

@@ -40,6 +40,8 @@ SAMPLES: list[Event] = [
     events.FolderUnreadable("in", "no"),
     events.FolderReadable("in"),
     events.ClaimPassedOver("in/.claimed/a", "no"),
+    events.DatabaseNew("the embedded database in data"),
+    events.MarkerUnwritten("in", "no space left"),
     events.CommitsUnsafe(),
     events.LocksFew(64, 400, 256, 1500),
     events.PartitionMade("vehicle_status_history", "2026-06-05"),
