@@ -39,6 +39,7 @@ LINES: dict[type[Event], tuple[Level, str]] = {
     events.FolderUnreadable: ("error", "cannot read the watch folder"),
     events.FolderReadable: ("info", "reading the watch folder again"),
     events.ClaimPassedOver: ("warning", "passed over"),
+    events.DatabaseSlow: ("info", "the embedded database is starting"),
     events.DatabaseNew: ("info", "new database"),
     events.MarkerUnwritten: ("warning", "cannot mark the watch folder"),
     events.CommitsUnsafe: ("warning", "database runs without fsync"),

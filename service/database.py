@@ -16,6 +16,7 @@ from service import marker
 from service.events import (
     CommitsUnsafe,
     DatabaseNew,
+    DatabaseSlow,
     LocksFew,
     MarkerUnwritten,
     Publish,
@@ -30,6 +31,7 @@ from service.signals import StopSignal
 def open_database(
     settings: Settings,
     is_cancelled: Callable[[], bool] = lambda: False,
+    publish: Publish = lambda event: None,
     *,
     may_create: bool = False,
     accepts_new: bool = False,
@@ -51,7 +53,11 @@ def open_database(
             raise DatabaseUnavailable(
                 f"no database here yet: the daemon makes one in {settings.data_folder} when it first starts"
             )
-    with Embedded(settings.data_folder, is_cancelled, may_create=may_create) as embedded:
+
+    def say_slow(reason: str) -> None:
+        publish(DatabaseSlow(reason))
+
+    with Embedded(settings.data_folder, is_cancelled, say_slow, may_create=may_create) as embedded:
 
         def ensure_running() -> Database:
             embedded.ensure_running()

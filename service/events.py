@@ -179,6 +179,12 @@ class ClaimPassedOver(Event, frozen=True):
 # The database -------------------------------------------------------------------------------------
 
 
+class DatabaseSlow(Event, frozen=True):
+    """The start of the embedded database takes seconds, and may take minutes."""
+
+    reason: str
+
+
 class DatabaseNew(Event, frozen=True):
     """The database holds no file yet: it was made now, or is new to this program."""
 

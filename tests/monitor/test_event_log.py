@@ -40,6 +40,7 @@ SAMPLES: list[Event] = [
     events.FolderUnreadable("in", "no"),
     events.FolderReadable("in"),
     events.ClaimPassedOver("in/.claimed/a", "no"),
+    events.DatabaseSlow("it recovers"),
     events.DatabaseNew("the embedded database in data"),
     events.MarkerUnwritten("in", "no space left"),
     events.CommitsUnsafe(),
