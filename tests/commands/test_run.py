@@ -273,7 +273,7 @@ def test_the_first_start_with_nothing_configured_and_a_kill_and_a_start_again(tm
     done = daemon.command("sql", "select count(*), sum(deliveries) from ingested_files", "--csv")
     assert done.stdout == "count,sum\n2,2\n"
     assert daemon.stop() == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "incoming", "log"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".env", "data", "incoming", "log"]
     assert "Traceback" not in daemon.log() and "without fsync" not in daemon.log()
 
 

@@ -63,6 +63,7 @@ def test_a_changed_one_is_applied_over_the_old(
 OBJECTS = {
     "TABLE": [
         "ingested_files",
+        "ledger_name",
         "rejected_records",
         "objects_detection_events",
         "objects_detection_events_other",
