@@ -8,6 +8,7 @@ import typer
 
 from commands import check, demo, replay, run, sql, status, verify
 from commands.replay import Reason
+from commands.sql_forms import Form
 from config import load_settings
 from processing.errors import DatabaseUnavailable, Misconfigured
 from service import database
@@ -56,14 +57,20 @@ def run_sql(
     statement: Annotated[str, typer.Argument(help='For example "select * from vehicle_status".')],
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    may_write: Annotated[
+        bool, typer.Option("--write", help="Let the statement change the database, and hold all its rows.")
+    ] = False,
 ) -> None:
-    """Runs a query and prints its rows."""
-    form = sql.Form.CSV if as_csv else sql.Form.JSON if as_json else sql.Form.TABLE
+    """Runs a query and prints its rows; it can't change the database.
+
+    Of several statements in one text the rows of the last are printed. Tables cut long values.
+    """
+    form = Form.CSV if as_csv else Form.JSON if as_json else Form.TABLE
     with (
         database.open_database(load_settings()) as ensure_running,
         database.connected(ensure_running()) as connection,
     ):
-        sql.run(connection, statement, form)
+        sql.run(connection, statement, form, may_write=may_write)
 
 
 @app.command("url")
