@@ -47,7 +47,7 @@ def show_status(
     settings = load_settings()
     with (
         database.open_database(settings) as ensure_running,
-        database.connected(ensure_running()) as connection,
+        database.connected_for_reading(ensure_running()) as connection,
     ):
         status.show(status.gather(settings, connection), as_json)
 
@@ -66,9 +66,10 @@ def run_sql(
     Of several statements in one text the rows of the last are printed. Tables cut long values.
     """
     form = Form.CSV if as_csv else Form.JSON if as_json else Form.TABLE
+    connected = database.connected if may_write else database.connected_for_reading
     with (
         database.open_database(load_settings()) as ensure_running,
-        database.connected(ensure_running()) as connection,
+        connected(ensure_running()) as connection,
     ):
         sql.run(connection, statement, form, may_write=may_write)
 
@@ -129,7 +130,7 @@ def verify_all() -> None:
     settings = load_settings()
     with (
         database.open_database(settings) as ensure_running,
-        database.connected(ensure_running()) as connection,
+        database.connected_for_reading(ensure_running()) as connection,
     ):
         raise typer.Exit(verify.run(settings, connection, typer.echo))
 

@@ -1,4 +1,5 @@
--- The tables of the Mobileye Data Processing System. This file can be applied repeatedly.
+-- The tables of the Mobileye Data Processing System, schema 12. This file can be applied repeatedly. Raise the number
+-- with each change: a program refuses tables of a higher one.
 -- Needs PostgreSQL 12 or later. All times are UTC instants (timestamptz).
 
 CREATE SCHEMA IF NOT EXISTS mobileye_data;

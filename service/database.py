@@ -38,3 +38,11 @@ def connected(database: Database) -> Iterator[Connection]:
     with closing(database.connect()) as connection:
         schema.apply(connection)
         yield connection
+
+
+@contextmanager
+def connected_for_reading(database: Database) -> Iterator[Connection]:
+    """Connects also to a server that is read-only, such as a standby; applies the schema where it can."""
+    with closing(database.connect(may_be_read_only=True)) as connection:
+        schema.apply_or_check(connection)
+        yield connection
