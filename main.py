@@ -144,6 +144,9 @@ def replay_failed(
     names: Annotated[
         list[Path] | None, typer.Argument(help="Files in failed/; by default all of them.")
     ] = None,
+    dismiss: Annotated[
+        bool, typer.Option("--dismiss", help="Only note in the ledger that a person knows of these failures.")
+    ] = False,
 ) -> None:
     """Loads files of the failed folder again.
 
@@ -151,6 +154,8 @@ def replay_failed(
     """
     settings = load_settings()
     with database.open_database(settings) as ensure_running, database.connected(ensure_running()):
+        if dismiss:
+            raise typer.Exit(replay.dismiss(settings, ensure_running(), names or [], typer.echo))
         raise typer.Exit(replay.files(settings, ensure_running(), names or [], typer.echo))
 
 

@@ -11,6 +11,7 @@ import watcher.scan
 from config import Settings
 from db import audit, reject_pages
 from db.connection import RowRefused, savepoint, translate_errors
+from db.failures import failures as find_failures
 from db.reject_pages import Reject
 from db.stored_rows import StoredRow
 from processing.errors import BadFile, Gone, NotReady
@@ -49,7 +50,7 @@ def _flaws(settings: Settings, connection: Connection) -> Iterator[str]:
         yield from audit.wrong_latest(cursor)
         yield from resolved_wrongly(connection)
         digests = [file.sha256 for file in (*waiting, *failed) if file.sha256]
-        states, failures = audit.states(cursor, digests), audit.failures(cursor)
+        states, failures = audit.states(cursor, digests), find_failures(cursor)
     yield from _still_there(settings.folder, waiting, states)
     yield from _failed_unknown(failed, states, failures)
     yield from _failed_gone(settings.failed, [*waiting, *failed], failures)
@@ -102,11 +103,13 @@ def _still_there(folder: Path, waiting: list[Found], states: dict[bytes, str]) -
             yield f"{file.name}: still in the watch folder, but loaded already"
 
 
-Failure = tuple[str, int, bytes | None]
+Failure = tuple[str, int, bytes | None, bool]
 
 
-def _failed_unknown(failed: list[Found], states: dict[bytes, str], failures: list[Failure]) -> Iterator[str]:
-    unread = {(name, size) for name, size, digest in failures if digest is None}
+def _failed_unknown(
+    failed: list[Found], states: dict[bytes, str], failures: Sequence[Failure]
+) -> Iterator[str]:
+    unread = {(name, size) for name, size, digest, _ in failures if digest is None}
     for file in failed:
         state = states.get(file.sha256) if file.sha256 else None
         if state == "loaded":
@@ -115,12 +118,12 @@ def _failed_unknown(failed: list[Found], states: dict[bytes, str], failures: lis
             yield f"{file.name}: in the failed folder, but the ledger does not have it as failed"
 
 
-def _failed_gone(folder: Path, files: list[Found], failures: list[Failure]) -> Iterator[str]:
-    """Yields failures whose file is gone."""
+def _failed_gone(folder: Path, files: list[Found], failures: Sequence[Failure]) -> Iterator[str]:
+    """Yields failures whose file is gone, except those that a person has acknowledged."""
     # Compared by name, too: the file may have been edited for a replay, or be unreadable now.
     digests = {file.sha256 for file in files if file.sha256}
-    for name, _, digest in failures:
-        if digest not in digests and not os.path.lexists(folder / name):
+    for name, _, digest, is_dismissed in failures:
+        if not is_dismissed and digest not in digests and not os.path.lexists(folder / name):
             yield f"{name}: failed, but it is not in the failed folder: was it removed?"
 
 
@@ -129,10 +132,11 @@ def _files(folder: Path, max_bytes: int) -> list[Found]:
     if not folder.exists():
         return []
     names = watcher.scan.waiting(str(folder))
-    return [found for name in names if (found := _look(folder, name, max_bytes))]
+    return [found for name in names if (found := look(folder, name, max_bytes))]
 
 
-def _look(folder: Path, name: str, max_bytes: int) -> Found | None:
+def look(folder: Path, name: str, max_bytes: int) -> Found | None:
+    """Returns a file with its digest; None if it is gone, or if somebody is writing or loading it."""
     try:
         with PeekSource(str(folder)).open(name) as file:
             if file.identity.size <= max_bytes:
