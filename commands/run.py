@@ -2,26 +2,19 @@
 
 import os
 import pwd
-import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 from config import Settings
-from db.connection import Database
 from db.embedded.server import StartCancelled
-from db.queries import keeps_commits, locks
 from monitor.event_log import EventLog
 from monitor.log import adopt_libraries, make_log
-from processing.errors import DatabaseUnavailable, Misconfigured
-from service.build import make_pool
-from service.daemon import Daemon
-from service.database import connected, open_database
-from service.events import CommitsUnsafe, LocksFew, Publish, Resource, Started, Stopped
+from processing.errors import Misconfigured
+from service.build import make_daemon
+from service.database import open_database, prepare_database
+from service.events import Started, Stopped
 from service.housekeeping import Housekeeping
-from service.outage import Outage
 from service.signals import StopSignal
 from sources.claims import CLAIMS
 
@@ -35,10 +28,12 @@ def run(settings: Settings, *, once: bool) -> int:
     with stop.on_signals():
         prepare_folders(settings)
         with suppress(StartCancelled), open_database(settings, stop.event.is_set) as ensure_running:
-            if prepare_database(ensure_running, publish, stop, once=once):
+            database = prepare_database(ensure_running, publish, stop, once=once)
+            if database is not None:
                 publish(_started(settings))
                 with Housekeeping(ensure_running, publish):
-                    totals = make_daemon(settings, ensure_running, publish, stop, once=once).run()
+                    daemon = make_daemon(settings, database, ensure_running, publish, stop, once=once)
+                    totals = daemon.run()
         publish(Stopped(totals))
     return 1 if once and (totals["failed"] or totals["waiting"] or stop.event.is_set()) else 0
 
@@ -47,19 +42,6 @@ def _started(settings: Settings) -> Started:
     outside = settings.outside_database
     embedded_in = str(settings.data_folder) if outside is None else None
     return Started(str(settings.folder), settings.observer, settings.workers, embedded_in, outside)
-
-
-def make_daemon(
-    settings: Settings,
-    ensure_running: Callable[[], Database],
-    publish: Publish,
-    stop: StopSignal,
-    *,
-    once: bool,
-) -> Daemon:
-    """Returns a daemon with all that it needs."""
-    database = ensure_running()
-    return Daemon(settings, database, ensure_running, partial(make_pool, settings), publish, stop, once=once)
 
 
 def prepare_folders(settings: Settings) -> None:
@@ -91,26 +73,3 @@ def _user(status: os.stat_result) -> str:
         return pwd.getpwuid(status.st_uid).pw_name
     except KeyError:
         return str(status.st_uid)
-
-
-def prepare_database(
-    ensure_running: Callable[[], Database], publish: Publish, stop: StopSignal, *, once: bool
-) -> bool:
-    """Applies the schema as soon as the database answers; returns false if asked to stop before."""
-    outage: Outage | None = None
-    while not stop.event.is_set():
-        try:
-            with connected(ensure_running()) as connection:
-                if not keeps_commits(connection):
-                    publish(CommitsUnsafe())
-                found = locks(connection)
-                if found.days < found.wanted_days:
-                    publish(LocksFew(found.setting, found.days, found.wanted, found.wanted_days))
-                return True
-        except DatabaseUnavailable as error:
-            if stop.event.is_set():
-                break
-            outage = outage or Outage(Resource.DATABASE, publish)
-            outage.postpone(error, once=once)
-            stop.event.wait(outage.next_try - time.monotonic())
-    return False

@@ -16,6 +16,7 @@ from db.reject_pages import Reject
 from db.stored_rows import StoredRow
 from processing.errors import BadFile, Gone, NotReady
 from processing.printable import printable
+from service.file_kinds import FILE_KINDS, FileKinds
 from service.rejects import rows_of
 from sources.peek import PeekSource
 
@@ -28,27 +29,32 @@ class Found(Struct, frozen=True):
     sha256: bytes | None
 
 
-def run(settings: Settings, connection: Connection, report: Callable[[str], None]) -> int:
+def run(
+    settings: Settings,
+    connection: Connection,
+    report: Callable[[str], None],
+    known: FileKinds = FILE_KINDS,
+) -> int:
     """Reports each difference; returns 0 if there is none, else 1."""
     flaws = 0
-    for flaw in _flaws(settings, connection):
+    for flaw in _flaws(settings, connection, known):
         report(printable(flaw))
         flaws += 1
     report(f"{flaws:,} things do not add up" if flaws else "ledger, tables and folders add up")
     return 1 if flaws else 0
 
 
-def _flaws(settings: Settings, connection: Connection) -> Iterator[str]:
+def _flaws(settings: Settings, connection: Connection, known: FileKinds) -> Iterator[str]:
     """Yields each difference."""
     # The folders are read before the ledger: a file that leaves them meanwhile has its entry by then.
     waiting = _files(settings.folder, settings.max_file_bytes)
     failed = _files(settings.failed, settings.max_file_bytes)
     audit.begin(connection)
     with translate_errors(), connection.cursor() as cursor:
-        yield from audit.wrong_rows(cursor)
+        yield from audit.wrong_rows(cursor, known.tables)
         yield from audit.wrong_rejects(cursor)
-        yield from audit.wrong_latest(cursor)
-        yield from resolved_wrongly(connection)
+        yield from audit.wrong_latest(cursor, known.tables)
+        yield from resolved_wrongly(connection, known)
         digests = [file.sha256 for file in (*waiting, *failed) if file.sha256]
         states, failures = audit.states(cursor, digests), find_failures(cursor)
     yield from _still_there(settings.folder, waiting, states)
@@ -56,33 +62,33 @@ def _flaws(settings: Settings, connection: Connection) -> Iterator[str]:
     yield from _failed_gone(settings.failed, [*waiting, *failed], failures)
 
 
-def resolved_wrongly(connection: Connection) -> Iterator[str]:
+def resolved_wrongly(connection: Connection, known: FileKinds = FILE_KINDS) -> Iterator[str]:
     """Yields the resolved records that lack one of their rows."""
     after = (-1, -1)
     with translate_errors(), connection.cursor() as cursor:
         while found := reject_pages.find(cursor, after, is_open=False):
             for keys in reject_pages.pages(found):
-                for reject, rows in _rows_of(connection, reject_pages.read(cursor, keys)):
+                for reject, rows in _rows_of(connection, reject_pages.read(cursor, keys), known):
                     if flaw := _flaw(rows):
                         yield f"{reject.name}: resolved, but {flaw}"
             after = found[-1].key
 
 
 def _rows_of(
-    connection: Connection, rejects: Sequence[Reject]
+    connection: Connection, rejects: Sequence[Reject], known: FileKinds
 ) -> Iterator[tuple[Reject, list[StoredRow | None]]]:
     """Yields each record with its stored rows, and none for a record that no column can hold."""
     # One value that no column can hold fails the whole query: halving finds its record.
     try:
         with savepoint(connection) as cursor:
-            answers = list(rows_of(cursor, rejects))
+            answers = list(rows_of(cursor, rejects, known))
     except RowRefused:
         if len(rejects) == 1:
             yield rejects[0], []
             return
         middle = len(rejects) // 2
-        yield from _rows_of(connection, rejects[:middle])
-        yield from _rows_of(connection, rejects[middle:])
+        yield from _rows_of(connection, rejects[:middle], known)
+        yield from _rows_of(connection, rejects[middle:], known)
         return
     yield from answers
 

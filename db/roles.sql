@@ -13,7 +13,7 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'mobileye_loader') THEN
         CREATE ROLE mobileye_loader LOGIN NOINHERIT;    -- and nothing that is not granted below
     END IF;
-    -- TEMPORARY: rows of which some exist already are compared in a temporary table.
+    -- TEMPORARY: if some rows exist already, all are compared in a temporary table.
     EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO mobileye_loader', current_database());
 END
 $$;

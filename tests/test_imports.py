@@ -146,12 +146,22 @@ def test_only_the_watcher_knows_watchdog() -> None:
     assert _who_imports(["watchdog"]) == {"watcher.handler", "watcher.inotify", "watcher.observer"}
 
 
+def _imported_with(modules: str, packages: Iterable[str]) -> list[str]:
+    """Those of the packages that a process has imported which imports these modules."""
+    statement = f"import sys, {modules}; print(*({set(packages)!r} & sys.modules.keys()))"
+    run = subprocess.run(
+        [sys.executable, "-c", statement], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return run.stdout.split()
+
+
 def test_config_imports_nothing_heavy() -> None:
-    """Every command and every worker imports the settings."""
-    heavy = ("psycopg2", "watchdog", "zstandard")
-    statement = f"import sys, config; print([name for name in {heavy} if name in sys.modules])"
-    run = subprocess.run([sys.executable, "-c", statement], cwd=ROOT, capture_output=True, text=True)
-    assert (run.stdout.strip(), run.stderr) == ("[]", "")
+    assert _imported_with("config", ["psycopg2", "watchdog", "zstandard"]) == []
+
+
+def test_a_worker_imports_nothing_that_only_the_daemon_needs() -> None:
+    modules = "service.worker, service.loader_factory"
+    assert _imported_with(modules, ["pydantic_settings", "structlog", "typer", "watchdog"]) == []
 
 
 def test_only_config_reads_the_environment() -> None:

@@ -124,8 +124,8 @@ def test_json_that_can_not_be_laid_out_is_printed_as_it_stands(
 def test_numbers_are_printed_with_all_their_digits(
     connection: Connection, capsys: pytest.CaptureFixture[str], value: str, plain: str, as_json: str
 ) -> None:
-    ((_,), (told,)) = csv.reader(io.StringIO(printed(connection, capsys, f"SELECT {value} AS a", Form.CSV)))
-    assert told == plain
+    ((_,), (shown,)) = csv.reader(io.StringIO(printed(connection, capsys, f"SELECT {value} AS a", Form.CSV)))
+    assert shown == plain
     out = printed(connection, capsys, f"SELECT {value} AS a", Form.JSON)
     assert re.sub(r"\s", "", out) == f'[{{"a":{as_json}}}]'
 
@@ -234,7 +234,7 @@ def test_rows_are_counted(
 
 
 @pytest.mark.parametrize(("form", "expected"), [(Form.CSV, "a\n"), (Form.JSON, "[]\n")])
-def test_no_rows_are_told_in_each_form(
+def test_no_rows_are_reported_in_each_form(
     connection: Connection, capsys: pytest.CaptureFixture[str], form: Form, expected: str
 ) -> None:
     assert printed(connection, capsys, "SELECT 1 AS a WHERE false", form) == expected
@@ -305,7 +305,7 @@ def test_of_several_statements_all_are_done_or_none(connection: Connection, data
         ("DO $$ BEGIN RAISE NOTICE 'x'; END $$", "DO"),
     ],
 )
-def test_a_statement_without_rows_is_done_and_tells_its_status(
+def test_a_statement_without_rows_is_done_and_prints_its_status(
     connection: Connection, capsys: pytest.CaptureFixture[str], statement: str, status: str
 ) -> None:
     run(connection, statement, Form.CSV, may_write=True)
@@ -321,7 +321,7 @@ def test_what_a_statement_changed_stays(database: Database, connection: Connecti
 
 
 @pytest.mark.parametrize(
-    ("statement", "told"),
+    ("statement", "message"),
     [
         ("SELECT * FROM nope", 'relation "nope" does not exist'),
         ("SELEC 1", 'syntax error at or near "SELEC"'),
@@ -335,10 +335,10 @@ def test_what_a_statement_changed_stays(database: Database, connection: Connecti
         ),
     ],
 )
-def test_an_error_is_one_sentence(connection: Connection, statement: str, told: str) -> None:
+def test_an_error_is_one_sentence(connection: Connection, statement: str, message: str) -> None:
     with pytest.raises(QueryFailed) as caught:
         run(connection, statement, Form.TABLE)
-    assert str(caught.value).removeprefix("FATAL:  ") == told
+    assert str(caught.value).removeprefix("FATAL:  ") == message
 
 
 def test_the_command_prints_an_error_and_ends_with_1(daemon: Daemon) -> None:

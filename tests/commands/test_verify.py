@@ -103,15 +103,15 @@ def test_a_running_daemon_adds_up(used: Daemon) -> None:
         ),
     ],
 )
-def test_what_does_not_add_up_in_the_tables_is_told(used: Daemon, change: str, flaws: list[str]) -> None:
+def test_what_does_not_add_up_in_the_tables_is_reported(used: Daemon, change: str, flaws: list[str]) -> None:
     names = {"status": "vehicles_status_1.json", "status2": "vehicles_status_2.json"}
     known = {key: f"{file_id(used, name)} ({name})" for key, name in names.items()}
     detection = used.rows(f"{SCHEMA}; SELECT file_id, name FROM ingested_files WHERE kind LIKE 'o%'")[0]
     known["detection"] = f"{detection[0]} ({detection[1]})"
     used.rows(f"{SCHEMA}; {change}")
-    code, told = verify(used)
-    assert (code, sorted(told[:-1])) == (1, sorted(flaw.format(**known) for flaw in flaws))
-    assert told[-1] == f"{len(flaws)} things do not add up"
+    code, lines = verify(used)
+    assert (code, sorted(lines[:-1])) == (1, sorted(flaw.format(**known) for flaw in flaws))
+    assert lines[-1] == f"{len(flaws)} things do not add up"
 
 
 @pytest.fixture
@@ -173,14 +173,16 @@ def test_what_is_resolved_has_its_rows(resolved: Daemon) -> None:
         ),
     ],
 )
-def test_what_is_resolved_without_its_row_is_told(resolved: Daemon, change: str, flaws: list[str]) -> None:
+def test_what_is_resolved_without_its_row_is_reported(
+    resolved: Daemon, change: str, flaws: list[str]
+) -> None:
     resolved.rows(f"{SCHEMA}; {change}")
-    code, told = verify(resolved)
+    code, lines = verify(resolved)
     files = {"report": "vehicles_status_1.json", "event": "objects_detection_1.json"}
     named = {key: f"{name}, record 1 of file {file_id(resolved, name)}" for key, name in files.items()}
     expected = [flaw.format(**named) for flaw in flaws]
     assert code == 1
-    assert [line for line in told if "resolved" in line] == expected
+    assert [line for line in lines if "resolved" in line] == expected
 
 
 def put_loaded_bytes_into(folder: str) -> Callable[[Daemon], object]:
@@ -211,7 +213,7 @@ def put_loaded_bytes_into(folder: str) -> Callable[[Daemon], object]:
         ),
     ],
 )
-def test_what_does_not_add_up_in_the_folders_is_told(
+def test_what_does_not_add_up_in_the_folders_is_reported(
     used: Daemon, change: Callable[[Daemon], object], flaw: str
 ) -> None:
     change(used)

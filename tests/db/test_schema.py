@@ -131,7 +131,7 @@ def test_what_somebody_dropped_is_made_again(filled: Database, kind: str, name: 
 
 
 @pytest.mark.parametrize("name", ["objects_detection_events", "vehicle_status_history"])
-def test_a_table_that_was_renamed_is_told_and_not_made_again(filled: Database, name: str) -> None:
+def test_a_table_that_was_renamed_is_reported_and_not_made_again(filled: Database, name: str) -> None:
     query(filled.url, f"ALTER TABLE mobileye_data.{name} RENAME TO lost")
     with pytest.raises(Misconfigured, match=f"{name}_other is no partition of {name}: was that renamed"):
         apply(filled)

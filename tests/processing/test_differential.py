@@ -302,7 +302,7 @@ def rendered(value: Any, escaped: bool, blank: str) -> str:
 
 @st.composite
 def contents(draw: st.DrawFn) -> bytes:
-    """Text of a document, of which sometimes a byte is lost, changed or put in."""
+    """Text of a document; sometimes a byte is lost, changed or put in."""
     blank = draw(st.sampled_from(["", " ", "\n", "\r\n\t", " " * 150]))
     text = rendered(draw(SHAPES), draw(st.booleans()), blank).encode()
     if not draw(st.integers(0, 4)):
