@@ -42,14 +42,29 @@ def watch(
 @app.command("status")
 def show_status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit with 1 if something needs a person, for monitoring.")
+    ] = False,
 ) -> None:
-    """Shows what is waiting, what was loaded and what failed."""
+    """Shows whether a daemon runs, what is waiting, what was loaded and what failed.
+
+    Something needs a person if no daemon watches the folder, the database does not answer, a failed file was
+    neither replayed nor dismissed, or a file has waited for an hour. Rejected records do not count.
+    """
     settings = load_settings()
-    with (
-        database.open_database(settings) as ensure_running,
-        database.connected_for_reading(ensure_running()) as connection,
-    ):
-        status.show(status.gather(settings, connection), as_json)
+    try:
+        with (
+            database.open_database(settings) as ensure_running,
+            database.connected_for_reading(ensure_running()) as connection,
+        ):
+            found = status.gather(settings, connection)
+    except DatabaseUnavailable:
+        status.show(status.gather(settings, None), as_json)
+        raise
+    status.show(found, as_json)
+    if found.backlog.error:
+        raise Misconfigured(f"can't list the watch folder {found.backlog.folder}: {found.backlog.error}")
+    raise typer.Exit(1 if check and found.needs else 0)
 
 
 @app.command("sql")

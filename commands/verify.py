@@ -14,7 +14,7 @@ from db.connection import RowRefused, savepoint, translate_errors
 from db.failures import failures as find_failures
 from db.reject_pages import Reject
 from db.stored_rows import StoredRow
-from processing.errors import BadFile, Gone, NotReady
+from processing.errors import BadFile, Gone, Misconfigured, NotReady
 from processing.printable import printable
 from service.file_kinds import FILE_KINDS, FileKinds
 from service.rejects import rows_of
@@ -47,8 +47,12 @@ def run(
 def _flaws(settings: Settings, connection: Connection, known: FileKinds) -> Iterator[str]:
     """Yields each difference."""
     # The folders are read before the ledger: a file that leaves them meanwhile has its entry by then.
-    waiting = _files(settings.folder, settings.max_file_bytes)
-    failed = _files(settings.failed, settings.max_file_bytes)
+    try:
+        waiting = _files(settings.folder, settings.max_file_bytes)
+    except OSError as error:
+        raise Misconfigured(f"can't list the watch folder {settings.folder}: {error.strerror}") from None
+    # The daemon makes this one.
+    failed = _files(settings.failed, settings.max_file_bytes) if settings.failed.exists() else []
     audit.begin(connection)
     with translate_errors(), connection.cursor() as cursor:
         yield from audit.wrong_rows(cursor, known.tables)
@@ -135,8 +139,6 @@ def _failed_gone(folder: Path, files: list[Found], failures: Sequence[Failure]) 
 
 def _files(folder: Path, max_bytes: int) -> list[Found]:
     """The files that nobody is writing or loading."""
-    if not folder.exists():
-        return []
     names = watcher.scan.waiting(str(folder))
     return [found for name in names if (found := look(folder, name, max_bytes))]
 

@@ -1,6 +1,6 @@
 -- The role under which the daemon runs, with no right that it does not need; safe to apply twice.
 --
--- 1. As the owner of the database, once and after each update: DATABASE_URL=<owner's> python main.py status
+-- 1. As the owner of the database, once and after each update: DATABASE_URL=<owner's> python main.py sql 'select 1'
 --    (makes the tables). 2. As the same owner, who may create roles: psql -f db/roles.sql <owner's URL>
 -- 3. Give it a password (\password mobileye_loader), and its URL to the daemon.
 --

@@ -38,6 +38,7 @@ def file_id(daemon: Daemon, name: str) -> int:
 
 
 def test_an_empty_database_adds_up(daemon: Daemon) -> None:
+    daemon.incoming.mkdir()
     assert (daemon.command("verify").returncode, daemon.command("verify").stdout) == (0, GOOD)
 
 
