@@ -15,6 +15,7 @@ from service.build import make_daemon
 from service.database import open_database, prepare_database
 from service.events import Started, Stopped
 from service.housekeeping import Housekeeping
+from service.presence import Presence
 from service.signals import StopSignal
 from sources.claims import CLAIMS, FULL
 
@@ -35,6 +36,9 @@ def _run(settings: Settings, log: Log, *, once: bool, accepts_new: bool) -> int:
     totals: Counter[str] = Counter()
     with stop.on_signals():
         prepare_folders(settings)
+        # From here on, so that status sees it, too, while the database is waited for.
+        presence = Presence(str(settings.folder))
+        presence.hold()
         opened = open_database(settings, stop.event.is_set, publish, may_create=True, accepts_new=accepts_new)
         with suppress(StartCancelled), opened as ensure_running:
             database = prepare_database(
@@ -43,7 +47,9 @@ def _run(settings: Settings, log: Log, *, once: bool, accepts_new: bool) -> int:
             if database is not None:
                 publish(_started(settings))
                 with Housekeeping(ensure_running, publish):
-                    daemon = make_daemon(settings, database, ensure_running, publish, stop, once=once)
+                    daemon = make_daemon(
+                        settings, database, ensure_running, publish, stop, once=once, presence=presence
+                    )
                     totals = daemon.run()
         publish(Stopped(totals))
     return 1 if once and (totals["failed"] or totals["waiting"] or stop.event.is_set()) else 0

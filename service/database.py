@@ -82,6 +82,14 @@ def connected_to_load(settings: Settings, database: Database) -> Iterator[Connec
         yield connection
 
 
+@contextmanager
+def connected_for_reading(database: Database) -> Iterator[Connection]:
+    """Connects also to a server that is read-only, such as a standby; applies the schema where it can."""
+    with closing(database.connect(may_be_read_only=True)) as connection:
+        schema.apply_or_check(connection)
+        yield connection
+
+
 def prepare_database(
     settings: Settings,
     ensure_running: Callable[[], Database],

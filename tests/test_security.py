@@ -86,7 +86,7 @@ def test_an_owner_who_is_no_superuser_can_make_the_role(server: Server, tmp_path
             name = parse_dsn(database.url)["dbname"]
             server.execute(f"ALTER DATABASE {name} OWNER TO an_owner")
             owner = Daemon(tmp_path, server.url(name, "an_owner", "own"))
-            assert owner.command("status").returncode == 0
+            assert owner.command("sql", "select 1").returncode == 0
             query(str(owner.url), (ROOT / "db" / "roles.sql").read_text())
             query(str(owner.url), f"ALTER ROLE {LOADER} PASSWORD 'least'")
             daemon = Daemon(tmp_path, server.url(name, LOADER, "least"))

@@ -23,6 +23,7 @@ from service.events import (
     ObserverWorks,
     Publish,
 )
+from service.presence import Presence
 from tests.support import ROOT, Daemon, Server, drop, report, statuses, until
 from watcher.kind import ObserverKind
 from watcher.observer import FolderObserver
@@ -124,7 +125,12 @@ def folder(tmp_path: Path) -> Path:
 def look(folder: Path, publish: Publish) -> tuple[FileDiscovery, "queue.SimpleQueue[str | None]"]:
     heard: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     discovery = FileDiscovery(
-        str(folder), ObserverKind.NATIVE, publish, heard.put, on_names_lost=lambda: heard.put(None)
+        str(folder),
+        ObserverKind.NATIVE,
+        publish,
+        Presence(str(folder)),
+        heard.put,
+        on_names_lost=lambda: heard.put(None),
     )
     return discovery, heard
 
