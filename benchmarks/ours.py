@@ -13,10 +13,11 @@ from pathlib import Path
 import psutil
 import psycopg2
 
+import watcher.scan
 from benchmarks.files import Made
 from db.chunk import CHUNK_ROWS
 from db.copy_format import CopyRows, copy_data
-from db.tables import table_of
+from db.tables import TABLES
 from processing.file_types import kind_of_name
 
 ROOT = Path(__file__).parent.parent
@@ -40,7 +41,7 @@ class Daemon:
             for name in names:
                 os.rename(files / name, self.folder / name)
             wait_for(lambda: _ended_files(connection) >= count)
-            wait_for(lambda: not any(entry.is_file() for entry in os.scandir(self.folder)))
+            wait_for(lambda: not watcher.scan.waiting(str(self.folder)))
             return time.perf_counter() - started
 
 
@@ -53,7 +54,7 @@ def chunks(made: Made) -> Iterator[tuple[str, bytes]]:
     assert usual is not None
     for start in range(0, len(usual[1]), CHUNK_ROWS):
         packed = CopyRows()
-        table_of(kind).pack(packed, usual[1][start : start + CHUNK_ROWS], 0)
+        TABLES[kind.name].pack(packed, usual[1][start : start + CHUNK_ROWS], 0)
         yield kind.name, copy_data(sorted(packed.rows))
 
 

@@ -24,8 +24,8 @@ _ROWS = 12
 #: No scan by the clock may come in between.
 _NO_RESCAN = 86_400
 
-#: Far longer than the daemon needs to book a file that is removed already.
-_BOOKING_SECONDS = 1.0
+#: Far longer than the daemon needs to record the outcome of a file that is removed already.
+_RECORDING_SECONDS = 1.0
 
 _REMOVAL = "removal"
 
@@ -44,12 +44,12 @@ class Step(NamedTuple):
 def main(
     listing: Annotated[bool, typer.Option("--list", help="Print each function, by its first call.")] = False,
 ) -> None:
-    """Prints how many there are until the file is removed, and until the daemon has booked its outcome."""
+    """Prints how many there are until the file is removed, and until the daemon has recorded its outcome."""
     folder = tempfile.TemporaryDirectory(prefix="benchmark-walk-")
     with folder, running_server() as server, server.database() as url:
         steps = _walk(Path(folder.name), url)
     print("until it is removed:", _counts(list(takewhile(lambda step: step.function != _REMOVAL, steps))))
-    print("until it is booked:", _counts(steps))
+    print("until it is recorded:", _counts(steps))
     for process in ("daemon", "worker") if listing else ():
         print(f"\n{process}")
         for step in steps:
@@ -81,10 +81,10 @@ def _walk(folder: Path, url: str) -> list[Step]:
     tracer = {"PYTHONPATH": ROOT / "benchmarks" / "tracer", "TRACE": trace}
     with running(url, WORKERS=1, RESCAN_SECONDS=_NO_RESCAN, **tracer) as daemon:
         daemon.load(folder / "first", _WARM_UP_FILES)
-        time.sleep(_BOOKING_SECONDS)
+        time.sleep(_RECORDING_SECONDS)
         _arm(armed, b"\1")
         daemon.load(folder / "last", _WARM_UP_FILES + 1)
-        time.sleep(_BOOKING_SECONDS)
+        time.sleep(_RECORDING_SECONDS)
         _arm(armed, b"\0")  # the end of the daemon is no part of the walk
         return sorted(_steps(trace, daemon.process.pid))
 

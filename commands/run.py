@@ -2,58 +2,57 @@
 
 import os
 import pwd
-import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
-from psycopg2.extensions import connection as Connection
-
 from config import Settings
-from db.connection import Database
 from db.embedded.server import StartCancelled
-from db.patience import ask
-from db.queries import connections_allowed, keeps_commits, locks
-from db.session import is_pooled
 from monitor.event_log import EventLog
-from monitor.log import adopt_libraries, make_log
-from processing.errors import DatabaseUnavailable, Misconfigured
-from service.build import make_pool, wanted_workers
-from service.capacity import most_workers
-from service.daemon import Daemon
-from service.database import connected, open_database
-from service.events import (
-    CommitsUnsafe,
-    LocksFew,
-    PoolerFound,
-    Publish,
-    Resource,
-    Started,
-    Stopped,
-    WorkersFewer,
-)
+from monitor.log import Log, adopt_libraries, open_log
+from processing.errors import Misconfigured
+from service.build import make_daemon
+from service.capacity import wanted_workers
+from service.database import open_database, prepare_database
+from service.events import Started, Stopped
 from service.housekeeping import Housekeeping
-from service.outage import Outage
+from service.presence import Presence
 from service.signals import StopSignal
-from sources.claims import CLAIMS
+from sources.claims import CLAIMS, FULL
 
 
-def run(settings: Settings, *, once: bool) -> int:
-    """Prepares the folders and the database, loads, and returns the exit code."""
-    log, stop = make_log(settings.log_format), StopSignal()
+def run(settings: Settings, *, once: bool, accepts_new: bool = False) -> int:
+    """Prepares the folders and the database, loads, and returns the exit code.
+
+    With accepts_new into another database than the folder's files went into before.
+    """
+    with open_log(settings.log_format) as log:
+        return _run(settings, log, once=once, accepts_new=accepts_new)
+
+
+def _run(settings: Settings, log: Log, *, once: bool, accepts_new: bool) -> int:
+    stop = StopSignal()
     adopt_libraries(log)
     publish = EventLog(log).write
     totals: Counter[str] = Counter()
     with stop.on_signals():
         prepare_folders(settings)
-        with suppress(StartCancelled), open_database(settings, stop.event.is_set) as ensure_running:
-            if connections := prepare_database(ensure_running, publish, stop, once=once):
-                settings = limit_workers(settings, connections, publish)
+        # From here on, so that status sees it, too, while the database is waited for.
+        presence = Presence(str(settings.folder))
+        presence.hold()
+        opened = open_database(settings, stop.event.is_set, publish, may_create=True, accepts_new=accepts_new)
+        with suppress(StartCancelled), opened as ensure_running:
+            prepared = prepare_database(
+                settings, ensure_running, publish, stop, once=once, accepts_new=accepts_new
+            )
+            if prepared is not None:
+                database, settings = prepared
                 publish(_started(settings))
                 with Housekeeping(ensure_running, publish):
-                    totals = make_daemon(settings, ensure_running, publish, stop, once=once).run()
+                    daemon = make_daemon(
+                        settings, database, ensure_running, publish, stop, once=once, presence=presence
+                    )
+                    totals = daemon.run()
         publish(Stopped(totals))
     return 1 if once and (totals["failed"] or totals["waiting"] or stop.event.is_set()) else 0
 
@@ -61,29 +60,9 @@ def run(settings: Settings, *, once: bool) -> int:
 def _started(settings: Settings) -> Started:
     outside = settings.outside_database
     embedded_in = str(settings.data_folder) if outside is None else None
+    env_file = str(settings.env_file) if settings.env_file else None
     workers = wanted_workers(settings)
-    return Started(str(settings.folder), settings.observer, workers, embedded_in, outside)
-
-
-def limit_workers(settings: Settings, connections: int, publish: Publish) -> Settings:
-    """Returns the settings with as many workers as there are connections for."""
-    wanted, most = wanted_workers(settings), most_workers(connections)
-    if wanted > most:
-        publish(WorkersFewer(most, wanted, connections))
-    return settings.model_copy(update={"workers": min(wanted, most)})
-
-
-def make_daemon(
-    settings: Settings,
-    ensure_running: Callable[[], Database],
-    publish: Publish,
-    stop: StopSignal,
-    *,
-    once: bool,
-) -> Daemon:
-    """Returns a daemon with all that it needs."""
-    database = ensure_running()
-    return Daemon(settings, database, ensure_running, partial(make_pool, settings), publish, stop, once=once)
+    return Started(str(settings.folder), settings.observer, workers, env_file, embedded_in, outside)
 
 
 def prepare_folders(settings: Settings) -> None:
@@ -93,6 +72,8 @@ def prepare_folders(settings: Settings) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
+            if folder == settings.failed and error.errno in FULL:
+                continue  # it is made for the first file that fails; until then others can make room
             raise Misconfigured(f"can't make the folder {folder}: {error.strerror}") from None
         _check_folder(folder, settings.folder)
     claims = settings.folder / CLAIMS
@@ -115,36 +96,3 @@ def _user(status: os.stat_result) -> str:
         return pwd.getpwuid(status.st_uid).pw_name
     except KeyError:
         return str(status.st_uid)
-
-
-def prepare_database(
-    ensure_running: Callable[[], Database], publish: Publish, stop: StopSignal, *, once: bool
-) -> int:
-    """Applies the schema as soon as the database answers; returns how many connections that allows.
-
-    Returns 0 if asked to stop before.
-    """
-    outage: Outage | None = None
-    while not stop.event.is_set():
-        try:
-            with connected(ensure_running(), stop.event.is_set) as connection:
-                return ask(connection, partial(look_at_server, connection, publish), stop.event.is_set)
-        except DatabaseUnavailable as error:
-            if stop.event.is_set():
-                break
-            outage = outage or Outage(Resource.DATABASE, publish)
-            outage.postpone(error, once=once)
-            stop.event.wait(outage.next_try - time.monotonic())
-    return 0
-
-
-def look_at_server(connection: Connection, publish: Publish) -> int:
-    """Publishes what is unwise about the server; returns how many connections it allows."""
-    if not keeps_commits(connection):
-        publish(CommitsUnsafe())
-    if is_pooled(connection):
-        publish(PoolerFound())
-    found = locks(connection)
-    if found.days < found.wanted_days:
-        publish(LocksFew(found.setting, found.days, found.wanted, found.wanted_days))
-    return max(1, connections_allowed(connection))

@@ -85,31 +85,36 @@ class Database:
     url: str
 
     def connect(
-        self, *, autocommit: bool = False, is_cancelled: Callable[[], bool] = lambda: False
+        self,
+        *,
+        autocommit: bool = False,
+        may_be_read_only: bool = False,
+        is_cancelled: Callable[[], bool] = lambda: False,
     ) -> Session:
         """Returns a new connection; raises DatabaseUnavailable or Misconfigured, and WaitCancelled."""
+        more = {"target_session_attrs": "any"} if may_be_read_only else {}
+        parameters = {**_DEFAULTS, **more, **_parameters(self.url)}
         made: list[Session] = []
 
         def cut_off() -> None:
             for session in made:
                 cut(session)
 
-        return within(None, lambda: self._connect(made, autocommit), cut_off, is_cancelled)
+        return within(None, lambda: _connect(parameters, made, autocommit), cut_off, is_cancelled)
 
-    def _connect(self, made: list[Session], autocommit: bool) -> Session:
-        """Connects; libpq has a deadline of its own for each address of the host."""
-        try:
-            session: Session = psycopg2.connect(
-                **{**_DEFAULTS, **_parameters(self.url)}, connection_factory=Session
-            )
-        except psycopg2.Error as error:
-            raise _refused(error) from None
-        made.append(session)
-        with translate_errors():
-            session.autocommit = True
-            ask(session, session.begin)
-            session.autocommit = autocommit
-        return session
+
+def _connect(parameters: dict[str, Any], made: list[Session], autocommit: bool) -> Session:
+    """Connects; libpq has a deadline of its own for each address of the host."""
+    try:
+        session: Session = psycopg2.connect(**parameters, connection_factory=Session)
+    except psycopg2.Error as error:
+        raise _refused(error) from None
+    made.append(session)
+    with translate_errors():
+        session.autocommit = True
+        ask(session, session.begin)
+        session.autocommit = autocommit
+    return session
 
 
 def _parameters(url: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from msgspec import Struct
 from psycopg2.extensions import connection as Connection
 
 from db.connection import translate_errors
+from db.failures import IS_DISMISSED, IS_REPLACED
 
 
 class Totals(Struct, frozen=True):
@@ -14,6 +15,7 @@ class Totals(Struct, frozen=True):
 
     loaded_files: int
     failed_files: int
+    open_failures: int
     rows_read: int
     rows_inserted: int
     rows_duplicate: int
@@ -52,9 +54,12 @@ class Locks(Struct, frozen=True):
 def totals(connection: Connection) -> Totals:
     rows = _rows(
         connection,
-        """
+        f"""
         SELECT count(*) FILTER (WHERE state = 'loaded')     AS loaded_files,
                count(*) FILTER (WHERE state = 'failed')     AS failed_files,
+               (SELECT count(*) FROM mobileye_data.ingested_files f
+                WHERE f.state = 'failed'
+                  AND NOT {IS_DISMISSED} AND NOT {IS_REPLACED}) AS open_failures,
                coalesce(sum(rows_read), 0)::bigint          AS rows_read,
                coalesce(sum(rows_inserted), 0)::bigint      AS rows_inserted,
                coalesce(sum(rows_duplicate), 0)::bigint     AS rows_duplicate,

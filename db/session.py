@@ -84,6 +84,15 @@ def is_pooled(connection: Connection) -> bool:
     return isinstance(connection, Session) and connection.is_pooled
 
 
+def make_read_only(connection: Connection) -> None:
+    """Lets no later transaction change anything, unless it says so itself."""
+    assert isinstance(connection, Session)
+    connection.settings += "SET LOCAL transaction_read_only = on;"
+    if not connection.is_pooled:  # also for a transaction that begins within a text of several statements
+        with connection.cursor() as cursor:
+            cursor.execute("SET default_transaction_read_only = on")
+
+
 class _SessionCursor(Cursor):
     """A cursor that sends the settings before the first statement of a transaction."""
 

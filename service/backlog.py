@@ -1,17 +1,15 @@
-"""Tracks every known file: ready, delayed (and why), or in flight."""
+"""Tracks every known file: which is loaded next and with which others, and which has to wait."""
 
-import heapq
-import math
-import operator
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from itertools import islice
 
-from processing.batch import FileTask, Outcome, Undisposed
+from processing.batch import FileTask, Outcome
 from processing.source import Identity
 from service.events import NextTry
+from service.known_files import KnownFile, KnownFiles
 from service.suspects import Suspects
-from sources.policy import QUIET_SECONDS
+from service.waiting import WaitingPolicy
 
 #: A batch shares a transaction: so many files, or so many bytes, at most.
 BATCH_FILES = 500
@@ -20,133 +18,159 @@ BATCH_BYTES = 8 * 1024 * 1024
 #: The longest pause of a file that is suspected, or held back, in seconds.
 _LONGEST_SUSPENSE = 60.0
 
-_FIRST_DELAY = 0.2
-
-#: However many files wait, so many of them are tried again in a second at most: a tenth of what a core can.
-_RETRIES_A_SECOND = 500
-
-
-@dataclass
-class _Waiting:
-    """A file that was not ready, or could not be removed; since: when it was first seen with this stamp."""
-
-    identity: Identity | None
-    since: float
-    undisposed: Undisposed | None = None
-    delay: float = _FIRST_DELAY
-    tries: int = 0
-    due: float = 0.0
+#: Returns the size of a file, or None if there is no such file.
+SizeOf = Callable[[str], int | None]
 
 
 class Backlog:
-    """Every name is in one place: fresh (just heard of), ready, held, flying, or waiting until it is due.
+    """The files that are not done, from the event or the scan that reported them to their final outcome.
 
-    Held are files that might keep a worker for long: suspects, and those which wait for a lock. Only one of
-    them is in flight at a time, alone.
+    What may keep a worker for long, such as a suspect or a file that meets a lock, is apart from the others:
+    only one of them is in flight at a time, alone.
     """
 
     def __init__(
         self,
-        settle_seconds: float,
-        longest_delay: float,
-        quiet_seconds: float = QUIET_SECONDS,
+        policy: WaitingPolicy,
         suspects: Suspects | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._settle_seconds = settle_seconds
-        self._quiet_seconds = quiet_seconds
-        self._longest_delay = longest_delay
+        self._policy = policy
         self._suspects = suspects or Suspects()
-        self._apart: dict[str, None] = {}  # names that may be tried as held ones only
-        self._held: dict[str, None] = {}
-        self._fresh: dict[str, None] = {}
-        self._ready: dict[str, None] = {}
-        self._flying: dict[str, bool] = {}  # true: heard of again meanwhile
-        self._waiting: dict[str, _Waiting] = {}
-        self._due: list[tuple[float, str]] = []
-        self._alone: dict[str, None] = {}
+        self._clock = clock
+        self._files = KnownFiles()
 
     def __len__(self) -> int:
-        places = (self._fresh, self._ready, self._held, self._flying, self._waiting)
-        return len(set[str]().union(*places))
+        return len(self._files.by_name)
+
+    # What is there --------------------------------------------------------------------------------
 
     def on_event(self, name: str) -> None:
-        """An event: the file comes before those that have been waiting, so that it is not late."""
-        if name in self._flying:
-            self._flying[name] = True
-        elif name in self._apart:
-            if name not in self._waiting:  # else its pause goes on
-                self._held[name] = None
-        else:
-            self._ready.pop(name, None)
-            self._fresh[name] = None
+        """Takes a file before those that have been ready for a while, so that it is not late."""
+        file = self._files.by_name.get(name)
+        if file is None:
+            self._files.add(name, "fresh")
+        elif file.phase == "in flight":
+            file.heard_again = True
+        elif not file.is_apart:  # else it keeps its place, and its pause goes on
+            self._files.move(file, "fresh")
 
     def on_scan(self, names: Iterable[str]) -> None:
-        """A scan: what was not known is ready."""
-        known = self._fresh.keys() | self._flying.keys() | self._waiting.keys() | self._held.keys()
-        self._ready.update(dict.fromkeys(name for name in names if name not in known))
+        """Makes ready what was not known."""
+        for name in names:
+            if name not in self._files.by_name:
+                self._files.add(name, "ready")
 
     def keep_only(self, names: Iterable[str]) -> None:
-        """Forgets what a scan did not find: somebody else took it."""
+        """Forgets what a scan did not find, because somebody else took it; not what is in flight."""
         present = set(names)
-        places = (self._fresh, self._ready, self._held, self._waiting)
-        for names_of in (*places, self._alone, self._apart):
-            for name in [name for name in names_of if name not in present]:
-                del names_of[name]
-        self._suspects.keep_only(present)
+        for file in [file for file in self._files.by_name.values() if file.name not in present]:
+            if file.phase != "in flight":
+                self._forget(file)
 
     def next_due(self) -> float:
         """Returns when the next waiting file is to be tried again, on the monotonic clock."""
-        return self._due[0][0] if self._due else math.inf
+        return self._files.next_due()
 
-    def batch(
-        self, share: int, size_of: Callable[[str], int | None], *, others_first: bool = False
-    ) -> list[FileTask]:
-        """The next files to load together, an equal share of what is there, now in flight.
+    def only_stuck(self, seconds: float) -> bool:
+        """Returns whether only files are left that wait though they were tried after waiting for so long."""
+        waiting = self._files.queues["waiting"]
+        is_idle = len(waiting) == len(self._files.by_name)
+        return is_idle and all(file.tried_at - file.since >= seconds for file in waiting.values())
+
+    # What is loaded next --------------------------------------------------------------------------
+
+    def batch(self, share: int, size_of: SizeOf, *, others_first: bool = False) -> list[FileTask]:
+        """Puts in flight the next files to load together, an equal share of what is there.
 
         A held file comes first, if none is in flight, or last: where it would get the only worker.
         """
-        self._wake_due()
-        names = [] if others_first else self._take_held(size_of)
-        names = names or self._take(share, size_of)
-        names = names or self._take_held(size_of)
-        self._flying.update(dict.fromkeys(names, False))
-        return [self._work(name) for name in names]
+        now = self._clock()
+        for file in self._files.take_due(now):
+            self._enqueue(file)
+        files = [] if others_first else self._next_held(size_of)
+        files = files or self._next_others(share, size_of) or self._next_held(size_of)
+        for file in files:
+            file.heard_again, file.tried_at = False, now
+            self._files.move(file, "in flight")
+        return [self._policy.task(file, now, self._suspects.verdict(file.name)) for file in files]
 
-    def settle(self, outcome: Outcome) -> int:
-        """Books the outcome of a file; returns how often it was tried if it waits now."""
-        name, again = outcome.name, self._flying.pop(outcome.name, False)
+    def _next_held(self, size_of: SizeOf) -> list[KnownFile]:
+        held = self._files.queues["held"]
+        if held and not any(file.is_apart for file in self._files.queues["in flight"].values()):
+            while held:
+                file = next(iter(held.values()))
+                if size_of(file.name) is not None:
+                    return [file]
+                self._forget(file)
+        return []
+
+    def _next_others(self, share: int, size_of: SizeOf) -> list[KnownFile]:
+        fresh, ready = self._files.queues["fresh"], self._files.queues["ready"]
+        while fresh or ready:
+            limit = min(BATCH_FILES, -(-(len(fresh) + len(ready)) // share))
+            # Half of a batch is for fresh files, so that a steady stream of them never starves the others.
+            queued = list(islice(fresh.values(), max(1, limit // 2) if ready else limit))
+            queued += islice(ready.values(), limit - len(queued))
+            if files := self._fitting(queued, size_of):
+                return files
+        return []
+
+    def _fitting(self, queued: list[KnownFile], size_of: SizeOf) -> list[KnownFile]:
+        """Returns the files that fit into one batch; forgets those that are gone."""
+        files: list[KnownFile] = []
+        left = BATCH_BYTES
+        for file in queued:
+            size = size_of(file.name)
+            if size is None:
+                self._forget(file)
+                continue
+            if not files or (left >= size and not file.is_alone):
+                files.append(file)
+                left -= size
+            if left <= 0 or file.is_alone:
+                break
+        return files
+
+    # What came back -------------------------------------------------------------------------------
+
+    def record_outcome(self, outcome: Outcome) -> int:
+        """Records the outcome of a file in flight; returns how often it was tried if it waits now."""
+        file = self._files.by_name[outcome.name]
+        heard_again, tries = file.heard_again, 0
         if outcome.state == "contended":
-            self._apart[name] = None
-            self._suspend(name, outcome.seconds, self._longest_delay)
+            file.is_apart = True
+            self._suspend(file, outcome.seconds, self._policy.longest_delay)
+            tries = file.tries
         elif outcome.state == "waiting" or outcome.undisposed is not None:
             unread = outcome.hides_writers and outcome.undisposed is None
-            self._postpone(name, outcome.identity, must_be_quiet=unread)
-            self._waiting[name].undisposed = outcome.undisposed
+            self._postpone(file, outcome.identity, must_be_quiet=unread)
+            file.undisposed = outcome.undisposed
+            tries = file.tries
         else:
-            self._forget(name)
-        if outcome.state == "retry_alone":
-            self._alone[name] = None
-            self._enqueue(name)
-        if again:
-            self.on_event(name)
-        return self.tries(name)
+            self._forget(file)
+            if outcome.state == "retry_alone":
+                self._files.add(file.name, "ready").is_alone = True
+        if heard_again:
+            self.on_event(outcome.name)
+        return tries
 
     def requeue(self, batch: Iterable[FileTask]) -> None:
-        """The batch was not loaded, through no fault of its files."""
-        for work in batch:
-            self._flying.pop(work.name, None)
-            self._enqueue(work.name)
+        """Puts back a batch that was not loaded, through no fault of its files."""
+        for task in batch:
+            self._enqueue(self._files.by_name[task.name])
 
     def note_loaded(self) -> None:
-        """A batch was committed: evidence that the database was well."""
+        """Counts a batch that was committed: evidence that the database was well."""
         self._suspects.note_loaded()
 
     def suspect(self, batch: list[FileTask], reason: str, seconds: float) -> NextTry:
-        """Books that a batch failed after seconds though the database answers.
+        """Records that a batch failed after seconds though the database answers.
 
         Its files are tried alone, and are poison if that fails repeatedly.
         """
-        self._apart.update(dict.fromkeys(work.name for work in batch))
+        for task in batch:
+            self._files.by_name[task.name].is_apart = True
         self.requeue(batch)
         if len(batch) > 1:
             return NextTry()
@@ -154,157 +178,57 @@ class Backlog:
         self._suspects.count_strike(name, reason)
         if self._suspects.verdict(name):
             return NextTry(is_poison=True)
-        return NextTry(self._suspend(name, seconds, _LONGEST_SUSPENSE))
+        return NextTry(self._suspend(self._files.by_name[name], seconds, _LONGEST_SUSPENSE))
 
-    def set_back(self, batch: list[FileTask], seconds: float) -> None:
-        """Books a setback, which a file may have caused but is never failed for.
+    def record_setback(self, batch: list[FileTask], seconds: float) -> None:
+        """Records a setback, which a file may have caused but is never failed for.
 
         If it repeats, the files are tried one by one; one that meets it alone while others load is held back.
         """
         self.requeue(batch)
         is_alone = len(batch) == 1
-        for name in [work.name for work in batch]:
-            if not self._suspects.count_setback(name, is_alone=is_alone):
+        for file in [self._files.by_name[task.name] for task in batch]:
+            if not self._suspects.count_setback(file.name, is_alone=is_alone):
                 continue
             if is_alone:
-                self._apart[name] = None
-                self._suspend(name, seconds, _LONGEST_SUSPENSE)
+                file.is_apart = True
+                self._suspend(file, seconds, _LONGEST_SUSPENSE)
             else:
-                self._suspects.forget([name])
-                self._alone[name] = None
-
-    def _suspend(self, name: str, seconds: float, longest: float) -> float:
-        """Takes a file out of the queues for a pause, which grows with each call; returns its length.
-
-        No shorter than the try took, so that it has a worker for half of the time at most.
-        """
-        self._drop(name)
-        now = time.monotonic()
-        known = self._waiting.setdefault(name, _Waiting(None, now))
-        pause, known.delay = max(known.delay, seconds), min(known.delay * 2, longest)
-        known.due = now + pause
-        known.tries += 1
-        heapq.heappush(self._due, (known.due, name))
-        return pause
+                self._suspects.forget([file.name])
+                file.is_alone = True
 
     def record_crash(self, batch: list[FileTask], reason: str, *, is_killed: bool) -> NextTry:
-        """Books that the worker died: the files are tried alone, and are poison if that goes on."""
+        """Records that the worker died: the files are tried alone, and are poison if that goes on."""
         self.requeue(batch)
-        self._alone.update(dict.fromkeys(work.name for work in batch))
-        if len(batch) > 1:
+        files = [self._files.by_name[task.name] for task in batch]
+        for file in files:
+            file.is_alone = True
+        if len(files) > 1:
             return NextTry()
-        name = batch[0].name
-        self._suspects.count_crash(name, reason, is_killed=is_killed)
-        if is_killed:
-            # Whatever kills workers (a lack of memory) may pass.
-            self._drop(name)
-            self._postpone(name, None)
-        pause = self._waiting[name].due - time.monotonic() if is_killed else 0.0
-        return NextTry(pause, is_poison=self._suspects.verdict(name) is not None)
+        (file,) = files
+        self._suspects.count_crash(file.name, reason, is_killed=is_killed)
+        # Whatever kills workers (a lack of memory) may pass.
+        pause = self._postpone(file, None) if is_killed else 0.0
+        return NextTry(pause, is_poison=self._suspects.verdict(file.name) is not None)
 
-    def tries(self, name: str) -> int:
-        """Returns how often a waiting file has been tried."""
-        return self._waiting[name].tries if name in self._waiting else 0
+    # Steps that are shared ------------------------------------------------------------------------
 
-    def only_stuck(self, seconds: float) -> bool:
-        """Returns whether only files are left that have waited for longer than this."""
-        now = time.monotonic()
-        idle = not (self._fresh or self._ready or self._held or self._flying)
-        return idle and all(now - waiting.since > seconds for waiting in self._waiting.values())
+    def _enqueue(self, file: KnownFile) -> None:
+        self._files.move(file, "held" if file.is_apart else "ready")
 
-    def _enqueue(self, name: str) -> None:
-        (self._held if name in self._apart else self._ready)[name] = None
+    def _postpone(self, file: KnownFile, identity: Identity | None, *, must_be_quiet: bool = False) -> float:
+        now, crowd = self._clock(), self._files.crowd
+        due = self._policy.postpone(file, now, identity, crowd, must_be_quiet=must_be_quiet)
+        self._files.wait(file, due)
+        return due - now
 
-    def _take_held(self, size_of: Callable[[str], int | None]) -> list[str]:
-        """One that is there, if none is in flight."""
-        if self._apart.keys() & self._flying.keys():
-            return []
-        for name in list(self._held):
-            self._drop(name)
-            if size_of(name) is not None:
-                return [name]
-        return []
+    def _suspend(self, file: KnownFile, seconds: float, longest: float) -> float:
+        """Takes a file out of the queues for a pause; returns its length."""
+        now = self._clock()
+        pause = self._policy.suspend(file, now, seconds, longest)
+        self._files.wait(file, now + pause)
+        return pause
 
-    def _take(self, share: int, size_of: Callable[[str], int | None]) -> list[str]:
-        limit = min(BATCH_FILES, -(-(len(self._fresh) + len(self._ready)) // share))
-        names: list[str] = []
-        left = BATCH_BYTES
-        for name in self._queued(limit):
-            size = size_of(name)
-            if size is None:
-                self._drop(name)
-            elif not names or (left >= size and name not in self._alone):
-                names.append(name)
-                self._drop(name)
-                left -= size
-            if left <= 0 or name in self._alone:
-                break
-        return names
-
-    def _queued(self, limit: int) -> Iterator[str]:
-        """Half of a batch is for fresh files, so that a steady stream of them never starves the others."""
-        fresh = list(_first(self._fresh, max(1, limit // 2) if self._ready else limit))
-        yield from fresh
-        yield from list(_first(self._ready, limit - len(fresh)))
-
-    def _drop(self, name: str) -> None:
-        self._fresh.pop(name, None)
-        self._ready.pop(name, None)
-        self._held.pop(name, None)
-
-    def _work(self, name: str) -> FileTask:
-        waiting = self._waiting.get(name)
-        if waiting is None:
-            return FileTask(name, poison_reason=self._suspects.verdict(name))
-        stable = time.monotonic() - waiting.since >= self._settle_seconds
-        return FileTask(
-            name,
-            stable=waiting.identity if stable else None,
-            poison_reason=self._suspects.verdict(name),
-            undisposed=waiting.undisposed,
-            quiet=waiting.identity if time.monotonic() >= waiting.since + self._quiet_seconds else None,
-        )
-
-    def _postpone(self, name: str, identity: Identity | None, *, must_be_quiet: bool = False) -> None:
-        """must_be_quiet: it is not read before it has been so."""
-        now = time.monotonic()
-        known = self._waiting.get(name)
-        is_same = operator.eq if must_be_quiet else _is_same
-        if known is None or not is_same(known.identity, identity):
-            known = self._waiting[name] = _Waiting(identity, now)
-        known.identity = identity
-        crowd = len(self._waiting) / _RETRIES_A_SECOND
-        # Rounded up: a crowd is tried batch by batch, not one by one.
-        known.due = now + known.delay if known.delay > crowd else math.ceil(now + crowd)
-        settled_at = known.since + self._settle_seconds
-        if now < settled_at < known.due:
-            known.due = settled_at
-        quiet_at = known.since + self._quiet_seconds
-        if must_be_quiet and now < quiet_at:  # however many wait: none is read before
-            known.due = quiet_at
-        known.delay = min(known.delay * 2, self._longest_delay)
-        known.tries += 1
-        heapq.heappush(self._due, (known.due, name))
-
-    def _wake_due(self) -> None:
-        now = time.monotonic()
-        while self._due and self._due[0][0] <= now:
-            due, name = heapq.heappop(self._due)
-            waiting = self._waiting.get(name)
-            if waiting and waiting.due == due and name not in self._flying:
-                self._enqueue(name)
-
-    def _forget(self, name: str) -> None:
-        self._waiting.pop(name, None)
-        self._alone.pop(name, None)
-        self._apart.pop(name, None)
-        self._suspects.forget([name])
-
-
-def _first(names: Iterable[str], count: int) -> Iterator[str]:
-    return (name for name, _ in zip(names, range(count), strict=False))
-
-
-def _is_same(one: Identity | None, other: Identity | None) -> bool:
-    """A try to set it aside that fails moves it there and back."""
-    return one == other or (one is not None and other is not None and one.same_content_as(other))
+    def _forget(self, file: KnownFile) -> None:
+        self._files.forget(file)
+        self._suspects.forget([file.name])

@@ -1,58 +1,48 @@
-"""The composition of a worker process of the daemon."""
+"""The composition of the daemon: makes all its parts, and starts none."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import queue
+from collections.abc import Callable
+from functools import partial
 
+from config import Settings
 from db.connection import Database
-from db.sink import PostgresSink
-from processing.loader import Loader
-from service.capacity import usable_cpus
-from service.heartbeat import Heartbeat
+from service.capacity import wanted_workers
+from service.daemon import Daemon
+from service.discovery import FileDiscovery
+from service.events import Publish
+from service.inbox import FileArrived, Inbox, ScanWanted
+from service.loader_factory import LoaderFactory
 from service.pool import Pool
-from sources.folder import FolderSource
-from sources.policy import QUIET_SECONDS, OnLoaded
-
-if TYPE_CHECKING:  # a worker imports this module, and has no need of what reads settings
-    from config import Settings
-
-#: Workers, unless more are asked for.
-MOST_WORKERS = 64
+from service.presence import Presence
+from service.signals import StopSignal
 
 
-@dataclass(frozen=True)
-class LoaderFactory:
-    """Makes the loader of a worker process, there."""
-
-    folder: str
-    failed: str
-    archive: str
-    on_loaded: OnLoaded
-    max_bytes: int
-    database: Database
-    max_reject_ratio: float = 1.0
-    quiet_seconds: float = QUIET_SECONDS
-
-    def __call__(self, heartbeat: Heartbeat | None = None) -> Loader:
-        heartbeat = heartbeat or Heartbeat()
-        sink = PostgresSink(self.database, heartbeat.waiting)
-
-        def beat() -> None:
-            heartbeat.beat()
-            sink.keep_alive()
-
-        source = FolderSource(
-            self.folder, self.failed, self.archive, self.on_loaded, self.quiet_seconds, beat
-        )
-        return Loader(source, sink, self.max_bytes, self.max_reject_ratio)
+def make_daemon(
+    settings: Settings,
+    database: Database,
+    ensure_running: Callable[[], Database],
+    publish: Publish,
+    stop: StopSignal,
+    *,
+    once: bool,
+    presence: Presence | None = None,
+) -> Daemon:
+    """Returns a daemon with all that it needs; ensure_running tells where the database is after an outage."""
+    inbox: Inbox = queue.SimpleQueue()
+    discovery = FileDiscovery(
+        str(settings.folder),
+        settings.observer,
+        publish,
+        presence or Presence(str(settings.folder)),
+        on_file=lambda name: inbox.put(FileArrived(name)),
+        on_names_lost=lambda: inbox.put(ScanWanted()),
+    )
+    pool = partial(make_pool, settings)
+    return Daemon(settings, database, ensure_running, pool, discovery, inbox, publish, stop, once=once)
 
 
-def wanted_workers(settings: "Settings") -> int:
-    """Returns the number of workers, whether or not the server has connections for so many."""
-    return settings.workers or min(usable_cpus(), MOST_WORKERS)
-
-
-def make_pool(settings: "Settings", database: Database) -> Pool:
-    """Returns a pool of workers that load the settings' folder into the database; starts none."""
+def make_pool(settings: Settings, database: Database) -> Pool:
+    """Returns a pool of workers that load the settings' folder into the database."""
     start = LoaderFactory(
         str(settings.folder),
         str(settings.failed),

@@ -6,12 +6,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from config import Settings
+
 #: A worker has one connection, and a second one for the moment in which it makes partitions.
 _CONNECTIONS_OF_WORKER = 2
 
 #: Connections that are left to others, at most; of a small number, a quarter. The daemon's own other threads
 #: take two of them, each command one or two.
 _OTHERS = 10
+
+#: Workers, unless more are asked for.
+_MOST_WORKERS = 64
 
 _GROUP = Path("/proc/self/cgroup")
 _GROUPS = Path("/sys/fs/cgroup")
@@ -21,6 +26,11 @@ def most_workers(connections: int) -> int:
     """Returns how many workers so many connections are enough for; at least one."""
     others = min(_OTHERS, connections // 4)
     return max(1, (connections - others) // _CONNECTIONS_OF_WORKER)
+
+
+def wanted_workers(settings: Settings) -> int:
+    """Returns the number of workers, whether or not the server has connections for so many."""
+    return settings.workers or min(usable_cpus(), _MOST_WORKERS)
 
 
 def usable_cpus(group: Path = _GROUP, groups: Path = _GROUPS) -> int:

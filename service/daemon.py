@@ -8,8 +8,6 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 
-from msgspec import Struct
-
 import watcher.scan
 from config import Settings
 from db.connection import Database
@@ -28,10 +26,12 @@ from service.backlog import Backlog
 from service.discovery import FileDiscovery
 from service.events import Publish, Resource
 from service.heartbeat import CHECK_SECONDS
+from service.inbox import BatchDone, FileArrived, Inbox, ProbeAnswered, ScanWanted
 from service.outage import Outage, TimedOut
 from service.pool import Pool
 from service.probe import Probe
 from service.signals import StopSignal
+from service.waiting import WaitingPolicy
 from service.worker import Results
 from sources.claims import recover_claims
 
@@ -44,29 +44,6 @@ _TRIES_UNTIL_PUBLISHED = 4
 _ENDS = {"loaded": events.FileLoaded, "duplicate": events.FileDuplicate, "failed": events.FileFailed}
 
 
-class FileArrived(Struct, frozen=True):
-    """A message: the observer noticed a file."""
-
-    name: str
-
-
-class ScanWanted(Struct, frozen=True):
-    """A message: names may have been lost, or the daemon has to look up from its inbox."""
-
-
-class BatchDone(Struct, frozen=True):
-    """A message: the outcomes of a batch are there."""
-
-    flight: Results
-
-
-class ProbeAnswered(Struct, frozen=True):
-    """A message: the probe is over. It only wakes the daemon, which judges the probe in any case."""
-
-
-Inbox = queue.SimpleQueue[FileArrived | ScanWanted | BatchDone | ProbeAnswered]
-
-
 class Daemon:
     """Loads files until it is asked to stop, in one thread that waits at its inbox."""
 
@@ -76,12 +53,17 @@ class Daemon:
         database: Database,
         ensure_running: Callable[[], Database],
         make_pool: Callable[[Database], Pool],
+        discovery: FileDiscovery,
+        inbox: Inbox,
         publish: Publish,
         stop: StopSignal,
         *,
         once: bool,
     ) -> None:
-        """Starts nothing. ensure_running and make_pool are called again when the database has moved."""
+        """Starts nothing. ensure_running and make_pool are called again when the database has moved.
+
+        The inbox receives what the discovery notices.
+        """
         self._folder = str(settings.folder)
         self._settings = settings
         self._database = database
@@ -90,15 +72,11 @@ class Daemon:
         self._publish = publish
         self._stop = stop
         self._once = once
-        self.inbox: Inbox = queue.SimpleQueue()
-        self._discovery = FileDiscovery(
-            self._folder,
-            settings.observer,
-            publish,
-            on_file=lambda name: self.inbox.put(FileArrived(name)),
-            on_names_lost=lambda: self.inbox.put(ScanWanted()),
+        self._discovery = discovery
+        self.inbox = inbox
+        self._backlog = Backlog(
+            WaitingPolicy(settings.settle_seconds, settings.rescan_seconds, settings.quiet_seconds)
         )
-        self._backlog = Backlog(settings.settle_seconds, settings.rescan_seconds, settings.quiet_seconds)
         self._pool = make_pool(database)
         self._flights: dict[Results, tuple[list[FileTask], float]] = {}  # with the time of their departure
         self._probe: Probe | None = None
@@ -214,7 +192,7 @@ class Daemon:
             self._ask_for(batch, time.monotonic() - since, error)
         except DatabaseUnavailable as error:
             if isinstance(error, Setback):
-                self._backlog.set_back(batch, time.monotonic() - since)
+                self._backlog.record_setback(batch, time.monotonic() - since)
             else:
                 self._backlog.requeue(batch)
             self._enter_outage(Resource.DATABASE, error)
@@ -232,9 +210,9 @@ class Daemon:
             if not self._stop.event.is_set():  # else the worker was asked to end, as the daemon is
                 self._publish(events.WorkerDied([task.name for task in batch], str(error), next_try))
         else:
-            self._settle(flight, outcomes)
+            self._record(flight, outcomes)
 
-    def _settle(self, flight: Results, outcomes: list[Outcome]) -> None:
+    def _record(self, flight: Results, outcomes: list[Outcome]) -> None:
         # Only the probe ends an outage: the success of a batch sent before it proves nothing.
         if self._outage is not None and self._outage.probe is flight:
             self._outage.end()
@@ -245,7 +223,7 @@ class Daemon:
             if outcome.hides_writers and not self._hides_writers:
                 self._hides_writers = True
                 self._publish(events.WritersHidden(outcome.name))
-            tries = self._backlog.settle(outcome)
+            tries = self._backlog.record_outcome(outcome)
             if outcome.state in ("loaded", "failed") or (outcome.state == "duplicate" and tries <= 1):
                 self._totals[outcome.state] += 1
                 self._totals["rows"] += outcome.counts.inserted
@@ -298,7 +276,7 @@ class Daemon:
 
     def _is_done(self) -> bool:
         longest = max(self._settings.settle_seconds, self._settings.quiet_seconds)
-        return not self._backlog or self._backlog.only_stuck(longest + 1)
+        return not self._backlog or self._backlog.only_stuck(longest)
 
     def _finish(self) -> None:
         """Lets the workers finish their batches, and counts what is left."""

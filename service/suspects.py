@@ -1,16 +1,16 @@
 """Counts how often files failed alone, and decides which of them are poison."""
 
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-#: A file over which, alone, a worker died or hung so often is condemned.
+#: A file over which, alone, a worker died or hung so often is poison.
 MAX_CRASHES = 2
 
 #: The same for SIGKILL, which a good file may meet with by chance (a person, another program that eats
 #: the memory), but not so often, with growing pauses between; one that eats the memory itself does.
 MAX_KILLS = 10
 
-#: A file that failed alone so often, while the database answered and took others meanwhile, is condemned.
+#: A file that failed alone so often, while the database answered and took others meanwhile, is poison.
 MAX_STRIKES = 4
 
 #: The same if there were no others to tell by: then only a probe says that the database is well.
@@ -88,9 +88,6 @@ class Suspects:
     def forget(self, names: Iterable[str]) -> None:
         for name in names:
             self._records.pop(name, None)
-
-    def keep_only(self, names: Container[str]) -> None:
-        self.forget([name for name in self._records if name not in names])
 
     def _record(self, name: str) -> _Record:
         return self._records.setdefault(name, _Record())

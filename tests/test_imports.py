@@ -28,8 +28,12 @@ ROOMS = {
         {"commands", "config", "processing.errors", "service"},
     ),
     "config": Room(
-        "The settings, and the only reader of the environment.",
-        {"processing.errors", "sources.policy", "watcher.kind"},
+        "The settings.",
+        {"environment", "processing.errors", "sources.policy", "watcher.kind"},
+    ),
+    "environment": Room(
+        "Reads the environment and .env, alone.",
+        {"processing.errors"},
     ),
     "watcher": Room(
         "Notices files in a folder.",
@@ -53,7 +57,7 @@ ROOMS = {
     ),
     "service": Room(
         "The long-running program around the line.",
-        {"config", "db", "processing", "sources", "watcher"},
+        {"config", "db", "environment", "processing", "sources", "watcher"},
     ),
     "monitor": Room(
         "Shows what the service does.",
@@ -146,16 +150,26 @@ def test_only_the_watcher_knows_watchdog() -> None:
     assert _who_imports(["watchdog"]) == {"watcher.handler", "watcher.inotify", "watcher.observer"}
 
 
+def _imported_with(modules: str, packages: Iterable[str]) -> list[str]:
+    """Those of the packages that a process has imported which imports these modules."""
+    statement = f"import sys, {modules}; print(*({set(packages)!r} & sys.modules.keys()))"
+    run = subprocess.run(
+        [sys.executable, "-c", statement], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return run.stdout.split()
+
+
 def test_config_imports_nothing_heavy() -> None:
-    """Every command and every worker imports the settings."""
-    heavy = ("psycopg2", "watchdog", "zstandard")
-    statement = f"import sys, config; print([name for name in {heavy} if name in sys.modules])"
-    run = subprocess.run([sys.executable, "-c", statement], cwd=ROOT, capture_output=True, text=True)
-    assert (run.stdout.strip(), run.stderr) == ("[]", "")
+    assert _imported_with("config", ["psycopg2", "watchdog", "zstandard"]) == []
 
 
-def test_only_config_reads_the_environment() -> None:
-    assert [m for m in MODULES if {"environ", "getenv"} & _words(MODULES[m])] == ["config"]
+def test_a_worker_imports_nothing_that_only_the_daemon_needs() -> None:
+    modules = "service.worker, service.loader_factory"
+    assert _imported_with(modules, ["pydantic_settings", "structlog", "typer", "watchdog"]) == []
+
+
+def test_only_one_module_reads_the_environment() -> None:
+    assert [m for m in MODULES if {"environ", "getenv"} & _words(MODULES[m])] == ["environment"]
 
 
 def _words(path: Path) -> set[str]:

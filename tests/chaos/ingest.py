@@ -15,7 +15,7 @@ from db.connection import Database
 from processing.batch import FileTask, Outcome
 from processing.errors import DatabaseUnavailable, NotReady
 from processing.loader import Loader
-from service.build import LoaderFactory
+from service.loader_factory import LoaderFactory
 from sources.claims import recover_claims
 from sources.policy import OnLoaded
 

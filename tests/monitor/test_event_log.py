@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from monitor.event_log import DATABASE, LINES, OUTAGE_LINES, QUERY_IT, WATCHING, EventLog, lines
+from monitor.log import LIBRARY_WARNING, LINES_DROPPED
 from processing.batch import Outcome
 from processing.sink import Counts, FirstReject
 from service import events
@@ -21,8 +22,8 @@ FIRST = FirstReject(1, "$.a[1]\x1b.b", "invalid")
 REJECTED = replace(ENDED, reason="", counts=Counts(3, 2, 0, 1), first_reject=FIRST)
 
 SAMPLES: list[Event] = [
-    events.Started("in", "native", 2, "data", None),
-    events.Started("in", "native", 2, None, "postgresql://u:secret@h:1/d?service=s"),
+    events.Started("in", "native", 2, None, "data", None),
+    events.Started("in", "native", 2, "/home/.env", None, "postgresql://u:secret@h:1/d?service=s"),
     events.Stopped({}),
     events.FileLoaded(ENDED),
     events.FileLoaded(REJECTED),
@@ -44,6 +45,9 @@ SAMPLES: list[Event] = [
     events.FolderUnreadable("in", "no"),
     events.FolderReadable("in"),
     events.ClaimPassedOver("in/.claimed/a", "no"),
+    events.DatabaseSlow("it recovers"),
+    events.DatabaseNew("the embedded database in data"),
+    events.MarkerUnwritten("in", "no space left"),
     events.CommitsUnsafe(),
     events.WorkersFewer(18, 64, 47),
     events.PoolerFound(),
@@ -86,7 +90,8 @@ def test_the_page_lists_each_line_with_its_fields() -> None:
     for event in SAMPLES:
         for _, name, fields in lines(event):
             found.setdefault(name, set()).update(fields)
-    assert documented() == {**found, "warning of a library": {"library", "message"}}
+    of_the_log = {LIBRARY_WARNING: {"library", "message"}, LINES_DROPPED: {"lines", "reason"}}
+    assert documented() == {**found, **of_the_log}
 
 
 def test_there_is_a_sample_of_each_event_and_a_constant_for_each_line() -> None:

@@ -18,16 +18,17 @@ import psycopg2
 import pytest
 from psycopg2.extensions import connection as Connection
 
-from commands.run import make_daemon, prepare_folders
+from commands.run import prepare_folders
 from config import Settings
 from db.connection import Database
 from processing.batch import FileTask, Outcome
 from processing.errors import BatchLost, DatabaseUnavailable, Misconfigured, TransactionFailed
 from processing.loader import Loader
-from service.build import LoaderFactory
+from service.build import make_daemon
 from service.daemon import Daemon as LoadingDaemon
-from service.daemon import FileArrived
 from service.heartbeat import Heartbeat
+from service.inbox import FileArrived
+from service.loader_factory import LoaderFactory
 from service.outage import TimedOut
 from service.signals import StopSignal
 from service.suspects import MAX_CRASHES
@@ -355,7 +356,7 @@ def fail_to_begin(*_: object) -> NoReturn:
     os._exit(1)
 
 
-def test_workers_that_can_not_start_are_told_once_and_tried_again(
+def test_workers_that_can_not_start_are_reported_once_and_tried_again(
     tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     daemon = Daemon(tmp_path, database.url)
@@ -377,7 +378,7 @@ def test_workers_that_can_not_start_are_told_once_and_tried_again(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give the folder and a file to somebody else")
-def test_a_file_that_may_be_read_but_not_removed_is_loaded_once_and_told_twice(
+def test_a_file_that_may_be_read_but_not_removed_is_loaded_once_and_reported_twice(
     tmp_path: Path, database: Database
 ) -> None:
     """In a folder with the sticky bit, as /tmp is."""
@@ -426,7 +427,9 @@ class ScriptedPool:
                 flight.set_exception(BatchLost("the workers were told to stop"))
 
 
-def test_what_a_loud_end_breaks_off_is_not_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_batches_cut_off_by_a_fatal_error_are_not_logged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     daemon = Daemon(tmp_path, None)
     for number in range(2):
         daemon.drop(f"vehicles_status_{number}.json", one_status(number))
@@ -505,7 +508,13 @@ def here(daemon: Daemon, database: Database) -> LoadingDaemon:
     """The same daemon in this process."""
     settings = Settings(watch_folder=daemon.incoming, workers=2, rescan_seconds=0.2)
     prepare_folders(settings)
-    return make_daemon(settings, lambda: database, to_log(), StopSignal(), once=True)
+    return make_daemon(settings, database, lambda: database, to_log(), StopSignal(), once=True)
+
+
+def test_a_daemon_that_was_only_made_has_started_nothing(tmp_path: Path) -> None:
+    before = psutil.Process().children(), threading.enumerate()
+    here(Daemon(tmp_path, None), Database("postgresql://127.0.0.1:1/d"))
+    assert (psutil.Process().children(), threading.enumerate()) == before
 
 
 def test_a_folder_that_is_taken_for_a_new_file_is_left_alone(tmp_path: Path, database: Database) -> None:
@@ -626,7 +635,7 @@ def test_connections_that_are_killed_again_and_again_cost_no_file(daemon: Daemon
     assert not os.listdir(daemon.failed) and "Traceback" not in daemon.log()
 
 
-def test_a_table_that_disappears_stops_it_loudly_and_touches_nothing(daemon: Daemon) -> None:
+def test_a_table_that_disappears_stops_it_and_touches_nothing(daemon: Daemon) -> None:
     daemon.start()
     daemon.rows("ALTER TABLE mobileye_data.ingested_files RENAME TO lost")
     daemon.drop("vehicles_status_1.json", one_status(1))

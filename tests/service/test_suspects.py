@@ -11,9 +11,10 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from commands.run import make_daemon, prepare_folders
+from commands.run import prepare_folders
 from config import Settings
 from db.connection import Database
+from service.build import make_daemon
 from service.probe import Probe
 from service.signals import StopSignal
 from tests.service.support import to_log
@@ -103,7 +104,7 @@ def test_a_file_over_which_the_database_sleeps_fails_and_stops_nothing(
     settings = Settings(watch_folder=daemon.incoming, workers=2, rescan_seconds=0.2)
     prepare_folders(settings)
     stop = StopSignal()
-    process = make_daemon(settings, lambda: database, to_log(), stop, once=False)
+    process = make_daemon(settings, database, lambda: database, to_log(), stop, once=False)
 
     def feed() -> None:
         try:
