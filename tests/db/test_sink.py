@@ -45,9 +45,13 @@ def backends(database: Database) -> list[int]:
 
 
 def terminate_all(database: Database) -> None:
-    for pid in backends(database):
-        query(database.url, "SELECT pg_terminate_backend(%s)", (pid,))
-    until(lambda: not backends(database))
+    def none_is_left() -> bool:
+        # Again, because a transaction may open its second connection meanwhile.
+        for pid in backends(database):
+            query(database.url, "SELECT pg_terminate_backend(%s)", (pid,))
+        return not backends(database)
+
+    until(none_is_left)
 
 
 def is_waiting(database: Database) -> bool:
