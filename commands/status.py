@@ -10,6 +10,7 @@ from msgspec import Struct, json, to_builtins
 from psycopg2.extensions import connection as Connection
 
 import watcher.scan
+from commands import output
 from config import Settings
 from db import queries
 from db.queries import FileEntry, Totals
@@ -61,7 +62,7 @@ def gather(settings: Settings, connection: Connection | None) -> Status:
     """Returns the facts; without a connection only those of the folder."""
     backlog, daemon = _backlog(settings), Watched(None)
     if not backlog.error:
-        daemon = watched(backlog.folder)
+        daemon = watched(str(settings.folder))
     totals = queries.totals(connection) if connection else None
     return Status(
         datetime.now(UTC),
@@ -95,6 +96,7 @@ def _needs(daemon: Watched, backlog: Backlog, totals: Totals | None) -> list[str
 def show(status: Status, as_json: bool) -> None:
     """Prints the status on standard output."""
     if as_json:
+        output.for_programs()
         sys.stdout.write(json.format(json.encode(to_builtins(status)), indent=2).decode() + "\n")
         return
     for name, value in _facts(status):
