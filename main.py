@@ -29,14 +29,18 @@ _ONCE = (
 )
 
 
+_NEW_DATABASE = "Load into this database, though the folder's files went into another one until now."
+
+
 @app.callback(invoke_without_command=True)
 def watch(
     context: typer.Context,
     once: Annotated[bool, typer.Option("--once", help=_ONCE)] = False,
+    new_database: Annotated[bool, typer.Option("--new-database", help=_NEW_DATABASE)] = False,
 ) -> None:
     """Watches the folder and loads files until Ctrl+C or SIGTERM."""
     if context.invoked_subcommand is None:
-        raise typer.Exit(run.run(load_settings(), once=once))
+        raise typer.Exit(run.run(load_settings(), once=once, accepts_new=new_database))
 
 
 @app.command("status")
@@ -185,7 +189,10 @@ def replay_failed(
     Deletes each loaded file and its note from the folder. Exits with 0 if all of them were loaded.
     """
     settings = load_settings()
-    with database.open_database(settings) as ensure_running, database.connected(ensure_running()):
+    with (
+        database.open_database(settings) as ensure_running,
+        database.connected_to_load(settings, ensure_running()),
+    ):
         if dismiss:
             raise typer.Exit(replay.dismiss(settings, ensure_running(), names or [], typer.echo))
         raise typer.Exit(replay.files(settings, ensure_running(), names or [], typer.echo))
@@ -210,7 +217,10 @@ def replay_rejected(
     if edited and (file or reason):
         raise Misconfigured("--edited lists its records itself: leave out --file and --reason")
     settings = load_settings()
-    with database.open_database(settings) as ensure_running, database.connected(ensure_running()):
+    with (
+        database.open_database(settings) as ensure_running,
+        database.connected_to_load(settings, ensure_running()),
+    ):
         if edited:
             raise typer.Exit(replay.edited_records(settings, ensure_running(), edited, typer.echo))
         raise typer.Exit(replay.records(settings, ensure_running(), file, reason, typer.echo))

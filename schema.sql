@@ -54,6 +54,14 @@ CREATE INDEX IF NOT EXISTS ingested_files_finished ON mobileye_data.ingested_fil
 CREATE INDEX IF NOT EXISTS ingested_files_failed
     ON mobileye_data.ingested_files (finished_at) WHERE state = 'failed';
 
+-- Which ledger this is, for the marker in the watch folder. A dump carries it along; a new database gets another.
+CREATE TABLE IF NOT EXISTS mobileye_data.ledger_name (
+    name    text NOT NULL,
+    is_only boolean PRIMARY KEY DEFAULT true CHECK (is_only)
+);
+COMMENT ON TABLE mobileye_data.ledger_name IS
+    'One row, which names this ledger: the watch folder knows by it where its files go';
+
 -- Records that could not be loaded, each with the reason.
 CREATE TABLE IF NOT EXISTS mobileye_data.rejected_records (
     file_id      bigint NOT NULL,

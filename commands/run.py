@@ -9,7 +9,7 @@ from pathlib import Path
 from config import Settings
 from db.embedded.server import StartCancelled
 from monitor.event_log import EventLog
-from monitor.log import adopt_libraries, make_log
+from monitor.log import Log, adopt_libraries, open_log
 from processing.errors import Misconfigured
 from service.build import make_daemon
 from service.database import open_database, prepare_database
@@ -17,12 +17,20 @@ from service.events import Started, Stopped
 from service.housekeeping import Housekeeping
 from service.presence import Presence
 from service.signals import StopSignal
-from sources.claims import CLAIMS
+from sources.claims import CLAIMS, FULL
 
 
-def run(settings: Settings, *, once: bool) -> int:
-    """Prepares the folders and the database, loads, and returns the exit code."""
-    log, stop = make_log(settings.log_format), StopSignal()
+def run(settings: Settings, *, once: bool, accepts_new: bool = False) -> int:
+    """Prepares the folders and the database, loads, and returns the exit code.
+
+    With accepts_new into another database than the folder's files went into before.
+    """
+    with open_log(settings.log_format) as log:
+        return _run(settings, log, once=once, accepts_new=accepts_new)
+
+
+def _run(settings: Settings, log: Log, *, once: bool, accepts_new: bool) -> int:
+    stop = StopSignal()
     adopt_libraries(log)
     publish = EventLog(log).write
     totals: Counter[str] = Counter()
@@ -31,8 +39,11 @@ def run(settings: Settings, *, once: bool) -> int:
         # From here on, so that status sees it, too, while the database is waited for.
         presence = Presence(str(settings.folder))
         presence.hold()
-        with suppress(StartCancelled), open_database(settings, stop.event.is_set) as ensure_running:
-            database = prepare_database(ensure_running, publish, stop, once=once)
+        opened = open_database(settings, stop.event.is_set, publish, may_create=True, accepts_new=accepts_new)
+        with suppress(StartCancelled), opened as ensure_running:
+            database = prepare_database(
+                settings, ensure_running, publish, stop, once=once, accepts_new=accepts_new
+            )
             if database is not None:
                 publish(_started(settings))
                 with Housekeeping(ensure_running, publish):
@@ -47,7 +58,8 @@ def run(settings: Settings, *, once: bool) -> int:
 def _started(settings: Settings) -> Started:
     outside = settings.outside_database
     embedded_in = str(settings.data_folder) if outside is None else None
-    return Started(str(settings.folder), settings.observer, settings.workers, embedded_in, outside)
+    env_file = str(settings.env_file) if settings.env_file else None
+    return Started(str(settings.folder), settings.observer, settings.workers, env_file, embedded_in, outside)
 
 
 def prepare_folders(settings: Settings) -> None:
@@ -57,6 +69,8 @@ def prepare_folders(settings: Settings) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
+            if folder == settings.failed and error.errno in FULL:
+                continue  # it is made for the first file that fails; until then others can make room
             raise Misconfigured(f"can't make the folder {folder}: {error.strerror}") from None
         _check_folder(folder, settings.folder)
     claims = settings.folder / CLAIMS

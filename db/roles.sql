@@ -25,7 +25,8 @@ GRANT USAGE ON SEQUENCE mobileye_data.file_ids TO mobileye_loader;
 
 GRANT SELECT, INSERT ON
     mobileye_data.ingested_files,
-    mobileye_data.rejected_records
+    mobileye_data.rejected_records,
+    mobileye_data.ledger_name
 TO mobileye_loader;
 
 -- The tables of records; beside a table x_history may be x, with the newest row of each vehicle.

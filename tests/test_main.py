@@ -266,7 +266,7 @@ def assert_one_sentence(stderr: str, message: str) -> None:
 @pytest.mark.parametrize("arguments", [[], ["status"], ["url"], ["demo"]])
 def test_a_wrong_setting_is_explained_in_one_sentence(tmp_path: Path, arguments: list[str]) -> None:
     done = Daemon(tmp_path, None, WORKERS="none").command(*arguments)
-    assert done.returncode == 2 and os.listdir(tmp_path) == []
+    assert done.returncode == 2 and os.listdir(tmp_path) == [".env"]
     assert_one_sentence(done.stderr, "WORKERS is 'none'")
 
 

@@ -200,14 +200,14 @@ def test_once_ends_with_1_if_it_can_not_list_the_folder_at_first_or_at_last(
 
 
 def test_once_gives_up_a_database_that_is_not_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("service.outage.ONCE_SECONDS", 1.0)
     path = Daemon(tmp_path, None).drop("vehicles_status_1.json", GOOD)
     settings = Settings(watch_folder=path.parent, database_url=NOWHERE)
     with pytest.raises(TimedOut, match=r"^gave up waiting for the database after [1-9] s: connection"):
         run(settings, once=True)
-    assert capsys.readouterr().err.count(" waiting for the database ") == 1
+    assert capfd.readouterr().err.count(" waiting for the database ") == 1
     assert path.read_bytes() == GOOD
 
 
@@ -273,7 +273,7 @@ def test_the_first_start_with_nothing_configured_and_a_kill_and_a_start_again(tm
     done = daemon.command("sql", "select count(*), sum(deliveries) from ingested_files", "--csv")
     assert done.stdout == "count,sum\n2,2\n"
     assert daemon.stop() == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "incoming", "log"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".env", "data", "incoming", "log"]
     assert "Traceback" not in daemon.log() and "without fsync" not in daemon.log()
 
 

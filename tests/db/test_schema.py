@@ -95,6 +95,7 @@ def test_newer_code_applies_itself_over_older_tables(database: Database, older: 
 OBJECTS = {
     "TABLE": [
         "ingested_files",
+        "ledger_name",
         "rejected_records",
         "objects_detection_events",
         "objects_detection_events_other",

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from monitor.event_log import DATABASE, LINES, OUTAGE_LINES, QUERY_IT, WATCHING, EventLog, lines
+from monitor.log import LIBRARY_WARNING, LINES_DROPPED
 from processing.batch import Outcome
 from processing.sink import Counts
 from service import events
@@ -18,8 +19,8 @@ ENDED = Outcome(
 )
 
 SAMPLES: list[Event] = [
-    events.Started("in", "native", 2, "data", None),
-    events.Started("in", "native", 2, None, "postgresql://u:secret@h:1/d?service=s"),
+    events.Started("in", "native", 2, None, "data", None),
+    events.Started("in", "native", 2, "/home/.env", None, "postgresql://u:secret@h:1/d?service=s"),
     events.Stopped({}),
     events.FileLoaded(ENDED),
     events.FileDuplicate(ENDED),
@@ -40,6 +41,9 @@ SAMPLES: list[Event] = [
     events.FolderUnreadable("in", "no"),
     events.FolderReadable("in"),
     events.ClaimPassedOver("in/.claimed/a", "no"),
+    events.DatabaseSlow("it recovers"),
+    events.DatabaseNew("the embedded database in data"),
+    events.MarkerUnwritten("in", "no space left"),
     events.CommitsUnsafe(),
     events.LocksFew(64, 400, 256, 1500),
     events.PartitionMade("vehicle_status_history", "2026-06-05"),
@@ -80,7 +84,8 @@ def test_the_page_lists_each_line_with_its_fields() -> None:
     for event in SAMPLES:
         for _, name, fields in lines(event):
             found.setdefault(name, set()).update(fields)
-    assert documented() == {**found, "warning of a library": {"library", "message"}}
+    of_the_log = {LIBRARY_WARNING: {"library", "message"}, LINES_DROPPED: {"lines", "reason"}}
+    assert documented() == {**found, **of_the_log}
 
 
 def test_there_is_a_sample_of_each_event_and_a_constant_for_each_line() -> None:

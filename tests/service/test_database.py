@@ -47,6 +47,8 @@ def answers(processes: list[subprocess.Popen[str]]) -> set[tuple[int, str, str]]
 
 def test_many_commands_may_ask_while_the_database_starts_and_stops(embedded: Daemon) -> None:
     ask = ("sql", "select count(*) from vehicle_status", "--csv")
+    embedded.start()
+    assert embedded.stop() == 0
     with_nothing_running = [started(embedded, *ask) for _ in range(3)]
     embedded.start(wait=False)
     at_the_start = [started(embedded, *ask) for _ in range(2)]
@@ -62,6 +64,8 @@ def test_many_commands_may_ask_while_the_database_starts_and_stops(embedded: Dae
 
 
 def test_each_command_works_whether_the_daemon_runs_or_not(embedded: Daemon) -> None:
+    embedded.start()
+    assert embedded.stop() == 0
     for is_running in (False, True):
         if is_running:
             embedded.start()
@@ -83,7 +87,7 @@ def test_a_database_outside_is_given_as_it_is_configured(tmp_path: Path) -> None
 
 def test_the_embedded_database_is_one_and_the_same_however_often_it_is_asked_for(tmp_path: Path) -> None:
     settings = Settings(watch_folder=tmp_path / "in", data_folder=tmp_path / "data")
-    with open_database(settings) as ensure_running, open_database(settings) as again:
+    with open_database(settings, may_create=True) as ensure_running, open_database(settings) as again:
         assert ensure_running() == ensure_running() == again()
         assert query(ensure_running().url, "SELECT current_database()") == [("mobileye",)]
 
