@@ -62,8 +62,8 @@ def show_status(
             database.connected_for_reading(ensure_running()) as connection,
         ):
             found = status.gather(settings, connection)
-    except DatabaseUnavailable:
-        status.show(status.gather(settings, None), as_json)
+    except DatabaseUnavailable as error:
+        status.show(status.gather(settings, None, str(error)), as_json)
         raise
     status.show(found, as_json)
     if found.backlog.error:

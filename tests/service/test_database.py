@@ -92,21 +92,19 @@ def test_the_embedded_database_is_one_and_the_same_however_often_it_is_asked_for
         assert query(ensure_running().url, "SELECT current_database()") == [("mobileye",)]
 
 
-def test_the_url_is_of_use_only_while_the_server_runs(embedded: Daemon) -> None:
+def test_the_server_is_kept_for_the_url_only_while_asked(embedded: Daemon) -> None:
+    assert embedded.start("--once", wait=False).wait() == 0
     done = embedded.command("url")
     assert done.returncode == 0 and done.stdout.count("\n") == 1
     assert done.stderr.endswith("runs only while the daemon or another command does; --wait keeps it.\n")
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_server_is_kept_for_the_url_until_asked(embedded: Daemon, number: signal.Signals) -> None:
-    with started(embedded, "url", "--wait") as process:
-        assert process.stdout is not None and process.stderr is not None
-        url = process.stdout.readline().strip()
-        assert "runs until Ctrl+C" in process.stderr.readline()
-        assert query(url, "SELECT 6 * 7") == [(42,)]
-        process.send_signal(number)
-        assert (process.wait(20), process.stderr.read()) == (0, "")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with started(embedded, "url", "--wait") as process:
+            assert process.stdout is not None and process.stderr is not None
+            url = process.stdout.readline().strip()
+            assert "runs until Ctrl+C" in process.stderr.readline()
+            assert query(url, "SELECT 6 * 7") == [(42,)]
+            process.send_signal(number)
+            assert (process.wait(20), process.stderr.read()) == (0, "")
 
 
 def test_the_url_of_an_outside_database_needs_no_waiting(daemon: Daemon) -> None:
