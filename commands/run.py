@@ -30,7 +30,9 @@ def run(settings: Settings, *, once: bool, accepts_new: bool = False) -> int:
     totals: Counter[str] = Counter()
     with stop.on_signals():
         prepare_folders(settings)
-        opened = open_database(settings, stop.event.is_set, publish, may_create=True, accepts_new=accepts_new)
+        opened = open_database(
+            settings, stop.event.is_set, publish, stop.ask, may_create=True, accepts_new=accepts_new
+        )
         with suppress(StartCancelled), opened as ensure_running:
             database = prepare_database(
                 settings, ensure_running, publish, stop, once=once, accepts_new=accepts_new

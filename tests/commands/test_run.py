@@ -223,7 +223,7 @@ def test_a_database_that_goes_away_right_after_it_was_prepared_is_an_outage(
         raise DatabaseUnavailable("it was stopped")
 
     @contextmanager
-    def opened(*_: object) -> Iterator[Callable[[], Database]]:
+    def opened(*_: object, **__: object) -> Iterator[Callable[[], Database]]:
         yield ensure_running
 
     monkeypatch.setattr("commands.run.open_database", opened)
