@@ -32,8 +32,9 @@ class StopSignal:
             os._exit(128 + number)  # open transactions roll back, and their files stay
         self._asked = True
         # In another thread, because the code that this signal interrupts may hold the event's lock.
-        start_new_thread(self._set, ())
+        start_new_thread(self.ask, ())
 
-    def _set(self) -> None:
+    def ask(self) -> None:
+        """Asks the program to stop, as the first signal does."""
         self.event.set()
         self.wake()

@@ -1,5 +1,6 @@
 """The embedded database shared by the daemon and the other commands, at any moment of its start and stop."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from config import Settings
 from db.connection import Database
 from service.database import open_database
-from tests.support import ROOT, Daemon, Server, detections, event, query, report, statuses
+from tests.support import ROOT, Daemon, Server, detections, event, query, report, statuses, until
 
 
 @pytest.fixture
@@ -76,6 +77,29 @@ def test_each_command_works_whether_the_daemon_runs_or_not(embedded: Daemon) -> 
     assert query(url, "SELECT 6 * 7") == [(42,)], "the URL works while the daemon runs"
     psql = subprocess.run(["psql", url, "-Atc", "select 1"], capture_output=True, text=True)
     assert psql.stdout == "1\n"
+
+
+@pytest.mark.parametrize("is_idle", [True, False])
+def test_a_daemon_whose_data_folder_is_moved_stops_and_loses_nothing(embedded: Daemon, is_idle: bool) -> None:
+    embedded.start()
+    files = [f"vehicles_status_{number}.json" for number in range(400)]
+    for number, name in enumerate(files):
+        embedded.drop(name, statuses(report(number)))
+    until(lambda: len(embedded.left()) < 300)
+    if is_idle:
+        embedded.until_empty()
+    (embedded.folder / "data").rename(embedded.folder / "moved")
+    assert embedded.wait() == 2
+    embedded.process = None
+    assert embedded.log().splitlines()[-1].startswith("error: The data folder ")
+    assert not (embedded.folder / "data").exists() and not os.listdir(embedded.failed)
+    assert embedded.start("--once", wait=False).wait() == 2, "it made a new database"
+    (embedded.folder / "moved").rename(embedded.folder / "data")
+    embedded.start()
+    embedded.until_empty()
+    counted = embedded.command("sql", "select count(*) from vehicle_status_history", "--csv")
+    assert counted.stdout == "count\n400\n"
+    assert "ledger, tables and folders add up" in embedded.command("verify").stdout
 
 
 def test_a_database_outside_is_given_as_it_is_configured(tmp_path: Path) -> None:
