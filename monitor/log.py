@@ -25,9 +25,13 @@ _FLUSH_SECONDS = 1.0
 @contextmanager
 def open_log(log_format: LogFormat) -> Iterator[Log]:
     """Yields the log of the daemon, whose lines never hold up the caller; flushes it at the end."""
+    fd = standard_error()
+    if fd is None:
+        yield make_log(log_format)
+        return
     notice = make_log(log_format, str)
     writer = LineWriter(
-        standard_error(),
+        fd,
         lambda dropped: cast(str, notice.warning(LINES_DROPPED, lines=dropped, reason="nobody took them")),
     )
     try:
