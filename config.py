@@ -1,25 +1,30 @@
-"""The settings, and the only reader of the environment."""
+"""The settings: what each may be, and its default."""
 
 import os
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import quote
 
-from dotenv import dotenv_values
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationError,
     field_validator,
     model_validator,
 )
 
+import environment
 from processing.errors import Misconfigured
 from sources.policy import QUIET_SECONDS, OnLoaded
 from watcher.kind import ObserverKind
+
+#: The names of an outside database.
+_DATABASE = ("DATABASE_URL", "DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD")
 
 
 class LogFormat(StrEnum):
@@ -33,7 +38,7 @@ def _absolute(path: Path) -> Path:
     """Resolves symbolic links: not a link is watched, but the folder it leads to."""
     try:
         return path.expanduser().resolve()
-    except RuntimeError:  # a loop of links, or ~ of nobody
+    except (RuntimeError, OSError):  # a loop of links, ~ of nobody, or no current directory
         raise ValueError("it should be the path of a folder") from None
 
 
@@ -68,6 +73,8 @@ class Settings(BaseModel):
     max_reject_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
     log_format: LogFormat = LogFormat.TEXT
 
+    _env_file: Path | None = PrivateAttr(None)
+
     @field_validator("database_url")
     @classmethod
     def _check_url(cls, url: str | None) -> str | None:
@@ -93,6 +100,11 @@ class Settings(BaseModel):
         if self.folder in (self.failed, self.archive):
             raise ValueError("FAILED_FOLDER and ARCHIVE_FOLDER can't be the WATCH_FOLDER itself")
         return self
+
+    @property
+    def env_file(self) -> Path | None:
+        """The .env file that was read."""
+        return self._env_file
 
     @property
     def folder(self) -> Path:
@@ -137,19 +149,20 @@ def _url(parameters: dict[str, str]) -> str:
 def load_settings() -> Settings:
     """Returns the settings of the environment and of .env, where the environment comes first.
 
+    Reads the .env of the current directory or, if there is none, the one beside this file; never both.
     Raises Misconfigured, naming each wrong one and what it may be.
     """
-    values: dict[str, str] = {}
+    names = [name.upper() for name in Settings.model_fields]
+    folders = [Path(__file__).parent]
+    with suppress(OSError):  # the current directory may be gone
+        folders.insert(0, Path.cwd())
+    found = environment.read(names, _DATABASE, folders)
     try:
-        for place in (dotenv_values(".env"), os.environ):
-            values |= {name.lower(): value for name, value in place.items() if value}
-        return Settings.model_validate(values)
-    except UnicodeDecodeError:
-        raise Misconfigured("can't read .env: it is not UTF-8") from None
-    except OSError as error:
-        raise Misconfigured(f"can't read .env: {error.strerror}") from None
+        settings = Settings.model_validate({name.lower(): value for name, value in found.values.items()})
     except ValidationError as error:
         raise Misconfigured("; ".join(_explain(dict(flaw)) for flaw in error.errors())) from None
+    settings._env_file = found.env_file
+    return settings
 
 
 def _explain(flaw: dict[str, object]) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import psycopg2
 
+import watcher.scan
 from benchmarks.files import Made
 from db.chunk import CHUNK_ROWS
 from db.copy_format import CopyRows, copy_data
@@ -40,7 +41,7 @@ class Daemon:
             for name in names:
                 os.rename(files / name, self.folder / name)
             wait_for(lambda: _ended_files(connection) >= count)
-            wait_for(lambda: not any(entry.is_file() for entry in os.scandir(self.folder)))
+            wait_for(lambda: not watcher.scan.waiting(str(self.folder)))
             return time.perf_counter() - started
 
 

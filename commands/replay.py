@@ -1,6 +1,9 @@
 """Loads fixed files of the failed folder, and rejected records, again."""
 
 import gc
+import os
+import pwd
+import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from enum import StrEnum
@@ -11,8 +14,9 @@ from msgspec import DecodeError, Meta, Raw, Struct, json
 from psycopg2.extensions import connection as Connection
 
 import watcher.scan
+from commands.verify import look
 from config import Settings
-from db import reject_pages, replay
+from db import failures, reject_pages, replay
 from db.connection import Database, translate_errors
 from db.reject_pages import PAGE_BYTES, Key, Reject, Sized
 from db.rejects import Stored
@@ -68,6 +72,34 @@ def files(
         loaded = [_load_file(loader, str(folder), name, report) for name in names]
     report(f"{len(loaded):,} files: {sum(loaded):,} loaded, {len(loaded) - sum(loaded):,} not")
     return 0 if all(loaded) else 1
+
+
+def dismiss(settings: Settings, database: Database, paths: Sequence[Path], report: Report) -> int:
+    """Acknowledges the failures of files, which stay where they are; returns 0 if there were any of each."""
+    if not paths:
+        raise Misconfigured("name the files that --dismiss is to acknowledge")
+    names = [_name_in(settings.failed, path) for path in paths]
+    files = [look(settings.failed, name, settings.max_file_bytes) for name in names]
+    dismissed = []
+    with closing(database.connect(autocommit=True)) as connection:
+        for name, file in zip(names, files, strict=True):
+            with translate_errors(), connection.cursor() as cursor:
+                count = failures.dismiss(cursor, printable(name), file.sha256 if file else None, _who())
+            dismissed.append(count > 0)
+            report(f"{printable(name)}: {'dismissed' if count else 'the ledger has no open failure of it'}")
+    return 0 if all(dismissed) else 1
+
+
+def _who() -> str:
+    """Returns the person at this terminal, else the user of this process, and the machine."""
+    try:
+        user = os.getlogin()  # also under sudo
+    except OSError:
+        try:
+            user = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:
+            user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 def records(

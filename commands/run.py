@@ -15,29 +15,41 @@ from service.build import make_daemon
 from service.database import open_database, prepare_database
 from service.events import Started, Stopped
 from service.housekeeping import Housekeeping
+from service.presence import Presence
 from service.signals import StopSignal
 from sources.claims import CLAIMS, FULL
 
 
-def run(settings: Settings, *, once: bool) -> int:
-    """Prepares the folders and the database, loads, and returns the exit code."""
+def run(settings: Settings, *, once: bool, accepts_new: bool = False) -> int:
+    """Prepares the folders and the database, loads, and returns the exit code.
+
+    With accepts_new into another database than the folder's files went into before.
+    """
     with open_log(settings.log_format) as log:
-        return _run(settings, log, once=once)
+        return _run(settings, log, once=once, accepts_new=accepts_new)
 
 
-def _run(settings: Settings, log: Log, *, once: bool) -> int:
+def _run(settings: Settings, log: Log, *, once: bool, accepts_new: bool) -> int:
     stop = StopSignal()
     adopt_libraries(log)
     publish = EventLog(log).write
     totals: Counter[str] = Counter()
     with stop.on_signals():
         prepare_folders(settings)
-        with suppress(StartCancelled), open_database(settings, stop.event.is_set) as ensure_running:
-            database = prepare_database(ensure_running, publish, stop, once=once)
+        # From here on, so that status sees it, too, while the database is waited for.
+        presence = Presence(str(settings.folder))
+        presence.hold()
+        opened = open_database(settings, stop.event.is_set, publish, may_create=True, accepts_new=accepts_new)
+        with suppress(StartCancelled), opened as ensure_running:
+            database = prepare_database(
+                settings, ensure_running, publish, stop, once=once, accepts_new=accepts_new
+            )
             if database is not None:
                 publish(_started(settings))
                 with Housekeeping(ensure_running, publish):
-                    daemon = make_daemon(settings, database, ensure_running, publish, stop, once=once)
+                    daemon = make_daemon(
+                        settings, database, ensure_running, publish, stop, once=once, presence=presence
+                    )
                     totals = daemon.run()
         publish(Stopped(totals))
     return 1 if once and (totals["failed"] or totals["waiting"] or stop.event.is_set()) else 0
@@ -46,7 +58,8 @@ def _run(settings: Settings, log: Log, *, once: bool) -> int:
 def _started(settings: Settings) -> Started:
     outside = settings.outside_database
     embedded_in = str(settings.data_folder) if outside is None else None
-    return Started(str(settings.folder), settings.observer, settings.workers, embedded_in, outside)
+    env_file = str(settings.env_file) if settings.env_file else None
+    return Started(str(settings.folder), settings.observer, settings.workers, env_file, embedded_in, outside)
 
 
 def prepare_folders(settings: Settings) -> None:

@@ -109,19 +109,3 @@ def states(cursor: Cursor, digests: Sequence[bytes]) -> dict[bytes, str]:
         (list(digests),),
     )
     return {bytes(digest): state for digest, state in cursor.fetchall()}
-
-
-def failures(cursor: Cursor) -> list[tuple[str, int, bytes | None]]:
-    """Name, size and digest of the files that failed, except those whose later version was loaded."""
-    cursor.execute(
-        """
-        SELECT f.last_name, f.size, f.sha256
-        FROM mobileye_data.ingested_files f
-        WHERE f.state = 'failed'
-          AND NOT EXISTS (
-              SELECT FROM mobileye_data.ingested_files l
-              WHERE l.state = 'loaded' AND l.last_name = f.last_name AND l.finished_at > f.finished_at)
-        ORDER BY f.file_id
-        """
-    )
-    return [(name, size, digest and bytes(digest)) for name, size, digest in cursor.fetchall()]

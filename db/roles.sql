@@ -1,6 +1,6 @@
 -- The role under which the daemon runs, with no right that it does not need; safe to apply twice.
 --
--- 1. As the owner of the database, once and after each update: DATABASE_URL=<owner's> python main.py status
+-- 1. As the owner of the database, once and after each update: DATABASE_URL=<owner's> python main.py sql 'select 1'
 --    (makes the tables). 2. As the same owner, who may create roles: psql -f db/roles.sql <owner's URL>
 -- 3. Give it a password (\password mobileye_loader), and its URL to the daemon.
 --
@@ -25,7 +25,8 @@ GRANT USAGE ON SEQUENCE mobileye_data.file_ids TO mobileye_loader;
 
 GRANT SELECT, INSERT ON
     mobileye_data.ingested_files,
-    mobileye_data.rejected_records
+    mobileye_data.rejected_records,
+    mobileye_data.ledger_name
 TO mobileye_loader;
 
 -- The tables of records; beside a table x_history may be x, with the newest row of each vehicle.
@@ -59,7 +60,7 @@ TO mobileye_loader;
 
 -- A failed file may be loaded later, and any may come again.
 GRANT UPDATE (file_id, last_name, kind, state, rows_read, rows_inserted, rows_duplicate, rows_rejected,
-              started_at, finished_at, deliveries, error)
+              started_at, finished_at, deliveries, error, dismissed_at, dismissed_by)
     ON mobileye_data.ingested_files TO mobileye_loader;
 
 -- A replay resolves a record, or says anew why it can't; the original it can't touch.

@@ -52,7 +52,7 @@ class Table:
 
     @cached_property
     def row(self) -> Callable[[Record, int], Row]:
-        """Makes a record a row of execute_values."""
+        """Makes a record a row of values, in the order of the columns."""
         fields = attrgetter(*self.columns[:-1])
 
         def row(record: Record, file_id: int) -> Row:

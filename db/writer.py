@@ -1,4 +1,4 @@
-"""Rows into tables, a chunk at a time: by execute_values, by COPY, or around those that exist already."""
+"""Writes rows into tables, a chunk at a time: by COPY, or around those that exist already."""
 
 import time
 from collections.abc import Container, Iterable
@@ -13,7 +13,7 @@ from db import rejects
 from db.chunk import Chunk
 from db.conflicts import ConflictResolver
 from db.connection import RowRefused, savepoint, translate_errors
-from db.insert import COPY_ROWS, copy_rows, insert_rows
+from db.insert import copy_rows
 from db.latest_status import LatestStatus
 from db.ledger import Entry
 from db.partitions import Partitions
@@ -136,10 +136,7 @@ class Writer:
         """The fast way, which takes all rows or none; whether it took them."""
         try:
             with savepoint(self._connection) as cursor:
-                if chunk.size >= COPY_ROWS:
-                    copy_rows(cursor, chunk.table, chunk.data, len(chunk.order))
-                else:
-                    insert_rows(cursor, chunk.table, chunk.table_rows())
+                copy_rows(cursor, chunk.table, chunk.data, len(chunk.order))
         except RowRefused:
             return False
         self._accept(chunk)

@@ -39,6 +39,9 @@ LINES: dict[type[Event], tuple[Level, str]] = {
     events.FolderUnreadable: ("error", "cannot read the watch folder"),
     events.FolderReadable: ("info", "reading the watch folder again"),
     events.ClaimPassedOver: ("warning", "passed over"),
+    events.DatabaseSlow: ("info", "the embedded database is starting"),
+    events.DatabaseNew: ("info", "new database"),
+    events.MarkerUnwritten: ("warning", "cannot mark the watch folder"),
     events.CommitsUnsafe: ("warning", "database runs without fsync"),
     events.LocksFew: ("warning", "the database has few locks"),
     events.PartitionMade: ("info", "a day has its partition now"),
@@ -55,7 +58,7 @@ OUTAGE_LINES: dict[tuple[type[Event], Resource], tuple[Level, str]] = {
 }
 
 #: Fields with names of files: their characters are not ours.
-_PATHS = ("file", "folder", "path")
+_PATHS = ("file", "folder", "path", "place")
 
 #: What of a connection string may be shown.
 _SHOWN = ("host", "port", "dbname", "user", "service")
@@ -110,7 +113,8 @@ def lines(event: Event) -> Iterator[Line]:
 
 def _start(event: events.Started) -> Iterator[Line]:
     folder = printable(event.folder)
-    yield "info", WATCHING, {"folder": folder, "observer": event.observer, "workers": event.workers}
+    watching: dict[str, Any] = {"folder": folder, "observer": event.observer, "workers": event.workers}
+    yield "info", WATCHING, watching | {"env_file": printable(event.env_file or "none")}
     if event.embedded_in is not None:
         yield "info", DATABASE, {"embedded_in": printable(event.embedded_in)}
     else:

@@ -7,29 +7,57 @@ from contextlib import closing, contextmanager
 from psycopg2.extensions import connection as Connection
 
 from config import Settings
-from db import schema
+from db import ledger_name, schema
 from db.connection import Database
-from db.embedded.server import Embedded
+from db.embedded.server import Embedded, has_cluster
 from db.queries import keeps_commits, locks
 from processing.errors import DatabaseUnavailable
-from service.events import CommitsUnsafe, LocksFew, Publish, Resource
+from service import marker
+from service.events import (
+    CommitsUnsafe,
+    DatabaseNew,
+    DatabaseSlow,
+    LocksFew,
+    MarkerUnwritten,
+    Publish,
+    Resource,
+)
+from service.marker import Marker
 from service.outage import Outage
 from service.signals import StopSignal
 
 
 @contextmanager
 def open_database(
-    settings: Settings, is_cancelled: Callable[[], bool] = lambda: False
+    settings: Settings,
+    is_cancelled: Callable[[], bool] = lambda: False,
+    publish: Publish = lambda event: None,
+    *,
+    may_create: bool = False,
+    accepts_new: bool = False,
 ) -> Iterator[Callable[[], Database]]:
     """Yields a function that returns the database, starting the embedded server first if it is not running.
 
-    Waiting for the embedded server raises StartCancelled as soon as is_cancelled() is true.
+    Makes a cluster only with may_create, and only where the marker names no other database, or with
+    accepts_new. Waiting for the embedded server raises StartCancelled as soon as is_cancelled() is true.
     """
     outside = settings.outside_database
     if outside is not None:
         yield lambda: Database(outside)
         return
-    with Embedded(settings.data_folder, is_cancelled) as embedded:
+    if not has_cluster(settings.data_folder):
+        found = None if accepts_new else marker.read(settings.folder)
+        if found is not None:
+            raise marker.refusal(settings.folder, found, f"a new one in {settings.data_folder}")
+        if not may_create:
+            raise DatabaseUnavailable(
+                f"no database here yet: the daemon makes one in {settings.data_folder} when it first starts"
+            )
+
+    def say_slow(reason: str) -> None:
+        publish(DatabaseSlow(reason))
+
+    with Embedded(settings.data_folder, is_cancelled, say_slow, may_create=may_create) as embedded:
 
         def ensure_running() -> Database:
             embedded.ensure_running()
@@ -46,11 +74,34 @@ def connected(database: Database) -> Iterator[Connection]:
         yield connection
 
 
+@contextmanager
+def connected_to_load(settings: Settings, database: Database) -> Iterator[Connection]:
+    """Connects, applies the schema, and refuses a database that is not the one of the folder's files."""
+    with connected(database) as connection:
+        _refuse_another(settings, connection)
+        yield connection
+
+
+@contextmanager
+def connected_for_reading(database: Database) -> Iterator[Connection]:
+    """Connects also to a server that is read-only, such as a standby; applies the schema where it can."""
+    with closing(database.connect(may_be_read_only=True)) as connection:
+        schema.apply_or_check(connection)
+        yield connection
+
+
 def prepare_database(
-    ensure_running: Callable[[], Database], publish: Publish, stop: StopSignal, *, once: bool
+    settings: Settings,
+    ensure_running: Callable[[], Database],
+    publish: Publish,
+    stop: StopSignal,
+    *,
+    once: bool,
+    accepts_new: bool = False,
 ) -> Database | None:
     """Applies the schema as soon as the database answers, and returns it; None if asked to stop before.
 
+    Refuses a database that is not the one of the folder's files, except with accepts_new.
     Later outages are waited for by the daemon itself, at its inbox: then files, workers and the folder go on.
     """
     outage: Outage | None = None
@@ -58,11 +109,10 @@ def prepare_database(
         try:
             database = ensure_running()
             with connected(database) as connection:
-                if not keeps_commits(connection):
-                    publish(CommitsUnsafe())
-                found = locks(connection)
-                if found.days < found.wanted_days:
-                    publish(LocksFew(found.setting, found.days, found.wanted, found.wanted_days))
+                if not accepts_new:
+                    _refuse_another(settings, connection)
+                _mark(settings, connection, publish)
+                _warn(connection, publish)
             return database
         except DatabaseUnavailable as error:
             if stop.event.is_set():
@@ -71,3 +121,41 @@ def prepare_database(
             outage.postpone(error, once=once)
             stop.event.wait(outage.next_try - time.monotonic())
     return None
+
+
+def _refuse_another(settings: Settings, connection: Connection) -> None:
+    found = marker.read(settings.folder)
+    if found is not None and found.ledger != ledger_name.find(connection):
+        raise marker.refusal(settings.folder, found, _place(settings, connection))
+
+
+def _mark(settings: Settings, connection: Connection, publish: Publish) -> None:
+    """Writes into the folder which ledger its files go into; gives the ledger its name if it has none."""
+    place = _place(settings, connection)
+    ledger = ledger_name.find(connection)
+    if ledger is None:
+        if ledger_name.give(connection):
+            publish(DatabaseNew(place))
+        ledger = ledger_name.find(connection)
+    wanted = Marker(str(ledger), place)
+    try:
+        if marker.read(settings.folder) != wanted:
+            marker.write(settings.folder, wanted)
+    except OSError as error:
+        # A full disk must not stop the loading, which empties it.
+        publish(MarkerUnwritten(str(settings.folder), error.strerror or str(error)))
+
+
+def _place(settings: Settings, connection: Connection) -> str:
+    if settings.outside_database is None:
+        return f"the embedded database in {settings.data_folder}"
+    info = connection.info
+    return f"the database {info.dbname} on {info.host}:{info.port}"
+
+
+def _warn(connection: Connection, publish: Publish) -> None:
+    if not keeps_commits(connection):
+        publish(CommitsUnsafe())
+    found = locks(connection)
+    if found.days < found.wanted_days:
+        publish(LocksFew(found.setting, found.days, found.wanted, found.wanted_days))

@@ -29,6 +29,7 @@ class Started(Event, frozen=True):
     folder: str
     observer: str
     workers: int
+    env_file: str | None
     embedded_in: str | None
     outside_database: str | None
 
@@ -176,6 +177,25 @@ class ClaimPassedOver(Event, frozen=True):
 
 
 # The database -------------------------------------------------------------------------------------
+
+
+class DatabaseSlow(Event, frozen=True):
+    """The start of the embedded database takes seconds, and may take minutes."""
+
+    reason: str
+
+
+class DatabaseNew(Event, frozen=True):
+    """The database holds no file yet: it was made now, or is new to this program."""
+
+    place: str
+
+
+class MarkerUnwritten(Event, frozen=True):
+    """The marker, which names the database of the folder's files, can't be written."""
+
+    folder: str
+    reason: str
 
 
 class CommitsUnsafe(Event, frozen=True):

@@ -18,6 +18,7 @@ from msgspec import json
 
 from db.connection import Database
 from db.embedded.server import find_binaries
+from service import marker
 
 ROOT = Path(__file__).parent.parent
 VEHICLE = "ebab5f787798416fb2b8afc1340d7a4e"
@@ -175,6 +176,7 @@ class Daemon:
 
     def start(self, *arguments: str, wait: bool = True) -> "Daemon":
         self.folder.mkdir(exist_ok=True)
+        self._hide_env_file()
         before = self.log().count(" watching ")
         with open(self._log, "ab") as log:
             self.process = subprocess.Popen(
@@ -189,8 +191,13 @@ class Daemon:
             until(lambda: self.log().count(" watching ") > before, 30, "the daemon watches")
         return self
 
+    def _hide_env_file(self) -> None:
+        """A developer's .env beside main.py is not read if there is one here."""
+        (self.folder / ".env").touch()
+
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """One of the other commands, to its end."""
+        self._hide_env_file()
         return subprocess.run(
             [sys.executable, str(ROOT / "main.py"), *arguments],
             cwd=self.folder,
@@ -223,7 +230,9 @@ class Daemon:
     def left(self) -> list[str]:
         """The names still in the watch folder, its own folders aside."""
         return sorted(
-            entry.name for entry in os.scandir(self.incoming) if not entry.is_dir(follow_symlinks=False)
+            entry.name
+            for entry in os.scandir(self.incoming)
+            if not entry.is_dir(follow_symlinks=False) and not entry.name.startswith(marker.NAME)
         )
 
     def until_empty(self, seconds: float = 30.0) -> None:

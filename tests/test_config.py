@@ -8,23 +8,29 @@ import psycopg2
 import pytest
 from psycopg2.extensions import parse_dsn
 
+import config
 from config import LogFormat, Settings, load_settings
 from processing.errors import Misconfigured
 from sources.policy import OnLoaded
 from tests.support import ROOT, Server
 from watcher.kind import ObserverKind
 
+DATABASE = {"DATABASE_URL", "DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD"}
 NAMES = [name.upper() for name in Settings.model_fields]
 SECRET = "hunter2"
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder, and no setting in the environment."""
-    monkeypatch.chdir(tmp_path)
+    """An empty working folder, no .env beside the program, and no setting in the environment."""
+    home, program = tmp_path / "home", tmp_path / "program"
+    home.mkdir()
+    program.mkdir()
+    monkeypatch.chdir(home)
+    monkeypatch.setattr(config, "__file__", str(program / "config.py"))
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
-    return tmp_path
+    return home
 
 
 def with_env(monkeypatch: pytest.MonkeyPatch, **settings: str) -> Settings:
@@ -111,7 +117,7 @@ def test_a_wrong_value_is_named_with_what_it_may_be(
     assert message.startswith(f"{name} is '{value}': ") and may_be in message
 
 
-def test_all_wrong_values_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_wrong_values_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     message = complaint(monkeypatch, WORKERS="0", OBSERVER="x", DB_PORT="y")
     assert all(name in message for name in ("WORKERS", "OBSERVER", "DB_PORT"))
 
@@ -163,7 +169,7 @@ def test_files_are_not_set_aside_into_the_watch_folder(monkeypatch: pytest.Monke
     assert "can't be the WATCH_FOLDER" in complaint(monkeypatch, WATCH_FOLDER="in", **{name: "./in/../in"})
 
 
-def test_a_loop_of_links_is_told(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+def test_a_loop_of_links_is_reported(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     (home / "loop").symlink_to("loop")
     assert "WATCH_FOLDER" in complaint(monkeypatch, WATCH_FOLDER="loop")
 
@@ -186,19 +192,167 @@ def test_the_environment_wins_over_a_dotenv_file(monkeypatch: pytest.MonkeyPatch
     assert (settings.workers, settings.settle_seconds) == (9, 8)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", sorted({*NAMES} - DATABASE))
 def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch, home: Path, name: str) -> None:
-    default = load_settings()
-    assert with_env(monkeypatch, **{name: ""}) == default
+    default = load_settings().model_dump()
+    assert with_env(monkeypatch, **{name: ""}).model_dump() == default
     monkeypatch.delenv(name)
     (home / ".env").write_text(f"{name}=\n")
-    assert load_settings() == default
+    assert load_settings().model_dump() == default
+
+
+@pytest.mark.parametrize("name", sorted(DATABASE))
+def test_an_empty_value_for_the_database_is_refused(
+    monkeypatch: pytest.MonkeyPatch, home: Path, name: str
+) -> None:
+    told = complaint(monkeypatch, **{name: ""})
+    assert told == f"{name} is empty in the environment: give it a value, or remove it"
+    monkeypatch.delenv(name)
+    for line in (f"{name}=", f"{name}=''", f"{name}= # not yet", name, f'{name}="${{NO_SUCH_SECRET}}"'):
+        (home / ".env").write_text(f"{line}\n")
+        assert complaint(monkeypatch).startswith(f"{name} is empty in {home}/.env: "), line
+
+
+def test_an_empty_database_is_refused_whatever_dotenv_says(
+    monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    (home / ".env").write_text("DATABASE_URL=postgresql://h/d\n")
+    assert "DATABASE_URL is empty in the environment" in complaint(monkeypatch, DATABASE_URL=" ")
+    assert with_env(monkeypatch, DATABASE_URL="postgresql://i/d").database_url == "postgresql://i/d"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("WATCH_FOLDR", "WATCH_FOLDER"),
+        ("WATCH_FODLER", "WATCH_FOLDER"),
+        ("WACTH_FOLDERS", "WATCH_FOLDER"),
+        ("WATCHFOLDER", "WATCH_FOLDER"),
+        ("DATAFOLDER", "DATA_FOLDER"),
+        ("DATABASE_ULR", "DATABASE_URL"),
+        ("DATABSE_URL", "DATABASE_URL"),
+        ("DB_HSOT", "DB_HOST"),
+        ("DB_PASSWROD", "DB_PASSWORD"),
+        ("RESCAN_SECOND", "RESCAN_SECONDS"),
+        ("MAX_FILES_BYTES", "MAX_FILE_BYTES"),
+        ("WORKER", "WORKERS"),
+        ("Watch_Foldr", "WATCH_FOLDER"),
+    ],
+)
+def test_a_name_that_is_nearly_ours_is_refused(
+    monkeypatch: pytest.MonkeyPatch, home: Path, name: str, meant: str
+) -> None:
+    told = complaint(monkeypatch, **{name: "x"})
+    assert told == f"{name.upper()} in the environment is no setting: is {meant} meant?"
+    monkeypatch.delenv(name)
+    (home / ".env").write_text(f"{name}=x\n")
+    assert complaint(monkeypatch) == f"{name.upper()} in {home}/.env is no setting: is {meant} meant?"
+
+
+def test_a_name_that_is_nearly_ours_is_another_program_s_if_ours_is_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert with_env(monkeypatch, WORKER="x", WORKERS="3").workers == 3
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URI", "POSTGRES_URL", "DB_URL", "DB_USERNAME", "DATABASE_HOST"])
+def test_a_database_under_another_tool_s_name_is_refused_if_there_is_none_under_ours(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    told = complaint(monkeypatch, **{name: "x"})
+    assert told == f"{name} in the environment is no setting: use DATABASE_URL or the DB_… variables"
+    assert with_env(monkeypatch, DB_HOST="h").db_host == "h"
+
+
+FOREIGN = """
+CI GITHUB_TOKEN GITHUB_WORKFLOW RUNNER_WORKSPACE CI_PROJECT_NAME BUILD_NUMBER DOCKER_HOST HOSTNAME
+HOME INVOCATION_ID JOURNAL_STREAM NOTIFY_SOCKET LISTEN_FDS STATE_DIRECTORY LOGS_DIRECTORY
+WATCHDOG_USEC KUBERNETES_SERVICE_HOST KUBERNETES_PORT DB_SERVICE_HOST DB_SERVICE_PORT
+DB_PORT_5432_TCP_ADDR DB_HOST_PORT DB_PORT_5432_TCP_PORT WORKERS_PORT WORKERS_SERVICE_HOST
+DATABASE_SERVICE_HOST DATABASE_PORT POSTGRES_PASSWORD POSTGRES_USER POSTGRES_DB PGHOST PGPASSWORD
+PGDATABASE DATABASE_SSL DATABASE_POOL ES_PASSWORD DB_TYPE DB_POOL DB_PATH DB_PASSWORD_FILE PDB_NAME
+RDB_HOST LOGLEVEL LOG_FILE LOG_DIR DATA_DIR WEB_CONCURRENCY MAX_WORKERS CELERY_WORKERS
+UVICORN_WORKERS OBSERVERS_URL UNKNOWN TZ LANG LC_ALL PATH PWD
+"""
+
+
+@pytest.mark.parametrize("place", ["environment", "file"])
+def test_names_of_other_programs_are_none_of_our_business(
+    monkeypatch: pytest.MonkeyPatch, home: Path, place: str
+) -> None:
+    if place == "file":
+        (home / ".env").write_text("".join(f"{name}=x\n" for name in FOREIGN.split()))
+        load_settings()
+    else:
+        with_env(monkeypatch, **dict.fromkeys(FOREIGN.split(), "x"))
+
+
+def test_a_service_named_db_in_the_cluster_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert with_env(monkeypatch, DB_PORT="tcp://10.0.0.7:5432").outside_database is None
+    assert with_env(monkeypatch, DATABASE_URL="postgresql://h/d").outside_database == "postgresql://h/d"
+
+
+def test_the_dotenv_file_of_the_current_directory_is_read_or_the_one_beside_the_program(home: Path) -> None:
+    assert load_settings().env_file is None
+    beside = home.parent / "program" / ".env"
+    beside.write_text("WORKERS=7\nSETTLE_SECONDS=8\n")
+    assert (load_settings().workers, load_settings().env_file) == (7, beside)
+    (home / ".env").write_text("SETTLE_SECONDS=9\n")
+    settings = load_settings()
+    assert (settings.settle_seconds, settings.env_file) == (9, home / ".env")
+    assert settings.workers == os.cpu_count(), "it was a mixture of both"
+
+
+def test_without_a_current_directory_the_dotenv_file_beside_the_program_is_read(home: Path) -> None:
+    folder = home.parent
+    (folder / "program" / ".env").write_text(f"WATCH_FOLDER={folder}/in\nDATA_FOLDER={folder}/data\n")
+    home.rmdir()
+    assert load_settings().folder == folder / "in"
+    (folder / "program" / ".env").write_text(f"WATCH_FOLDER={folder}/in\n")
+    with pytest.raises(Misconfigured, match="DATA_FOLDER"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("line", "password"),
+    [
+        ("DB_PASSWORD='a${HOST}b'", "a${HOST}b"),
+        ("export 'DB_PASSWORD' = 'a${HOST}b' # kept", "a${HOST}b"),
+        ("\n# one line further\nDB_PASSWORD='${HOST}'", "${HOST}"),
+        ('DB_PASSWORD="a${HOST}b"', "adb.exampleb"),
+        ("DB_PASSWORD=a${HOST}b", "adb.exampleb"),
+        ("DB_PASSWORD=a${NO_SUCH_NAME:-c}b", "acb"),
+        ("DB_PASSWORD=a${HOST:-c}b", "adb.exampleb"),
+        ("DB_PASSWORD=a$HOSTb", "a$HOSTb"),
+        ("HOST=of.file\nDB_PASSWORD=${HOST}", "of.file"),
+        ("HOST='${OTHER}'\nDB_PASSWORD=${HOST}", "${OTHER}"),
+    ],
+)
+def test_names_in_braces_are_replaced_except_in_single_quotes(
+    monkeypatch: pytest.MonkeyPatch, home: Path, line: str, password: str
+) -> None:
+    (home / ".env").write_text(f"{line}\n")
+    assert with_env(monkeypatch, HOST="db.example").db_password == password
+
+
+@pytest.mark.parametrize("line", ['DATABASE_URL="postgresql://me:hunter2@h/d', "DB_PASSWORD='hunter2", "'x"])
+def test_a_line_of_dotenv_that_is_wrong_is_named_and_not_shown(home: Path, line: str) -> None:
+    (home / ".env").write_text(f"WORKERS=2\n\n{line}\nOBSERVER=off\n")
+    with pytest.raises(Misconfigured, match=rf"can't read line 3 of {home}/\.env") as caught:
+        load_settings()
+    assert SECRET not in str(caught.value)
+
+
+def test_a_dotenv_that_is_a_folder_is_told(home: Path) -> None:
+    (home / ".env").mkdir()  # as a container's mount makes it, where the file is missing
+    with pytest.raises(Misconfigured, match=r"can't read .*/\.env: Is a directory"):
+        load_settings()
 
 
 @pytest.mark.parametrize("content", [b"WORKERS=\xff\xfe\n", b"\xff\xfeW\0O\0"])
-def test_a_dotenv_file_that_is_not_text_is_told(home: Path, content: bytes) -> None:
+def test_a_dotenv_file_that_is_not_text_is_reported(home: Path, content: bytes) -> None:
     (home / ".env").write_bytes(content)
-    with pytest.raises(Misconfigured, match=r"can't read \.env: it is not UTF-8"):
+    with pytest.raises(Misconfigured, match=r"can't read .*/\.env: it is not UTF-8"):
         load_settings()
 
 

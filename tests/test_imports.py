@@ -28,8 +28,12 @@ ROOMS = {
         {"commands", "config", "processing.errors", "service"},
     ),
     "config": Room(
-        "The settings, and the only reader of the environment.",
-        {"processing.errors", "sources.policy", "watcher.kind"},
+        "The settings.",
+        {"environment", "processing.errors", "sources.policy", "watcher.kind"},
+    ),
+    "environment": Room(
+        "Reads the environment and .env, alone.",
+        {"processing.errors"},
     ),
     "watcher": Room(
         "Notices files in a folder.",
@@ -164,8 +168,8 @@ def test_a_worker_imports_nothing_that_only_the_daemon_needs() -> None:
     assert _imported_with(modules, ["pydantic_settings", "structlog", "typer", "watchdog"]) == []
 
 
-def test_only_config_reads_the_environment() -> None:
-    assert [m for m in MODULES if {"environ", "getenv"} & _words(MODULES[m])] == ["config"]
+def test_only_one_module_reads_the_environment() -> None:
+    assert [m for m in MODULES if {"environ", "getenv"} & _words(MODULES[m])] == ["environment"]
 
 
 def _words(path: Path) -> set[str]:

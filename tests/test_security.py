@@ -86,7 +86,7 @@ def test_an_owner_who_is_no_superuser_can_make_the_role(server: Server, tmp_path
             name = parse_dsn(database.url)["dbname"]
             server.execute(f"ALTER DATABASE {name} OWNER TO an_owner")
             owner = Daemon(tmp_path, server.url(name, "an_owner", "own"))
-            assert owner.command("status").returncode == 0
+            assert owner.command("sql", "select 1").returncode == 0
             query(str(owner.url), (ROOT / "db" / "roles.sql").read_text())
             query(str(owner.url), f"ALTER ROLE {LOADER} PASSWORD 'least'")
             daemon = Daemon(tmp_path, server.url(name, LOADER, "least"))
@@ -159,7 +159,7 @@ def test_the_role_moves_rows_only_to_where_they_belong(drops: Daemon, database: 
         drops.rows("SELECT mobileye_data.make_partition('vehicle_status_history', '2022-05-06', false)")
 
 
-def test_tables_that_are_not_there_are_told_under_the_role(drops: Daemon, database: Database) -> None:
+def test_tables_that_are_not_there_are_reported_under_the_role(drops: Daemon, database: Database) -> None:
     query(database.url, "COMMENT ON SCHEMA mobileye_data IS 'of another version'")
     done = drops.command("status")
     assert done.returncode == 2
@@ -309,7 +309,7 @@ def test_the_password_of_the_embedded_database_is_seen_nowhere(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("arguments", [[], ["status"], ["verify"], ["check", "x"], ["replay", "rejected"]])
-def test_a_wrong_password_is_not_told(server: Server, tmp_path: Path, arguments: list[str]) -> None:
+def test_a_wrong_password_is_not_shown(server: Server, tmp_path: Path, arguments: list[str]) -> None:
     done = Daemon(tmp_path, server.url(password="hunter2")).command(*arguments)
     assert done.returncode == 2
     assert "password authentication failed" in done.stderr

@@ -17,8 +17,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -79,6 +79,7 @@ class Keeper:
     folder: Path
     binaries: Path
     account: Account
+    may_create: bool = True
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), default=str)
@@ -86,7 +87,8 @@ class Keeper:
     @classmethod
     def from_json(cls, text: str) -> Self:
         fields = json.loads(text)
-        return cls(Path(fields["folder"]), Path(fields["binaries"]), Account(**fields["account"]))
+        account = Account(**fields["account"])
+        return cls(Path(fields["folder"]), Path(fields["binaries"]), account, fields["may_create"])
 
     @property
     def cluster(self) -> Path:
@@ -120,14 +122,19 @@ class Keeper:
                 os.kill(int((self.cluster / "postmaster.pid").read_text().split()[0]), signal.SIGINT)
 
     def _keep(self, lock: int) -> None:
+        if process := server_of(self.cluster):
+            sys.exit(f"FATAL:  process {process} is a server of this cluster that somebody else has started")
         # The file is stale: the lock is ours. Its pid may belong to another program by now, and PostgreSQL
         # would then refuse to start.
         (self.cluster / "postmaster.pid").unlink(missing_ok=True)
         if not self.cluster.exists():
+            if not self.may_create:
+                sys.exit(f"FATAL:  {self.cluster} is gone")
             self._create_cluster(lock)
         settings = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
         command = self._command("postgres", "-D", self.cluster, "-p", self._choose_port(), *settings)
-        server = subprocess.Popen(command, **self._options(lock))
+        with explained(command):
+            server = subprocess.Popen(command, **self._options(lock))
         threading.Thread(target=self._stop_when_unused, args=(server,), daemon=True).start()
         sys.exit(server.wait())
 
@@ -170,9 +177,11 @@ class Keeper:
 
     def _run(self, lock: int, text: str, program: str, *arguments: str | Path) -> None:
         command = self._command(program, *arguments)
-        done = subprocess.run(command, input=text.encode(), stdout=subprocess.DEVNULL, **self._options(lock))
+        options = self._options(lock)
+        with explained(command):
+            done = subprocess.run(command, input=text.encode(), stdout=subprocess.DEVNULL, **options)
         if done.returncode:
-            sys.exit(1)  # prints nothing: the log's last line must stay the program's own reason
+            sys.exit(1)  # prints nothing: the program itself has written its reason
 
     def _command(self, program: str, *arguments: str | Path) -> list[str]:
         return [*self.account.prefix, str(self.binaries / program), *map(str, arguments)]
@@ -181,6 +190,41 @@ class Keeper:
         """Options of subprocesses: all inherit the lock, which is free only when the last one has ended."""
         options = {"env": ENVIRONMENT, "pass_fds": [lock], **self.account.identity()}
         return options | ({"preexec_fn": end_with_parent()} if sys.platform == "linux" else {})
+
+
+@contextmanager
+def explained(command: list[str]) -> Iterator[None]:
+    """Ends with a line like PostgreSQL's own if the program can't be run."""
+    try:
+        yield
+    except OSError as error:
+        sys.exit(f"FATAL:  can't run {command[0]}: {error.strerror}")
+
+
+def server_of(cluster: Path) -> int | None:
+    """Returns the process of the server that its pid file names, if it lives and works in this cluster.
+
+    Its number may belong to another program by now, or the folder may be a copy of one in use.
+    """
+    try:
+        process = abs(int((cluster / "postmaster.pid").read_text().split()[0]))  # negative: a single user's
+    except (OSError, ValueError, IndexError):
+        return None
+    if program_of(process) not in ("postgres", "postmaster"):
+        return None
+    with suppress(OSError):  # another system, or another user's process: then it may be this cluster's
+        if not os.path.samefile(f"/proc/{process}/cwd", cluster):
+            return None
+    return process
+
+
+def program_of(process: int) -> str:
+    if sys.platform == "linux":
+        with suppress(OSError):
+            return Path(f"/proc/{process}/comm").read_text().strip()
+        return ""
+    shown = subprocess.run(["ps", "-o", "comm=", "-p", str(process)], capture_output=True, text=True)
+    return os.path.basename(shown.stdout.strip())
 
 
 def end_with_parent() -> Callable[[], None]:

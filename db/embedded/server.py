@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import os
-import pwd
 import socket
 import subprocess
 import sys
@@ -12,20 +11,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Any, Self
 
 from db.embedded import keeper
-from db.embedded.keeper import Account, Keeper, try_lock
+from db.embedded.account import choose_account
+from db.embedded.keeper import Keeper, try_lock
+from db.embedded.log import ServerLog
 from processing.errors import DatabaseUnavailable, Misconfigured
 
 VERSION = "18"
 START_SECONDS = 30.0
-REPLAY_SECONDS = 600.0  # a start after a crash replays the WAL; giving up would only repeat that
+LONG_SECONDS = 600.0  # giving up initdb, or the recovery after a crash, would only repeat that
+SLOW_SECONDS = 3.0  # until somebody is to know what takes so long
 STOP_SECONDS = 4.0
 ATTEMPTS = 3
-LOG_BYTES = 10_000_000
 TRANSIENT = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM, errno.EAGAIN}
-MAPPED = Account(prefix=("unshare", "--user", "--map-user=1000", "--map-group=1000"))
 
 
 class StartCancelled(DatabaseUnavailable):
@@ -35,14 +35,23 @@ class StartCancelled(DatabaseUnavailable):
 class Embedded:
     """The embedded PostgreSQL in a data folder, shared by every process that enters it.
 
-    Waiting for its start ends with StartCancelled once is_cancelled() returns true.
+    Waiting for its start ends with StartCancelled once is_cancelled() returns true, and on_slow() is called
+    once, with the reason, if it takes seconds. Without may_create it starts only what is there.
     """
 
-    def __init__(self, data_folder: Path, is_cancelled: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        data_folder: Path,
+        is_cancelled: Callable[[], bool] = lambda: False,
+        on_slow: Callable[[str], None] = lambda reason: None,
+        *,
+        may_create: bool = True,
+    ) -> None:
         self._is_cancelled = is_cancelled
+        self._on_slow = on_slow
+        self._may_create = may_create
         self._folder = data_folder.resolve()
         self._cluster = self._folder / "postgres"
-        self._log = self._folder / "postgres.log"
         self._users = -1
 
     def __enter__(self) -> Self:
@@ -112,42 +121,72 @@ class Embedded:
             yield
 
     def _start(self) -> None:
-        planned = self._plan()
-        began, launched = time.monotonic(), 0
+        planned, log = self._plan(), ServerLog(self._folder / "postgres.log")
+        began = moved = time.monotonic()
+        launched, is_slow = 0, False
         while not self._is_ready():
             self._check_cancelled()
             if not self._is_kept():
-                self._give_up_if(launched == ATTEMPTS)
-                launched += self._launch(planned)
-            # A start after a crash replays the WAL, which may take minutes.
-            limit = REPLAY_SECONDS if self._status() == "starting" else START_SECONDS
-            self._give_up_if(time.monotonic() - began > limit)
+                self._refuse_foreign()
+                self._give_up_if(launched == ATTEMPTS, log)
+                launched += self._launch(planned, log)
+            now = time.monotonic()
+            if now - began > SLOW_SECONDS and not is_slow:
+                is_slow = True
+                self._say_why_it_is_slow()
+            if self._may_take_long():
+                moved = now
+            self._give_up_if(now - moved > START_SECONDS or now - began > LONG_SECONDS, log)
             time.sleep(0.01)
+
+    def _may_take_long(self) -> bool:
+        """Returns whether a first start runs initdb, or one after a crash replays the WAL."""
+        return self._status() == "starting" or (self._folder / "postgres.new").exists()
 
     def _plan(self) -> Keeper:
         if self._cluster.exists():
             check_version(self._cluster)
         binaries = find_binaries()
-        return Keeper(self._folder, binaries, choose_account(self._folder, self._cluster, binaries))
+        account = choose_account(self._folder, self._cluster, binaries)
+        return Keeper(self._folder, binaries, account, self._may_create)
 
-    def _launch(self, planned: Keeper) -> bool:
+    def _launch(self, planned: Keeper, log: ServerLog) -> bool:
         """Starts a keeper; returns false if another one, whose starter was killed, is running already."""
         command = [sys.executable, "-I", "-S", keeper.__file__, planned.to_json()]
-        with self._open_log() as log:
-            done = subprocess.run(
-                command, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-        return done.returncode != keeper.BUSY
+        with log.open() as file:
+            streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": file}
+            try:
+                code: int = subprocess.run(command, cwd="/", start_new_session=True, **streams).returncode
+            except OSError as error:
+                kind = DatabaseUnavailable if error.errno in TRANSIENT else Misconfigured
+                raise kind(
+                    f"The embedded database can't be started: can't run {sys.executable}: {error.strerror}."
+                ) from error
+        return code != keeper.BUSY
 
-    def _open_log(self) -> BinaryIO:
-        if self._log.exists() and self._log.stat().st_size > LOG_BYTES:
-            self._log.replace(self._log.with_suffix(".log.1"))
-        return open(os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab")
-
-    def _give_up_if(self, hopeless: bool) -> None:
+    def _give_up_if(self, hopeless: bool, log: ServerLog) -> None:
         if hopeless:
-            last = (self._log.read_text(errors="replace").splitlines() or ["nothing"])[-1]
-            raise DatabaseUnavailable(f"The embedded database does not start; {self._log} ends with: {last}")
+            raise DatabaseUnavailable(
+                f"The embedded database does not start: {log.reason()} (more is in {log.path})"
+            )
+
+    def _refuse_foreign(self) -> None:
+        """Refuses a cluster whose server somebody else has started; ours holds the server lock."""
+        with opened(self._folder / "server.lock") as lock:
+            process = keeper.server_of(self._cluster) if try_lock(lock, fcntl.LOCK_SH) else None
+        if process is not None:
+            raise Misconfigured(
+                f"The server of process {process} uses {self._cluster}, and somebody else has started it: "
+                f"stop it (pg_ctl stop -D {self._cluster}), or set DATABASE_URL to its address."
+            )
+
+    def _say_why_it_is_slow(self) -> None:
+        if (self._folder / "postgres.new").exists():
+            self._on_slow("a new cluster is being made; this may take minutes on a slow disk")
+        elif self._status() == "starting":
+            self._on_slow("it recovers what was not written before it was stopped; this may take minutes")
+        else:
+            self._on_slow("it does not answer yet")
 
     def _is_ready(self) -> bool:
         # The file alone proves nothing: it may be stale, or the server may be stopping without its keeper.
@@ -160,8 +199,7 @@ class Embedded:
             return "absent"
 
     def _is_kept(self) -> bool:
-        with opened(self._folder / "keeper.lock") as lock:
-            return not try_lock(lock, fcntl.LOCK_SH)
+        return is_kept(self._folder)
 
     def _is_used(self) -> bool:
         """Returns whether others use the server; a keeper holds the lock exclusively and does not count."""
@@ -177,37 +215,15 @@ class Embedded:
         return int((self._folder / "port").read_text())
 
 
-def choose_account(folder: Path, cluster: Path, binaries: Path) -> Account:
-    """Chooses a user for the server, which refuses root: the files' owner, or root in a user namespace."""
-    if os.geteuid() != 0:
-        return Account()
-    for account in possible_accounts(cluster):
-        if can_run(account, folder, binaries):
-            return account
-    raise Misconfigured(
-        f"PostgreSQL refuses to run as root, and the user for it can't enter {folder} or {binaries}: "
-        "set DATA_FOLDER to a folder that others may enter, start this as another user, or set DATABASE_URL."
-    )
+def has_cluster(folder: Path) -> bool:
+    """Returns whether a data folder holds a cluster, or another process is just making one; makes no file."""
+    with translate_os_errors(folder):
+        return (folder / "postgres").exists() or ((folder / "keeper.lock").exists() and is_kept(folder))
 
 
-def possible_accounts(cluster: Path) -> Iterator[Account]:
-    if not cluster.exists():
-        with suppress(KeyError):
-            nobody = pwd.getpwnam("nobody")
-            yield Account(nobody.pw_uid, nobody.pw_gid)
-        yield MAPPED
-    else:
-        owner = cluster.stat()
-        yield Account(owner.st_uid, owner.st_gid) if owner.st_uid else MAPPED
-
-
-def can_run(account: Account, folder: Path, binaries: Path) -> bool:
-    script = 'cd "$0" && exec "$1/postgres" --version'
-    command = [*account.prefix, "/bin/sh", "-c", script, str(folder), str(binaries)]
-    try:
-        return subprocess.run(command, capture_output=True, **account.identity()).returncode == 0
-    except OSError:
-        return False
+def is_kept(folder: Path) -> bool:
+    with opened(folder / "keeper.lock") as lock:
+        return not try_lock(lock, fcntl.LOCK_SH)
 
 
 def find_binaries() -> Path:

@@ -12,7 +12,7 @@ import db.conflicts
 from db.chunk import Chunk
 from db.conflicts import ConflictResolver, candidate_rows, find_existing, first_of_each_key
 from db.connection import Database, RowRefused, translate_errors
-from db.insert import copy_rows, insert_rows
+from db.insert import copy_rows
 from db.ledger import Entry
 from db.tables import TABLES, Table
 from processing.detection_events import Detection
@@ -45,8 +45,8 @@ def chunk_of(*records: Record) -> Chunk:
 
 
 def store(cursor: Cursor, *records: Record) -> None:
-    table = TABLES[kind_of(records[0]).name]
-    insert_rows(cursor, table, [table.row(record, 1) for record in records])
+    chunk = chunk_of(*records)
+    copy_rows(cursor, chunk.table, chunk.data, len(records))
 
 
 def find(cursor: Cursor, *records: Record) -> dict[int, str | None]:

@@ -20,7 +20,7 @@ from tests.processing.loading import Drops
 from tests.support import detections, event, report, statuses
 
 #: Records in a file, and the way they go.
-SIZES = {5: "execute_values", 150: "COPY", 1200: "COPY, in more rows than are looked at one by one"}
+SIZES = {5: "a few", 1200: "more rows than are looked at one by one"}
 
 D, S = "objects_detection_", "vehicles_status_"
 EVENTS, HISTORY, STATUS = "objects_detection_events", "vehicle_status_history", "vehicle_status"

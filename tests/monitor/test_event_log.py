@@ -19,8 +19,8 @@ ENDED = Outcome(
 )
 
 SAMPLES: list[Event] = [
-    events.Started("in", "native", 2, "data", None),
-    events.Started("in", "native", 2, None, "postgresql://u:secret@h:1/d?service=s"),
+    events.Started("in", "native", 2, None, "data", None),
+    events.Started("in", "native", 2, "/home/.env", None, "postgresql://u:secret@h:1/d?service=s"),
     events.Stopped({}),
     events.FileLoaded(ENDED),
     events.FileDuplicate(ENDED),
@@ -41,6 +41,9 @@ SAMPLES: list[Event] = [
     events.FolderUnreadable("in", "no"),
     events.FolderReadable("in"),
     events.ClaimPassedOver("in/.claimed/a", "no"),
+    events.DatabaseSlow("it recovers"),
+    events.DatabaseNew("the embedded database in data"),
+    events.MarkerUnwritten("in", "no space left"),
     events.CommitsUnsafe(),
     events.LocksFew(64, 400, 256, 1500),
     events.PartitionMade("vehicle_status_history", "2026-06-05"),

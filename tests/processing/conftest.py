@@ -48,7 +48,6 @@ def own_loader(tmp_path: Path, database: Database) -> Iterator[Drops]:
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks and texts so small that a handful of rows takes every path."""
     monkeypatch.setattr(db.chunk, "CHUNK_ROWS", 4)
-    monkeypatch.setattr(db.writer, "COPY_ROWS", 3)
     monkeypatch.setattr(db.conflicts, "_MANY_ROWS", 2)
     monkeypatch.setattr(db.conflicts, "_SPARSE", 0.5)
     monkeypatch.setattr(processing.fast_path, "WINDOW_BYTES", 300)

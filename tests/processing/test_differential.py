@@ -138,7 +138,9 @@ def _detection(header: Pairs, counted: Any) -> tuple[Any, ...] | None:
     shared = [pair for pair in header if pair[0] not in FIELDS[EVENTS]]
     taken = dict(own)
     for name, child in shared:
-        taken[f"event.{name}" if name in taken else name] = child
+        while name in taken:
+            name = f"event.{name}"
+        taken[name] = child
     return kind, value, plain(Pairs(taken.items())) if taken else None
 
 

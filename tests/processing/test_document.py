@@ -229,7 +229,9 @@ SYNTAX = [
 
 @pytest.mark.parametrize(("good", "bad"), SYNTAX)
 @pytest.mark.parametrize("before", [0, 100, 437, 2_000])
-def test_a_syntax_error_is_told_with_its_byte_and_its_element(before: int, good: bytes, bad: bytes) -> None:
+def test_a_syntax_error_is_reported_with_its_byte_and_its_element(
+    before: int, good: bytes, bad: bytes
+) -> None:
     start = START + (REPORT + b",") * before + good
     element = before + good.startswith(b"{}")
     assert refusal(start + bad + b"]}").endswith(f"at byte {len(start)}, in element {element}")

@@ -80,7 +80,7 @@ def test_a_long_key_is_read_carefully_and_nothing_else_that_is_long(
 
 @pytest.mark.parametrize("size", [600, 5_000, 70_000])
 @pytest.mark.parametrize("tail", [b"]}", b",]}", b"", b',{"a":"'])
-def test_a_long_key_changes_nothing_in_what_is_told(size: int, tail: bytes) -> None:
+def test_a_long_key_changes_nothing_in_the_message(size: int, tail: bytes) -> None:
     def outcome_of(key: bytes) -> tuple[object, ...]:
         content = START + b'{"%b":[{"y":1,"y":2}]},%b,[1]%b' % (key, REPORT, tail)
         try:

@@ -118,7 +118,7 @@ def test_a_value_beyond_its_column_rejects_that_record_alone(value: int) -> None
 
 
 @pytest.mark.parametrize("digits", [b"1" * 4_301, b"-" + b"1" * 100_000])
-def test_an_error_behind_a_long_number_is_told_with_its_byte(digits: bytes) -> None:
+def test_an_error_behind_a_long_number_is_reported_with_its_byte(digits: bytes) -> None:
     start = START + REPORT[:-1] + b',"x":' + digits
     assert refusal(start + b"x}]}").endswith(f"at byte {len(start)}, in element 0")
 

@@ -26,7 +26,7 @@ def in_two_batches(drops: Drops, first: list[Any], second: list[Any], document: 
 
 
 ways = pytest.mark.parametrize("way", [in_one_file, in_one_batch, in_two_batches])
-sizes = pytest.mark.parametrize("others", [0, 150, 12_000])  # execute_values, COPY, several chunks
+sizes = pytest.mark.parametrize("others", [0, 150, 12_000])  # a few, many, several chunks
 CASES = {
     "detection": (detections, D, event(1, ("cars", 2)), event(1, ("cars", 9)), "object_value=2 extra=null"),
     "detection's extra": (

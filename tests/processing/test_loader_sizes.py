@@ -2,6 +2,7 @@
 
 import gzip
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,9 +41,13 @@ def test_a_file_of_more_than_max_bytes_is_failed_unread(tmp_path: Path, database
     assert drops.rows("SELECT sha256, size, error FROM ingested_files") == [(None, size, outcome.reason)]
 
 
-def test_a_text_of_more_than_max_bytes_is_failed(tmp_path: Path, database: Database) -> None:
+@pytest.mark.parametrize("unusual", [{}, {"x" * 2000: 1}], ids=["fast", "read carefully"])
+def test_a_text_of_more_than_max_bytes_is_failed(
+    tmp_path: Path, database: Database, unusual: dict[str, Any]
+) -> None:
     drops = Drops(tmp_path, database, max_bytes=2_200_000)
-    outcome = drops.load_one("vehicles_status_1.json", gzip.compress(statuses(*many_reports(30_000))))
+    large = statuses(report(**unusual), *many_reports(30_000))
+    outcome = drops.load_one("vehicles_status_1.json", gzip.compress(large))
     drops.sink.close()
     assert (outcome.state, outcome.reason) == (
         "failed",

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -9,8 +10,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from config import Settings
+from db.connection import Database
 from service.database import open_database
-from tests.support import ROOT, Daemon, query, report, statuses
+from tests.support import ROOT, Daemon, Server, detections, event, query, report, statuses
 
 
 @pytest.fixture
@@ -44,6 +46,8 @@ def answers(processes: list[subprocess.Popen[str]]) -> set[tuple[int, str, str]]
 
 def test_many_commands_may_ask_while_the_database_starts_and_stops(embedded: Daemon) -> None:
     ask = ("sql", "select count(*) from vehicle_status", "--csv")
+    embedded.start()
+    assert embedded.stop() == 0
     with_nothing_running = [started(embedded, *ask) for _ in range(3)]
     embedded.start(wait=False)
     at_the_start = [started(embedded, *ask) for _ in range(2)]
@@ -59,6 +63,8 @@ def test_many_commands_may_ask_while_the_database_starts_and_stops(embedded: Dae
 
 
 def test_each_command_works_whether_the_daemon_runs_or_not(embedded: Daemon) -> None:
+    embedded.start()
+    assert embedded.stop() == 0
     for is_running in (False, True):
         if is_running:
             embedded.start()
@@ -80,6 +86,66 @@ def test_a_database_outside_is_given_as_it_is_configured(tmp_path: Path) -> None
 
 def test_the_embedded_database_is_one_and_the_same_however_often_it_is_asked_for(tmp_path: Path) -> None:
     settings = Settings(watch_folder=tmp_path / "in", data_folder=tmp_path / "data")
-    with open_database(settings) as ensure_running, open_database(settings) as again:
+    with open_database(settings, may_create=True) as ensure_running, open_database(settings) as again:
         assert ensure_running() == ensure_running() == again()
         assert query(ensure_running().url, "SELECT current_database()") == [("mobileye",)]
+
+
+# Databases that can't be written ---------------------------------------------------------------------
+
+READING = [("status",), ("verify",), ("sql", "select count(*) from objects_detection_events", "--csv")]
+
+
+@pytest.fixture
+def loaded(daemon: Daemon) -> Daemon:
+    daemon.drop("objects_detection_1.json", detections(event()))
+    assert daemon.start("--once", wait=False).wait() == 0
+    return daemon
+
+
+@pytest.fixture
+def standby() -> Iterator[tuple[Database, Path]]:
+    """A server in recovery with our tables and two rows, and an empty folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        server = Server(Path(folder) / "server")
+        server.create()
+        server.start("fsync=off")
+        server.execute("CREATE DATABASE fleet")
+        daemon = Daemon(Path(folder), server.url("fleet"))
+        daemon.drop("objects_detection_1.json", detections(event()))
+        assert daemon.start("--once", wait=False).wait() == 0
+        server.stop()
+        (server.folder / "data" / "standby.signal").touch()
+        server.start()
+        yield Database(server.url("fleet")), Path(folder)
+        server.stop()
+
+
+def test_a_standby_answers_the_commands_that_read(standby: tuple[Database, Path]) -> None:
+    database, folder = standby
+    assert query(database.url, "SELECT pg_is_in_recovery()") == [(True,)]
+    daemon = Daemon(folder, database.url)
+    for arguments in READING:
+        done = daemon.command(*arguments)
+        assert (done.returncode, done.stderr) == (0, ""), arguments
+    assert done.stdout == "count\n2\n"
+    refused = daemon.command("sql", "--write", "delete from vehicle_status")
+    assert refused.returncode == 1 and "read-only" in refused.stderr
+
+
+def test_a_database_that_is_read_only_by_default_answers_the_commands_that_read(loaded: Daemon) -> None:
+    assert loaded.url is not None
+    name = loaded.url.rpartition("/")[2]
+    loaded.rows(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    for arguments in READING:
+        done = loaded.command(*arguments)
+        assert (done.returncode, done.stderr) == (0, ""), arguments
+
+
+def test_a_read_only_database_without_our_tables_is_refused(empty_database: Database, tmp_path: Path) -> None:
+    name = empty_database.url.rpartition("/")[2]
+    query(empty_database.url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    done = Daemon(tmp_path, empty_database.url).command("sql", "select 1")
+    assert done.returncode == 2
+    assert f"the database {name} lacks tables of this version and is read-only" in done.stderr

@@ -23,6 +23,7 @@ from service.events import (
     ObserverWorks,
     Publish,
 )
+from service.presence import Presence
 from tests.support import ROOT, Daemon, Server, drop, report, statuses, until
 from watcher.kind import ObserverKind
 from watcher.observer import FolderObserver
@@ -124,7 +125,12 @@ def folder(tmp_path: Path) -> Path:
 def look(folder: Path, publish: Publish) -> tuple[FileDiscovery, "queue.SimpleQueue[str | None]"]:
     heard: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     discovery = FileDiscovery(
-        str(folder), ObserverKind.NATIVE, publish, heard.put, on_names_lost=lambda: heard.put(None)
+        str(folder),
+        ObserverKind.NATIVE,
+        publish,
+        Presence(str(folder)),
+        heard.put,
+        on_names_lost=lambda: heard.put(None),
     )
     return discovery, heard
 
@@ -151,7 +157,7 @@ def observer_of(discovery: FileDiscovery) -> FolderObserver:
     return discovery._observer
 
 
-def test_each_trouble_is_told_when_it_begins_and_when_it_ends(folder: Path) -> None:
+def test_each_trouble_is_reported_when_it_begins_and_when_it_ends(folder: Path) -> None:
     events = list[Event]()
     discovery, _ = look(folder, events.append)
     for _ in range(2):
@@ -172,7 +178,7 @@ def test_each_trouble_is_told_when_it_begins_and_when_it_ends(folder: Path) -> N
     discovery.stop()
 
 
-def test_what_a_dead_worker_had_claimed_is_put_back_and_told(folder: Path) -> None:
+def test_what_a_dead_worker_had_claimed_is_put_back_and_reported(folder: Path) -> None:
     events = list[Event]()
     discovery, _ = look(folder, events.append)
     claims = folder / ".claimed" / "dead"
@@ -183,7 +189,7 @@ def test_what_a_dead_worker_had_claimed_is_put_back_and_told(folder: Path) -> No
     assert events == [FileRecovered("a\n.json")]
 
 
-def test_what_is_passed_over_is_told_once_and_again_when_it_comes_back(folder: Path) -> None:
+def test_what_is_passed_over_is_reported_once_and_again_when_it_comes_back(folder: Path) -> None:
     events = list[Event]()
     discovery, _ = look(folder, events.append)
     stray = folder / ".claimed" / "stray"

@@ -733,7 +733,7 @@ def test_a_source_goes_on_when_its_claims_folder_was_removed(folders: Folders) -
     assert descriptors[0] == descriptors[1]
 
 
-def test_a_claims_folder_that_cannot_be_looked_at_is_told_and_not_made_for_ever(
+def test_a_claims_folder_that_cannot_be_looked_at_is_reported_and_not_made_for_ever(
     folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stat = os.stat

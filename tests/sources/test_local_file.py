@@ -110,7 +110,7 @@ def test_what_is_no_regular_file_is_bad_and_never_waited_for(
         count(tmp_path)
 
 
-def test_a_name_that_is_gone_is_told(tmp_path: Path) -> None:
+def test_a_name_that_is_gone_is_reported(tmp_path: Path) -> None:
     with pytest.raises(Gone):
         count(tmp_path)
 
@@ -519,7 +519,7 @@ def test_a_bomb_is_bounded(
 # Whoever watches ---------------------------------------------------------------------------------
 
 
-def test_each_step_in_reading_a_file_is_told(tmp_path: Path) -> None:
+def test_each_step_in_reading_a_file_is_reported(tmp_path: Path) -> None:
     put(tmp_path, os.urandom(MAX_SHARED_BYTES))
     append(tmp_path / NAME)
     steps: list[None] = []
@@ -535,7 +535,7 @@ def test_each_step_in_reading_a_file_is_told(tmp_path: Path) -> None:
         assert len(steps) > before
 
 
-def test_each_step_in_decompressing_is_told(tmp_path: Path) -> None:
+def test_each_step_in_decompressing_is_reported(tmp_path: Path) -> None:
     """A few bytes of the file may be gigabytes of text."""
     put(tmp_path, gzip.compress(bytes(50_000_000).replace(b"\0", b" ")))
     steps: list[None] = []
@@ -606,7 +606,7 @@ class FailingCall:
 
 
 @pytest.mark.parametrize("times", range(3))
-def test_a_disk_that_does_not_tell_of_a_file_makes_it_wait(
+def test_a_disk_that_does_not_know_a_file_makes_it_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
     put(tmp_path, CONTENT)

@@ -18,9 +18,11 @@ from pathlib import Path
 import psycopg2
 import pytest
 
+from db.embedded import account as accounts
 from db.embedded import server as embedded
+from db.embedded.account import can_run, mapped, possible_accounts
 from db.embedded.keeper import Account, open_lock, try_lock
-from db.embedded.server import MAPPED, Embedded, can_run, find_binaries, possible_accounts
+from db.embedded.server import Embedded, find_binaries
 from processing.errors import DatabaseUnavailable, Misconfigured
 
 ROOT = Path(__file__).parents[3]
@@ -363,7 +365,8 @@ def test_a_server_that_does_not_start_is_explained_by_its_log(folder: Path) -> N
     with Embedded(folder):
         pass
     (folder / "postgres" / "postgresql.conf").write_text("no_such_setting = on\n")
-    with pytest.raises(DatabaseUnavailable, match=r"postgres\.log ends with: .*FATAL"), Embedded(folder):
+    expected = r"does not start: FATAL: configuration file .* \(more is in .*postgres\.log\)$"
+    with pytest.raises(DatabaseUnavailable, match=expected), Embedded(folder):
         pass
 
 
@@ -397,7 +400,7 @@ class TestRoot:
             assert run(database.url, "select 1") == [(1,)]
 
     def test_the_server_runs_in_a_user_namespace_below_a_closed_folder(self, closed_folder: Path) -> None:
-        if not can_run(MAPPED, closed_folder.parent, find_binaries()):
+        if not can_run(mapped(), closed_folder.parent, find_binaries()):
             pytest.skip("this system lets nobody make user namespaces")
         with Embedded(closed_folder) as database:
             assert (closed_folder / "postgres").stat().st_uid == 0
@@ -407,14 +410,14 @@ class TestRoot:
     def test_the_owner_of_the_files_runs_the_server(self, folder: Path) -> None:
         cluster = folder / "postgres"
         cluster.mkdir(parents=True)
-        assert list(possible_accounts(cluster)) == [MAPPED]
+        assert list(possible_accounts(cluster)) == [mapped()]
         os.chown(cluster, 1234, 2345)
         assert list(possible_accounts(cluster)) == [Account(1234, 2345)]
 
     def test_an_error_names_the_setting_if_no_user_can_run_the_server(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(embedded, "possible_accounts", lambda cluster: [Account(prefix=("no-such",))])
+        monkeypatch.setattr(accounts, "possible_accounts", lambda cluster: [Account(prefix=("no-such",))])
         with pytest.raises(Misconfigured, match="set DATA_FOLDER"), Embedded(folder):
             pass
 

@@ -1,0 +1,72 @@
+"""The marker in the watch folder: it names the ledger that the folder's files go into.
+
+It catches a disk that is not mounted, a wrong directory, a missing DATABASE_URL: mistakes that would let
+another database take the files. It is no protection against those who may write into the folder.
+"""
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from msgspec import DecodeError, Struct, json
+
+from processing.errors import Misconfigured
+from processing.printable import printable
+
+#: Scans take no name that begins with a dot.
+NAME = ".database"
+
+_MOST_BYTES = 10_000
+
+
+class Marker(Struct, frozen=True):
+    """The ledger's name, and for a person where its database was."""
+
+    ledger: str
+    database: str
+
+
+def read(folder: Path) -> Marker | None:
+    """Returns the marker of a folder, if it has one; raises Misconfigured if it can't be read."""
+    path = folder / NAME
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise _unreadable(path, "it is no file")
+            return json.decode(os.read(descriptor, _MOST_BYTES), type=Marker)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        return None
+    except (OSError, DecodeError) as error:
+        raise _unreadable(path, str(error)) from None
+
+
+def _unreadable(path: Path, reason: str) -> Misconfigured:
+    return Misconfigured(
+        f"can't read {printable(str(path))}, which names the database of these files: {reason}; "
+        "remove it if you are sure of the database"
+    )
+
+
+def write(folder: Path, marker: Marker) -> None:
+    """Writes the marker, whole or not at all, readable for every user; raises OSError."""
+    path, part = folder / NAME, folder / f"{NAME}.part"
+    with suppress(FileNotFoundError):
+        part.unlink()
+    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644), "wb") as file:
+        file.write(json.encode(marker))
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def refusal(folder: Path, marker: Marker, instead: str) -> Misconfigured:
+    """Returns the error for a database that is not the one of the folder's files."""
+    return Misconfigured(
+        f"until now the files of {printable(str(folder))} went into {printable(marker.database)}, "
+        f"which is not {printable(instead)}: mount its disk, correct DATA_FOLDER or DATABASE_URL, "
+        "or start the daemon with --new-database to load into the other one from now on"
+    )
