@@ -38,7 +38,9 @@ def _absolute(path: Path) -> Path:
     """Resolves symbolic links: not a link is watched, but the folder it leads to."""
     try:
         return path.expanduser().resolve()
-    except (RuntimeError, OSError):  # a loop of links, ~ of nobody, or no current directory
+    except FileNotFoundError:
+        raise ValueError("it should be an absolute path: the current directory is gone") from None
+    except (RuntimeError, OSError):  # a loop of links, ~ of nobody
         raise ValueError("it should be the path of a folder") from None
 
 

@@ -63,6 +63,17 @@ _PATHS = ("file", "folder", "path", "place")
 #: What of a connection string may be shown.
 _SHOWN = ("host", "port", "dbname", "user", "service")
 
+
+def _current_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it is gone
+        return "/"
+
+
+#: Where files went is shown from the directory that the program was started in, which may vanish.
+_STARTED_IN = _current_directory()
+
 #: A line names at most this many files of a batch.
 _NAMED_FILES = 3
 
@@ -131,7 +142,7 @@ def _counts(outcome: Outcome) -> dict[str, object]:
         fields |= {"duplicate": counts.duplicate, "rejected": counts.rejected}
     fields["seconds"] = round(outcome.seconds, 4)
     if outcome.target:
-        fields["moved_to"] = printable(os.path.relpath(outcome.target))
+        fields["moved_to"] = printable(os.path.relpath(outcome.target, _STARTED_IN))
     if outcome.reason:
         fields["reason"] = outcome.reason
     return fields

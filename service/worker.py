@@ -44,6 +44,7 @@ class Worker:
         self._pipe, theirs = _SPAWN.Pipe()
         self._process = _SPAWN.Process(target=_serve, args=(theirs, start, self.counters))
         with theirs, _deaf_to_ctrl_c(), _without_program():
+            _leave_a_lost_directory()
             self._process.start()
         weakref.finalize(self, self._process.kill)
 
@@ -98,6 +99,14 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
+def _leave_a_lost_directory() -> None:
+    """Goes elsewhere if the current directory was removed or can't be read: a process is started in it."""
+    try:
+        os.getcwd()
+    except OSError:
+        os.chdir("/")
 
 
 @contextmanager
