@@ -10,6 +10,7 @@ from urllib.parse import quote
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PrivateAttr,
@@ -32,6 +33,18 @@ class LogFormat(StrEnum):
 
     TEXT = "text"
     JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """The least level of the log lines that are written."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
 
 
 def _absolute(path: Path) -> Path:
@@ -74,6 +87,7 @@ class Settings(BaseModel):
     max_file_bytes: Annotated[int, Field(ge=1)] = 10 * 1024**3
     max_reject_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
     log_format: LogFormat = LogFormat.TEXT
+    log_level: Annotated[LogLevel, BeforeValidator(_lower)] = LogLevel.INFO
 
     _env_file: Path | None = PrivateAttr(None)
 

@@ -25,6 +25,7 @@ QUERY_IT = "query it"
 #: Level and name of the line of each event that has one line with the event's own fields, or nearly so.
 LINES: dict[type[Event], tuple[Level, str]] = {
     events.Stopped: ("info", "stopped"),
+    events.Ended: ("error", "ended"),
     events.FileLoaded: ("info", "loaded"),
     events.FileDuplicate: ("info", "duplicate"),
     events.FileFailed: ("warning", "failed"),
@@ -90,8 +91,10 @@ class EventLog:
 
     def __init__(self, log: Log) -> None:
         self._log = log
+        self.has_written = False
 
     def write(self, event: Event) -> None:
+        self.has_written = True
         for level, name, fields in lines(event):
             getattr(self._log, level)(name, **fields)
 
