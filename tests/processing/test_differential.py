@@ -25,7 +25,7 @@ FIELDS = {
     EVENTS: ("vehicle_id", "detection_time", "detections"),
     STATUS: ("vehicle_id", "report_time", "status"),
 }
-TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?([Zz]|[+-]\d\d(:?\d\d)?)", re.ASCII)
 
 
 class Pairs(list[tuple[str, Any]]):
@@ -276,6 +276,8 @@ TIMES = st.one_of(
     st.sampled_from(
         ["2022-06-05T21:02:34.546Z", "2022-06-05t21:02:34+02:00", "2022-06-05 00:00:00.000001-23:59"]
     ),
+    st.sampled_from(["2022-06-05T21:02Z", "2022-06-05 21:02+02", "2022-06-05T21:02:34.5-0530"]),
+    st.sampled_from(["2022-06-05T23:59:60Z", "2022-06-05T21:02", "2022-W22-7T21:02Z", "2022-06-05T25:00Z"]),
     st.sampled_from(["0001-01-01T00:00:00+00:01", "9999-12-31T23:59:59-00:01", "2022-06-05T21:02:34", "now"]),
 )
 COUNTED = objects(SCALARS, object_type=TEXTS, object_value=st.integers(-5, 5))
