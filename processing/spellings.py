@@ -3,14 +3,18 @@
 import re
 from collections.abc import Mapping
 from datetime import UTC
+from decimal import Decimal
 from functools import cache
 from typing import Any, TypeVar
 
 from msgspec import Struct, ValidationError, convert
-from msgspec.inspect import DateTimeType, ListType, StructType, Type, type_info
+from msgspec.inspect import DateTimeType, IntType, ListType, StructType, Type, type_info
 
 from processing.records import Instant
 from processing.validation import Invalid, translate
+
+#: Digits beyond which an integer has only to be large: no column takes so many.
+_MAX_DIGITS = 20
 
 S = TypeVar("S", bound=Struct)
 
@@ -45,6 +49,8 @@ def _respelled(value: Any, form: Type) -> Any:
     match form:
         case DateTimeType() if isinstance(value, str):
             return _time(value)
+        case IntType() if isinstance(value, Decimal):
+            return _integer(value)
         case ListType() if isinstance(value, list):
             return [_at(f"[{index}]", child, form.item_type) for index, child in enumerate(value)]
         case StructType() if isinstance(value, Mapping):
@@ -61,6 +67,17 @@ def _at(step: str, value: Any, form: Type) -> Any:
         return _respelled(value, form)
     except Invalid as flaw:
         raise Invalid(flaw.detail, step + flaw.path) from None
+
+
+def _integer(number: Decimal) -> Decimal | int:
+    """Returns an integer that is written with a point or an exponent (3.0, 1e1), or the number as it is."""
+    if not number:
+        return 0
+    if number != number.to_integral_value():
+        return number
+    if number.adjusted() >= _MAX_DIGITS:  # as an integer, 1e999999999 would fill the memory
+        return int(Decimal(10**_MAX_DIGITS).copy_sign(number))
+    return int(number)
 
 
 def _time(text: str) -> str:

@@ -40,7 +40,6 @@ INTEGERS = [0, -1, 3, 2**31 - 1, -(2**31)]
 
 NOT_INTEGERS = [
     ("3", "Expected `int`, got `str`"),
-    (2.0, "Expected `int`, got `float`"),
     (2.5, "Expected `int`, got `float`"),
     (True, "Expected `int`, got `bool`"),
     (None, "Expected `int`, got `null`"),
