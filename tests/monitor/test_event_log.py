@@ -25,6 +25,7 @@ SAMPLES: list[Event] = [
     events.Started("in", "native", 2, None, "data", None),
     events.Started("in", "native", 2, "/home/.env", None, "postgresql://u:secret@h:1/d?service=s"),
     events.Stopped({}),
+    events.Ended("no", 2),
     events.FileLoaded(ENDED),
     events.FileLoaded(REJECTED),
     events.FileDuplicate(ENDED),
