@@ -8,6 +8,7 @@ import typer
 
 from commands import check, demo, replay, run, sql, status, verify
 from commands.replay import Reason
+from commands.sql_forms import Form
 from config import load_settings
 from processing.errors import DatabaseUnavailable, Misconfigured
 from service import database
@@ -45,14 +46,29 @@ def watch(
 @app.command("status")
 def show_status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit with 1 if something needs a person, for monitoring.")
+    ] = False,
 ) -> None:
-    """Shows what is waiting, what was loaded and what failed."""
+    """Shows whether a daemon runs, what is waiting, what was loaded and what failed.
+
+    Something needs a person if no daemon watches the folder, the database does not answer, a failed file was
+    neither replayed nor dismissed, or a file has waited for an hour. Rejected records do not count.
+    """
     settings = load_settings()
-    with (
-        database.open_database(settings) as ensure_running,
-        database.connected(ensure_running()) as connection,
-    ):
-        status.show(status.gather(settings, connection), as_json)
+    try:
+        with (
+            database.open_database(settings) as ensure_running,
+            database.connected_for_reading(ensure_running()) as connection,
+        ):
+            found = status.gather(settings, connection)
+    except DatabaseUnavailable:
+        status.show(status.gather(settings, None), as_json)
+        raise
+    status.show(found, as_json)
+    if found.backlog.error:
+        raise Misconfigured(f"can't list the watch folder {found.backlog.folder}: {found.backlog.error}")
+    raise typer.Exit(1 if check and found.needs else 0)
 
 
 @app.command("sql")
@@ -60,14 +76,21 @@ def run_sql(
     statement: Annotated[str, typer.Argument(help='For example "select * from vehicle_status".')],
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    may_write: Annotated[
+        bool, typer.Option("--write", help="Let the statement change the database, and hold all its rows.")
+    ] = False,
 ) -> None:
-    """Runs a query and prints its rows."""
-    form = sql.Form.CSV if as_csv else sql.Form.JSON if as_json else sql.Form.TABLE
+    """Runs a query and prints its rows; it can't change the database.
+
+    Of several statements in one text the rows of the last are printed. Tables cut long values.
+    """
+    form = Form.CSV if as_csv else Form.JSON if as_json else Form.TABLE
+    connected = database.connected if may_write else database.connected_for_reading
     with (
         database.open_database(load_settings()) as ensure_running,
-        database.connected(ensure_running()) as connection,
+        connected(ensure_running()) as connection,
     ):
-        sql.run(connection, statement, form)
+        sql.run(connection, statement, form, may_write=may_write)
 
 
 @app.command("url")
@@ -126,7 +149,7 @@ def verify_all() -> None:
     settings = load_settings()
     with (
         database.open_database(settings) as ensure_running,
-        database.connected(ensure_running()) as connection,
+        database.connected_for_reading(ensure_running()) as connection,
     ):
         raise typer.Exit(verify.run(settings, connection, typer.echo))
 
@@ -140,6 +163,9 @@ def replay_failed(
     names: Annotated[
         list[Path] | None, typer.Argument(help="Files in failed/; by default all of them.")
     ] = None,
+    dismiss: Annotated[
+        bool, typer.Option("--dismiss", help="Only note in the ledger that a person knows of these failures.")
+    ] = False,
 ) -> None:
     """Loads files of the failed folder again.
 
@@ -150,6 +176,8 @@ def replay_failed(
         database.open_database(settings) as ensure_running,
         database.connected_to_load(settings, ensure_running()),
     ):
+        if dismiss:
+            raise typer.Exit(replay.dismiss(settings, ensure_running(), names or [], typer.echo))
         raise typer.Exit(replay.files(settings, ensure_running(), names or [], typer.echo))
 
 

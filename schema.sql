@@ -1,4 +1,5 @@
--- The tables of the Mobileye Data Processing System. This file can be applied repeatedly.
+-- The tables of the Mobileye Data Processing System, schema 12. This file can be applied repeatedly. Raise the number
+-- with each change: a program refuses tables of a higher one.
 -- Needs PostgreSQL 12 or later. All times are UTC instants (timestamptz).
 
 CREATE SCHEMA IF NOT EXISTS mobileye_data;
@@ -28,6 +29,10 @@ CREATE TABLE IF NOT EXISTS mobileye_data.ingested_files (
     CONSTRAINT rows_add_up CHECK (rows_read = rows_inserted + rows_duplicate + rows_rejected)
 );
 
+ALTER TABLE mobileye_data.ingested_files    -- when and by whom a failure was acknowledged
+    ADD COLUMN IF NOT EXISTS dismissed_at timestamptz,
+    ADD COLUMN IF NOT EXISTS dismissed_by text;
+
 COMMENT ON TABLE mobileye_data.ingested_files IS
     'The ledger: one entry for each distinct content that was dropped';
 COMMENT ON COLUMN mobileye_data.ingested_files.sha256 IS
@@ -36,6 +41,8 @@ COMMENT ON COLUMN mobileye_data.ingested_files.deliveries IS
     'How often these bytes arrived; a crash between COMMIT and delete counts again';
 COMMENT ON COLUMN mobileye_data.ingested_files.last_name IS
     'The name under which these bytes arrived last';
+COMMENT ON COLUMN mobileye_data.ingested_files.dismissed_at IS
+    'When a person acknowledged the failure; one that failed again after that is open again';
 
 -- Has an effect only if the sequence was dropped and made again: it must never give an id twice.
 SELECT setval('mobileye_data.file_ids', max(file_id))

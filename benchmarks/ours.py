@@ -17,7 +17,7 @@ import watcher.scan
 from benchmarks.files import Made
 from db.chunk import CHUNK_ROWS
 from db.copy_format import CopyRows, copy_data
-from db.tables import table_of
+from db.tables import TABLES
 from processing.file_types import kind_of_name
 
 ROOT = Path(__file__).parent.parent
@@ -54,7 +54,7 @@ def chunks(made: Made) -> Iterator[tuple[str, bytes]]:
     assert usual is not None
     for start in range(0, len(usual[1]), CHUNK_ROWS):
         packed = CopyRows()
-        table_of(kind).pack(packed, usual[1][start : start + CHUNK_ROWS], 0)
+        TABLES[kind.name].pack(packed, usual[1][start : start + CHUNK_ROWS], 0)
         yield kind.name, copy_data(sorted(packed.rows))
 
 

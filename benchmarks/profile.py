@@ -15,6 +15,7 @@ from db.chunk import Chunk
 from db.connection import Database
 from db.ledger import Entry
 from db.sink import DelegatingTransaction, PostgresSink, PostgresTransaction
+from db.tables import TABLES
 from processing.batch import FileTask
 from processing.document import Document
 from processing.file_types import kind_of_name
@@ -117,12 +118,12 @@ def _format(file: LocalFile) -> None:
     kind = kind_of_name(file.name)
     assert kind is not None
     entry = Entry(1, Delivery(b"", file.name, 0, None), kind.name)  # type: ignore[arg-type]
-    chunk = Chunk(kind)
+    chunk = Chunk(kind, TABLES[kind.name])
     for parsed in _parsed(file):
         chunk.add(entry, parsed)
         if chunk.is_full():
             chunk.data_of(chunk.order)
-            chunk = Chunk(kind)
+            chunk = Chunk(kind, TABLES[kind.name])
     chunk.data_of(chunk.order)
 
 

@@ -10,33 +10,42 @@ from db.dry_run import DryRunSink
 from processing.batch import Outcome
 from processing.loader import Loader
 from processing.printable import printable
+from service.file_kinds import FILE_KINDS, FileKinds
 from service.load_one import format_counts, load_one
 from sources.peek import PeekSource
 
 
-def run(settings: Settings, database: Database, paths: Iterable[Path], tell: Callable[[str], None]) -> int:
+def run(
+    settings: Settings,
+    database: Database,
+    paths: Iterable[Path],
+    report: Callable[[str], None],
+    known: FileKinds = FILE_KINDS,
+) -> int:
     """Reports on each file; returns 0 if all of them would load without a reject, else 1."""
-    good = [_check(settings, database, path, tell) for path in paths]
+    good = [_check(settings, database, path, report, known) for path in paths]
     return 0 if all(good) else 1
 
 
-def _check(settings: Settings, database: Database, path: Path, tell: Callable[[str], None]) -> bool:
-    with closing(DryRunSink(database)) as sink:
-        outcome = _rehearse(settings, sink, path)
-        tell(f"{printable(str(path))}: {_told(outcome)}")
+def _check(
+    settings: Settings, database: Database, path: Path, report: Callable[[str], None], known: FileKinds
+) -> bool:
+    with closing(DryRunSink(database, known.tables)) as sink:
+        outcome = _rehearse(settings, sink, path, known)
+        report(f"{printable(str(path))}: {_result(outcome)}")
         for line in _rejects(sink, outcome):
-            tell(line)
+            report(line)
     return outcome.state in ("loaded", "duplicate") and not outcome.counts.rejected
 
 
-def _rehearse(settings: Settings, sink: DryRunSink, path: Path) -> Outcome:
+def _rehearse(settings: Settings, sink: DryRunSink, path: Path, known: FileKinds) -> Outcome:
     """Returns what the daemon would do with the file."""
     limits = settings.max_file_bytes, settings.max_reject_ratio
-    loader = Loader(PeekSource(str(path.parent)), sink, *limits)
+    loader = Loader(PeekSource(str(path.parent)), sink, *limits, known.kinds)
     return load_one(loader, str(path.parent), path.name)
 
 
-def _told(outcome: Outcome) -> str:
+def _result(outcome: Outcome) -> str:
     match outcome.state:
         case "loaded":
             return f"would load, {format_counts(outcome.counts)} ({outcome.kind})"

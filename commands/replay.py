@@ -1,6 +1,9 @@
 """Loads fixed files of the failed folder, and rejected records, again."""
 
 import gc
+import os
+import pwd
+import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from enum import StrEnum
@@ -11,8 +14,9 @@ from msgspec import DecodeError, Meta, Raw, Struct, json
 from psycopg2.extensions import connection as Connection
 
 import watcher.scan
+from commands.verify import look
 from config import Settings
-from db import reject_pages, replay
+from db import failures, reject_pages, replay
 from db.connection import Database, translate_errors
 from db.reject_pages import PAGE_BYTES, Key, Reject, Sized
 from db.rejects import Stored
@@ -22,13 +26,14 @@ from processing.batch import FileTask, Outcome
 from processing.errors import DatabaseUnavailable, Misconfigured
 from processing.loader import Loader
 from processing.printable import printable
+from service.file_kinds import FILE_KINDS, FileKinds
 from service.load_one import format_counts, load_one
 from service.rejects import document, rows_of
 from sources.claims import recover_claims
 from sources.folder import FolderSource
 from sources.memory import MemorySource
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 _Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
@@ -49,37 +54,80 @@ class Edit(Struct, frozen=True):
     original: Raw
 
 
-def files(settings: Settings, database: Database, paths: Sequence[Path], tell: Tell) -> int:
+def files(
+    settings: Settings,
+    database: Database,
+    paths: Sequence[Path],
+    report: Report,
+    known: FileKinds = FILE_KINDS,
+) -> int:
     """Loads files of the failed folder, all if none is named; returns 0 if all were loaded, else 1."""
     folder = settings.failed
     names = [_name_in(folder, path) for path in paths] or _all_names(folder)
     archive = str(settings.archive or "")
     source = FolderSource(str(folder), str(folder), archive, settings.on_loaded, settings.quiet_seconds)
-    with closing(PostgresSink(database)) as sink, closing(source):
+    with closing(PostgresSink(database, tables=known.tables)) as sink, closing(source):
         limits = settings.max_file_bytes, settings.max_reject_ratio
-        loader = Loader(source, sink, *limits)
-        loaded = [_load_file(loader, str(folder), name, tell) for name in names]
-    tell(f"{len(loaded):,} files: {sum(loaded):,} loaded, {len(loaded) - sum(loaded):,} not")
+        loader = Loader(source, sink, *limits, known.kinds)
+        loaded = [_load_file(loader, str(folder), name, report) for name in names]
+    report(f"{len(loaded):,} files: {sum(loaded):,} loaded, {len(loaded) - sum(loaded):,} not")
     return 0 if all(loaded) else 1
 
 
+def dismiss(settings: Settings, database: Database, paths: Sequence[Path], report: Report) -> int:
+    """Acknowledges the failures of files, which stay where they are; returns 0 if there were any of each."""
+    if not paths:
+        raise Misconfigured("name the files that --dismiss is to acknowledge")
+    names = [_name_in(settings.failed, path) for path in paths]
+    files = [look(settings.failed, name, settings.max_file_bytes) for name in names]
+    dismissed = []
+    with closing(database.connect(autocommit=True)) as connection:
+        for name, file in zip(names, files, strict=True):
+            with translate_errors(), connection.cursor() as cursor:
+                count = failures.dismiss(cursor, printable(name), file.sha256 if file else None, _who())
+            dismissed.append(count > 0)
+            report(f"{printable(name)}: {'dismissed' if count else 'the ledger has no open failure of it'}")
+    return 0 if all(dismissed) else 1
+
+
+def _who() -> str:
+    """Returns the person at this terminal, else the user of this process, and the machine."""
+    try:
+        user = os.getlogin()  # also under sudo
+    except OSError:
+        try:
+            user = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:
+            user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
 def records(
-    settings: Settings, database: Database, file: str | None, reason: Reason | None, tell: Tell
+    settings: Settings,
+    database: Database,
+    file: str | None,
+    reason: Reason | None,
+    report: Report,
+    known: FileKinds = FILE_KINDS,
 ) -> int:
     """Loads the open rejected records again; returns 0 if all of them were loaded, else 1."""
     with closing(database.connect(autocommit=True)) as connection:
-        return _replay(settings, database, connection, _open_pages(connection, file, reason), tell)
+        return _replay(settings, database, connection, _open_pages(connection, file, reason), report, known)
 
 
-def edited_records(settings: Settings, database: Database, path: Path, tell: Tell) -> int:
+def edited_records(
+    settings: Settings, database: Database, path: Path, report: Report, known: FileKinds = FILE_KINDS
+) -> int:
     """Loads rejected records as the user has edited them; returns 0 if all of them were loaded, else 1."""
     edits = read_edits(path)
     with closing(database.connect(autocommit=True)) as connection:
         found = _edit(connection, edits)
         missing = edits.keys() - {record.key for record in found}
         for file_id, position in sorted(missing):
-            tell(f"record {position} of file {file_id}: not open: it is loaded already or was never rejected")
-        code = _replay(settings, database, connection, _read(connection, found), tell)
+            report(
+                f"record {position} of file {file_id}: not open: it is loaded already or was never rejected"
+            )
+        code = _replay(settings, database, connection, _read(connection, found), report, known)
     return 1 if missing else code
 
 
@@ -113,13 +161,13 @@ def _name_in(folder: Path, path: Path) -> str:
     return path.name
 
 
-def _load_file(loader: Loader, folder: str, name: str, tell: Tell) -> bool:
+def _load_file(loader: Loader, folder: str, name: str, report: Report) -> bool:
     outcome = load_one(loader, folder, name)
-    tell(f"{printable(name)}: {_file_told(outcome)}")
+    report(f"{printable(name)}: {_result(outcome)}")
     return outcome.state in ("loaded", "duplicate")
 
 
-def _file_told(outcome: Outcome) -> str:
+def _result(outcome: Outcome) -> str:
     stays = f", but it is still there: {outcome.reason}" if outcome.reason else ""
     match outcome.state:
         case "loaded":
@@ -169,15 +217,16 @@ def _replay(
     database: Database,
     connection: Connection,
     pages: Iterable[Sequence[Reject]],
-    tell: Tell,
+    report: Report,
+    known: FileKinds,
 ) -> int:
     asked = refused = garbage = 0
     for page in pages:
-        outcome = load_records(settings, database, {record.name: record for record in page})
+        outcome = load_records(settings, database, {record.name: record for record in page}, known)
         for name, why in outcome.reasons.items():
-            tell(printable(f"{name}: {why.path}  {why.reason}: {why.detail}"))
-        for line in _duplicates(connection, outcome.duplicates):
-            tell(printable(line))
+            report(printable(f"{name}: {why.path}  {why.reason}: {why.detail}"))
+        for line in _duplicates(connection, outcome.duplicates, known):
+            report(printable(line))
         asked, refused = asked + len(page), refused + len(outcome.reasons)
         # A failed record refers to its error, and the error to everything that its frames held. The collector
         # counts objects, not bytes, and would run only after hundreds of megabytes.
@@ -185,14 +234,14 @@ def _replay(
         if garbage >= PAGE_BYTES:
             gc.collect()
             garbage = 0
-    tell(f"{asked:,} records: {asked - refused:,} loaded, {refused:,} still rejected")
+    report(f"{asked:,} records: {asked - refused:,} loaded, {refused:,} still rejected")
     return 1 if refused else 0
 
 
-def _duplicates(connection: Connection, rejects: Sequence[Reject]) -> Iterator[str]:
+def _duplicates(connection: Connection, rejects: Sequence[Reject], known: FileKinds) -> Iterator[str]:
     """Yields a line for each file that brought rows which a replayed record repeats."""
     with translate_errors(), connection.cursor() as cursor:
-        for reject, rows in rows_of(cursor, rejects):
+        for reject, rows in rows_of(cursor, rejects, known):
             others = {row.file_id: row.file for row in rows if row and row.file != reject.name}
             for file_id, file in sorted(others.items()):
                 yield f"{reject.name}: a duplicate of a row of file {file_id} ({file})"
@@ -205,11 +254,13 @@ class Replayed(Struct, frozen=True):
     duplicates: list[Reject]
 
 
-def load_records(settings: Settings, database: Database, named: Mapping[str, Reject]) -> Replayed:
+def load_records(
+    settings: Settings, database: Database, named: Mapping[str, Reject], known: FileKinds = FILE_KINDS
+) -> Replayed:
     """Loads each record as a file that must not have a reject."""
-    source = MemorySource(lambda name: document(named[name]))
-    with closing(ReplaySink(database, named)) as sink:
-        loader = Loader(source, sink, settings.max_file_bytes, max_reject_ratio=0)
+    source = MemorySource(lambda name: document(named[name], known.kinds))
+    with closing(ReplaySink(database, named, known.tables)) as sink:
+        loader = Loader(source, sink, settings.max_file_bytes, max_reject_ratio=0, kinds=known.kinds)
         outcomes = loader.load([FileTask(name) for name in named])
         alone = [outcome.name for outcome in outcomes if outcome.state == "retry_alone"]
         outcomes += [outcome for name in alone for outcome in loader.load([FileTask(name)])]

@@ -9,14 +9,15 @@ from pathlib import Path
 from config import Settings
 from db.embedded.server import StartCancelled
 from monitor.event_log import EventLog
-from monitor.log import adopt_libraries, make_log
+from monitor.log import Log, adopt_libraries, open_log
 from processing.errors import Misconfigured
 from service.build import make_daemon
 from service.database import open_database, prepare_database
 from service.events import Started, Stopped
 from service.housekeeping import Housekeeping
+from service.presence import Presence
 from service.signals import StopSignal
-from sources.claims import CLAIMS
+from sources.claims import CLAIMS, FULL
 
 
 def run(settings: Settings, *, once: bool, accepts_new: bool = False) -> int:
@@ -24,12 +25,20 @@ def run(settings: Settings, *, once: bool, accepts_new: bool = False) -> int:
 
     With accepts_new into another database than the folder's files went into before.
     """
-    log, stop = make_log(settings.log_format), StopSignal()
+    with open_log(settings.log_format) as log:
+        return _run(settings, log, once=once, accepts_new=accepts_new)
+
+
+def _run(settings: Settings, log: Log, *, once: bool, accepts_new: bool) -> int:
+    stop = StopSignal()
     adopt_libraries(log)
     publish = EventLog(log).write
     totals: Counter[str] = Counter()
     with stop.on_signals():
         prepare_folders(settings)
+        # From here on, so that status sees it, too, while the database is waited for.
+        presence = Presence(str(settings.folder))
+        presence.hold()
         opened = open_database(
             settings, stop.event.is_set, publish, stop.ask, may_create=True, accepts_new=accepts_new
         )
@@ -40,7 +49,9 @@ def run(settings: Settings, *, once: bool, accepts_new: bool = False) -> int:
             if database is not None:
                 publish(_started(settings))
                 with Housekeeping(ensure_running, publish):
-                    daemon = make_daemon(settings, database, ensure_running, publish, stop, once=once)
+                    daemon = make_daemon(
+                        settings, database, ensure_running, publish, stop, once=once, presence=presence
+                    )
                     totals = daemon.run()
         publish(Stopped(totals))
     return 1 if once and (totals["failed"] or totals["waiting"] or stop.event.is_set()) else 0
@@ -60,6 +71,8 @@ def prepare_folders(settings: Settings) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
+            if folder == settings.failed and error.errno in FULL:
+                continue  # it is made for the first file that fails; until then others can make room
             raise Misconfigured(f"can't make the folder {folder}: {error.strerror}") from None
         _check_folder(folder, settings.folder)
     claims = settings.folder / CLAIMS

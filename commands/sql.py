@@ -1,74 +1,107 @@
 """Runs a query and prints its rows as a table, CSV or JSON."""
 
-import csv
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from decimal import Decimal
-from enum import StrEnum
-from math import isfinite
 from typing import Any
 
 import psycopg2
-from msgspec import DecodeError, Raw, json
+from msgspec import Raw
+from psycopg2 import extensions
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extensions import new_array_type, new_type, register_type, set_wait_callback
 from psycopg2.extras import wait_select
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from processing.printable import printable
+from commands.sql_forms import Form, Page, show
 
+#: Rows fetched at once: a result of any size needs the memory of so many.
+_PAGE_ROWS = 2_000
 
-class Form(StrEnum):
-    """The form in which rows are printed."""
-
-    TABLE = "table"
-    CSV = "csv"
-    JSON = "json"
-
-
-def _raw(value: str | bytes | None, _: Cursor) -> Raw | None:
-    return None if value is None else Raw(value)
-
-
-#: The types json and jsonb, and arrays of them, pass through as stored text. Parsing it would lose repeated
-#: keys, 1e309 and digits of long numbers.
-_JSON = new_type((114, 3802), "JSON", _raw)
-_JSON_ARRAY = new_array_type((199, 3807), "JSONARRAY", _JSON)
+#: SQLSTATE of a statement that no cursor can be opened for, and of one that a read-only transaction refuses.
+_NO_CURSOR, _READ_ONLY = "42P11", "25006"
 
 
 class QueryFailed(Exception):
     """The database refused the user's statement, or its rows can't be shown."""
 
 
-def run(connection: Connection, statement: str, form: Form) -> None:
-    """Runs a statement and prints its rows; raises QueryFailed with the database's message."""
+def run(connection: Connection, statement: str, form: Form, *, may_write: bool = False) -> None:
+    """Runs a statement and prints its rows; raises QueryFailed with the database's message.
+
+    Of several statements in one text the rows of the last are printed; all of them are done or none.
+    """
     connection.autocommit = True
-    with connection.cursor() as cursor:
-        register_type(_JSON, cursor)
-        register_type(_JSON_ARRAY, cursor)
-        with _translate_errors(), _cancel_on_ctrl_c():
+    with _translate_errors(may_write), _cancel_on_ctrl_c(), connection.cursor() as cursor:
+        _register_types(cursor)
+        if may_write:
             cursor.execute(statement)
-            rows = cursor.fetchall() if cursor.description else []
+            pages = iter([cursor.fetchall()] if cursor.description else [])
+        else:
+            cursor.execute("SET default_transaction_read_only = on")
+            pages = _stream(cursor, statement)
+        first = next(pages, [])
         if cursor.description is None:
             print(cursor.statusmessage, file=sys.stderr)  # noqa: T201
         else:
-            show([column.name for column in cursor.description], rows, form)
+            show([column.name for column in cursor.description], _chain(first, pages), form)
+
+
+def _stream(cursor: Cursor, statement: str) -> Iterator[Page]:
+    """Yields the rows in pages; all at once where the statement can't have a cursor."""
+    if not _open_cursor(cursor, statement):
+        cursor.execute(statement)
+        if cursor.description:
+            print("several statements: these are the rows of the last", file=sys.stderr)  # noqa: T201
+            yield cursor.fetchall()
+        return
+    while True:
+        cursor.execute(f"FETCH {_PAGE_ROWS} FROM shown")
+        yield (page := cursor.fetchall())
+        if len(page) < _PAGE_ROWS:
+            break
+    cursor.execute("COMMIT")
+
+
+def _open_cursor(cursor: Cursor, statement: str) -> bool:
+    """Begins a transaction with a cursor for the statement; false if it is several, or one without rows."""
+    # DECLARE takes neither EXPLAIN nor SHOW, and would run what stands behind a semicolon: PL/pgSQL takes
+    # every statement that has rows, and refuses several before it runs the first.
+    opened = cursor.mogrify("BEGIN OPEN rows NO SCROLL FOR EXECUTE %s; END", (statement,)).decode()
+    try:
+        cursor.execute(
+            # All rows are wanted; a plan for a cursor would prefer to give the first ones soon.
+            "BEGIN; SET LOCAL cursor_tuple_fraction = 1; DO %s",
+            (f"DECLARE rows refcursor := 'shown'; {opened}",),
+        )
+    except psycopg2.Error as error:
+        if error.pgcode != _NO_CURSOR:
+            raise
+        cursor.execute("ROLLBACK")
+        return False
+    return True
+
+
+def _chain(first: Page, others: Iterator[Page]) -> Iterator[Page]:
+    yield first
+    yield from others
 
 
 @contextmanager
-def _translate_errors() -> Iterator[None]:
+def _translate_errors(may_write: bool) -> Iterator[None]:
     try:
         yield
     except psycopg2.Error as error:
-        raise QueryFailed(str(error).strip().splitlines()[0]) from None
-    except UnicodeEncodeError:
+        what = str(error).strip().splitlines()[0]
+        if error.pgcode == _READ_ONLY and not may_write:
+            what += "; with --write the statement may change the database"
+        raise QueryFailed(what) from None
+    except UnicodeEncodeError as error:
+        if error.encoding != "utf-8":
+            raise
         raise QueryFailed("the statement is not UTF-8") from None
-    except (ValueError, OverflowError) as error:
-        raise QueryFailed(f"a value can't be shown ({error}); cast it to text") from None
+    except KeyboardInterrupt:
+        raise QueryFailed("interrupted: these are not all rows") from None
 
 
 @contextmanager
@@ -81,77 +114,40 @@ def _cancel_on_ctrl_c() -> Iterator[None]:
         set_wait_callback(None)
 
 
-def show(columns: list[str], rows: list[tuple[Any, ...]], form: Form) -> None:
-    """Prints rows on standard output."""
-    if form is Form.CSV:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([[_plain(value) for value in row] for row in rows])
-    elif form is Form.JSON:
-        sys.stdout.write(_laid_out(_json_of(columns, rows)).decode() + "\n")
-    else:
-        _show_table(columns, rows)
+def _raw(value: str | bytes | None, _: Cursor) -> Raw | None:
+    return None if value is None else Raw(value)
 
 
-def _show_table(columns: list[str], rows: list[tuple[Any, ...]]) -> None:
-    table = Table(show_edge=False)
-    for index, column in enumerate(columns):
-        is_number = bool(rows) and all(isinstance(row[index], int | float | None) for row in rows)
-        table.add_column(escape(printable(column)), justify="right" if is_number else "left", no_wrap=True)
-    for row in rows:
-        # Printable: text from a dropped file must not control the terminal.
-        table.add_row(*(escape(printable(_plain(value))) for value in row))
-    # As wide as the rows: a terminal wraps long lines, and a pipe must not.
-    Console(highlight=False, width=100_000).print(table)
-    print(f"({len(rows)} row{'' if len(rows) == 1 else 's'})")  # noqa: T201
+def _or_text(cast: Callable[..., Any]) -> Callable[[str | None, Cursor], Any]:
+    """Returns a cast that keeps the database's text where Python has no such time."""
+
+    def kept(value: str | None, cursor: Cursor) -> Any:
+        # psycopg2 would make 9999-12-31 of infinity.
+        if value in ("infinity", "-infinity"):
+            return value
+        try:
+            return cast(value, cursor)
+        except (ValueError, OverflowError, psycopg2.Error):
+            return value
+
+    return kept
 
 
-def _json_of(columns: list[str], rows: list[tuple[Any, ...]]) -> bytes:
-    """Formats rows as an array of objects; a name that two columns share appears twice."""
-    names = [json.encode(column) + b":" for column in columns]
-    objects = [
-        b"{" + b",".join(name + _json(value) for name, value in zip(names, row, strict=True)) + b"}"
-        for row in rows
-    ]
-    return b"[" + b",".join(objects) + b"]"
+#: Types with their arrays, and what becomes of a value.
+_TYPES: tuple[tuple[str, tuple[int, ...], tuple[int, ...], Callable[..., Any]], ...] = (
+    # As stored text. Parsing it would lose repeated keys, 1e309 and digits of long numbers.
+    ("JSON", (114, 3802), (199, 3807), _raw),
+    ("DATE", (1082,), (1182,), _or_text(extensions.PYDATE)),
+    ("TIMESTAMP", (1114,), (1115,), _or_text(extensions.PYDATETIME)),
+    ("TIMESTAMPTZ", (1184,), (1185,), _or_text(extensions.PYDATETIMETZ)),
+    # psycopg2 would make 30 days of an interval's month, 00:00 of the time 24:00, and has no endless range.
+    ("TEXT", (1083, 1266, 1186, 3904, 3906, 3908, 3910, 3912, 3926),
+     (1183, 1270, 1187, 3905, 3907, 3909, 3911, 3913, 3927), extensions.UNICODE),
+)  # fmt: skip
 
 
-def _json(value: Any) -> bytes:
-    """Formats a value; numbers keep all digits; NaN and infinity become text, as in to_json()."""
-    if isinstance(value, list):
-        return b"[" + b",".join(map(_json, value)) + b"]"
-    if (isinstance(value, float) and not isfinite(value)) or (
-        isinstance(value, Decimal) and not value.is_finite()
-    ):
-        return json.encode(str(Decimal(value)))
-    return _ENCODER.encode(value)
-
-
-_ENCODER = json.Encoder(enc_hook=str, decimal_format="number")
-
-
-def _laid_out(text: bytes) -> bytes:
-    """Indents JSON without changing any value."""
-    try:
-        return json.format(text, indent=2)
-    except (
-        DecodeError,
-        RecursionError,
-    ):  # half of a surrogate pair or a thousand levels, which json can hold
-        return text
-
-
-def _plain(value: Any) -> str:
-    match value:
-        case None:
-            return ""
-        case bytes() | memoryview():
-            return bytes(value).hex()
-        case Raw():
-            return bytes(value).decode()
-        case Decimal():
-            return f"{value:f}"
-        case list():
-            return _json(value).decode()
-        case _:
-            return str(value)
+def _register_types(cursor: Cursor) -> None:
+    for name, types, arrays, cast in _TYPES:
+        one = new_type(types, name, cast)
+        register_type(one, cursor)
+        register_type(new_array_type(arrays, f"{name}ARRAY", one), cursor)

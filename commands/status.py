@@ -1,49 +1,95 @@
-"""Shows what waits in the watch folder, what was loaded and what failed."""
+"""Shows whether a daemon runs, what waits in the watch folder, what was loaded and what failed."""
 
+import os
 import sys
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 from msgspec import Struct, json, to_builtins
 from psycopg2.extensions import connection as Connection
-from rich.console import Console
-from rich.markup import escape
 
 import watcher.scan
 from config import Settings
 from db import queries
 from db.queries import FileEntry, Totals
+from processing.errors import BadFile, Gone, NotReady
+from processing.printable import printable
+from service.presence import Watched, watched
+from sources.peek import PeekSource
 
 _SHOWN = 5
 
+#: A file that waits for longer needs a person; a daemon that is busy with a backlog may take a while.
+_LONG_SECONDS = 3600
+
+
+class Waiting(Struct, frozen=True):
+    """A file in the watch folder, and why it can't be read now, if it can't."""
+
+    name: str
+    bytes: int
+    seconds: float
+    reason: str
+
 
 class Backlog(Struct, frozen=True):
-    """The files in the watch folder."""
+    """The files in the watch folder, the oldest by themselves; error says why the folder can't be listed."""
 
     folder: str
-    files: int
-    bytes: int
-    oldest_seconds: float | None
+    error: str = ""
+    files: int = 0
+    bytes: int = 0
+    oldest_seconds: float | None = None
+    oldest: list[Waiting] = []
+    not_looked_at: list[str] = []
 
 
 class Status(Struct, frozen=True):
-    """The facts that the status command shows."""
+    """The facts that the status command shows; totals is None if the database does not answer."""
 
     at: datetime
+    daemon: Watched
     backlog: Backlog
-    totals: Totals
+    totals: Totals | None
     last_files: list[FileEntry]
     last_failures: list[FileEntry]
+    needs: list[str]
 
 
-def gather(settings: Settings, connection: Connection) -> Status:
+def gather(settings: Settings, connection: Connection | None) -> Status:
+    """Returns the facts; without a connection only those of the folder."""
+    backlog, daemon = _backlog(settings), Watched(None)
+    if not backlog.error:
+        daemon = watched(backlog.folder)
+    totals = queries.totals(connection) if connection else None
     return Status(
         datetime.now(UTC),
-        _backlog(str(settings.folder)),
-        queries.totals(connection),
-        queries.last_files(connection, _SHOWN),
-        queries.last_files(connection, _SHOWN, "failed"),
+        daemon,
+        backlog,
+        totals,
+        queries.last_files(connection, _SHOWN) if connection else [],
+        queries.last_files(connection, _SHOWN, "failed") if connection else [],
+        _needs(daemon, backlog, totals),
     )
+
+
+def _needs(daemon: Watched, backlog: Backlog, totals: Totals | None) -> list[str]:
+    """Returns what needs a person."""
+    needs = []
+    if backlog.error:
+        needs.append(f"the watch folder {printable(backlog.folder)} can't be listed: {backlog.error}")
+    if daemon.is_running is False:
+        needs.append("no daemon watches the folder")
+    if backlog.oldest_seconds is not None and backlog.oldest_seconds > _LONG_SECONDS:
+        needs.append("a file has waited for more than an hour")
+    if totals is None:
+        needs.append("the database does not answer")
+    elif totals.open_failures:
+        needs.append(
+            f"{totals.open_failures:,} failed files: fix and replay them, or replay failed --dismiss NAME"
+        )
+    return needs
 
 
 def show(status: Status, as_json: bool) -> None:
@@ -51,33 +97,60 @@ def show(status: Status, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.format(json.encode(to_builtins(status)), indent=2).decode() + "\n")
         return
-    console = Console(highlight=False)
     for name, value in _facts(status):
-        console.print(f"{name:<10} {escape(value)}", soft_wrap=True)
-    for title, files in (("last files", status.last_files), ("last failures", status.last_failures)):
-        if files:
-            console.print(f"\n{title}")
-        for file in files:
-            console.print(f"{file.finished_at:%Y-%m-%d %H:%M:%S}  {escape(_formatted(file))}", soft_wrap=True)
+        sys.stdout.write(f"{name:<10} {printable(value)}\n")
+    files = [_formatted(file) for file in status.last_files]
+    failures = [_formatted(file) for file in status.last_failures]
+    waiting = [_formatted_waiting(file) for file in status.backlog.oldest]
+    sections = ("waiting", waiting), ("last files", files), ("last failures", failures)
+    for title, lines in (*sections, ("needs a person", status.needs)):
+        if lines:
+            sys.stdout.write("\n".join(["", title, *map(printable, lines), ""]))
 
 
 def _facts(status: Status) -> list[tuple[str, str]]:
     backlog, totals = status.backlog, status.totals
     oldest = "" if backlog.oldest_seconds is None else f", the oldest for {backlog.oldest_seconds:.0f} s"
+    waiting = backlog.error or f"{backlog.files:,} files, {backlog.bytes:,} bytes{oldest}"
+    facts = [("daemon", _formatted_daemon(status.daemon)), ("waiting", f"{waiting} in {backlog.folder}")]
+    if backlog.not_looked_at:
+        count, first = len(backlog.not_looked_at), backlog.not_looked_at[0]
+        facts.append(("ignored", f"{count:,} other files and folders, such as {first}"))
+    if totals is None:
+        return [*facts, ("database", "does not answer")]
     return [
-        ("waiting", f"{backlog.files:,} files, {backlog.bytes:,} bytes{oldest} in {backlog.folder}"),
+        *facts,
         ("loaded", f"{totals.loaded_files:,} files"),
-        ("failed", f"{totals.failed_files:,} files"),
+        ("failed", f"{totals.failed_files:,} files, {totals.open_failures:,} of them to fix or to dismiss"),
         ("records", _formatted_counts(totals)),
         ("to fix", f"{totals.open_rejects:,} rejected records, see the view open_rejects"),
-        ("latest", str(totals.last_finished_at or "nothing yet")),
+        ("latest", _time(totals.last_finished_at) if totals.last_finished_at else "nothing yet"),
     ]
+
+
+def _formatted_daemon(daemon: Watched) -> str:
+    if daemon.is_running is None:
+        return "not known: the folder can't be locked"
+    if not daemon.is_running:
+        return "not running"
+    since = f" since {_time(daemon.since)}" if daemon.since else ""
+    processes = ", ".join(map(str, daemon.processes))
+    return f"running{since}" + (f" (process {processes})" if processes else "")
+
+
+def _time(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _formatted_waiting(file: Waiting) -> str:
+    reason = f": {file.reason}" if file.reason else ""
+    return f"{file.seconds:,.0f} s  {file.name}  {file.bytes:,} bytes{reason}"
 
 
 def _formatted(file: FileEntry) -> str:
     """Formats the outcome of a file as one line."""
     counts = f"{_formatted_counts(file)} ({file.kind})" if file.state == "loaded" else file.error
-    return f"{file.state:<6}  {file.name}  {counts}"
+    return f"{file.finished_at:%Y-%m-%d %H:%M:%S}  {file.state:<6}  {file.name}  {counts}"
 
 
 def _formatted_counts(file: FileEntry | Totals) -> str:
@@ -85,10 +158,40 @@ def _formatted_counts(file: FileEntry | Totals) -> str:
     return f"{file.rows_read:,} = {parts} + {file.rows_rejected:,} rejected"
 
 
-def _backlog(folder: str) -> Backlog:
+def _backlog(settings: Settings) -> Backlog:
+    folder = str(settings.folder)
     try:
-        files = watcher.scan.waiting_files(folder)
-    except OSError:
-        files = []
-    oldest = max((time.time() - status.st_mtime for _, status in files), default=None)
-    return Backlog(folder, len(files), sum(status.st_size for _, status in files), oldest)
+        files, others = watcher.scan.waiting_files(folder), watcher.scan.not_looked_at(folder)
+    except OSError as error:
+        return Backlog(printable(folder), error.strerror or str(error))
+    # The time of change, too: a file keeps the time of its content when it is moved here.
+    now = time.time()
+    ages = {name: now - max(status.st_mtime, status.st_ctime) for name, status in files}
+    sizes = {name: status.st_size for name, status in files}
+    oldest = sorted(ages, key=lambda name: -ages[name])[:_SHOWN]
+    # The name in the folder by which one comes to each of our own folders.
+    own = {os.path.relpath(path, folder).partition(os.sep)[0] for path in _own_folders(settings)}
+    return Backlog(
+        printable(folder),
+        "",
+        len(files),
+        sum(sizes.values()),
+        max(ages.values(), default=None),
+        [Waiting(printable(name), sizes[name], ages[name], _why(folder, name)) for name in oldest],
+        [printable(name) for name in others if name not in own],
+    )
+
+
+def _own_folders(settings: Settings) -> list[Path]:
+    return [settings.failed, *([settings.archive] if settings.archive else [])]
+
+
+def _why(folder: str, name: str) -> str:
+    """Returns why the daemon can't read a file now."""
+    try:
+        with PeekSource(folder).open(name):
+            return ""
+    except (NotReady, BadFile) as error:
+        return str(error)
+    except Gone:
+        return "it is gone by now"

@@ -11,10 +11,12 @@ import watcher.scan
 from config import Settings
 from db import audit, reject_pages
 from db.connection import RowRefused, savepoint, translate_errors
+from db.failures import failures as find_failures
 from db.reject_pages import Reject
 from db.stored_rows import StoredRow
-from processing.errors import BadFile, Gone, NotReady
+from processing.errors import BadFile, Gone, Misconfigured, NotReady
 from processing.printable import printable
+from service.file_kinds import FILE_KINDS, FileKinds
 from service.rejects import rows_of
 from sources.peek import PeekSource
 
@@ -27,61 +29,70 @@ class Found(Struct, frozen=True):
     sha256: bytes | None
 
 
-def run(settings: Settings, connection: Connection, report: Callable[[str], None]) -> int:
+def run(
+    settings: Settings,
+    connection: Connection,
+    report: Callable[[str], None],
+    known: FileKinds = FILE_KINDS,
+) -> int:
     """Reports each difference; returns 0 if there is none, else 1."""
     flaws = 0
-    for flaw in _flaws(settings, connection):
+    for flaw in _flaws(settings, connection, known):
         report(printable(flaw))
         flaws += 1
     report(f"{flaws:,} things do not add up" if flaws else "ledger, tables and folders add up")
     return 1 if flaws else 0
 
 
-def _flaws(settings: Settings, connection: Connection) -> Iterator[str]:
+def _flaws(settings: Settings, connection: Connection, known: FileKinds) -> Iterator[str]:
     """Yields each difference."""
     # The folders are read before the ledger: a file that leaves them meanwhile has its entry by then.
-    waiting = _files(settings.folder, settings.max_file_bytes)
-    failed = _files(settings.failed, settings.max_file_bytes)
+    try:
+        waiting = _files(settings.folder, settings.max_file_bytes)
+    except OSError as error:
+        raise Misconfigured(f"can't list the watch folder {settings.folder}: {error.strerror}") from None
+    # The daemon makes this one.
+    failed = _files(settings.failed, settings.max_file_bytes) if settings.failed.exists() else []
     audit.begin(connection)
     with translate_errors(), connection.cursor() as cursor:
-        yield from audit.wrong_rows(cursor)
+        yield from audit.wrong_rows(cursor, known.tables)
         yield from audit.wrong_rejects(cursor)
-        yield from audit.wrong_latest(cursor)
-        yield from resolved_wrongly(connection)
+        yield from audit.wrong_latest(cursor, known.tables)
+        yield from resolved_wrongly(connection, known)
         digests = [file.sha256 for file in (*waiting, *failed) if file.sha256]
-        states, failures = audit.states(cursor, digests), audit.failures(cursor)
+        states, failures = audit.states(cursor, digests), find_failures(cursor)
     yield from _still_there(settings.folder, waiting, states)
     yield from _failed_unknown(failed, states, failures)
     yield from _failed_gone(settings.failed, [*waiting, *failed], failures)
 
 
-def resolved_wrongly(connection: Connection) -> Iterator[str]:
+def resolved_wrongly(connection: Connection, known: FileKinds = FILE_KINDS) -> Iterator[str]:
     """Yields the resolved records that lack one of their rows."""
     after = (-1, -1)
     with translate_errors(), connection.cursor() as cursor:
         while found := reject_pages.find(cursor, after, is_open=False):
             for keys in reject_pages.pages(found):
-                for reject, rows in _rows_of(connection, reject_pages.read(cursor, keys)):
+                for reject, rows in _rows_of(connection, reject_pages.read(cursor, keys), known):
                     if flaw := _flaw(rows):
                         yield f"{reject.name}: resolved, but {flaw}"
             after = found[-1].key
 
 
 def _rows_of(
-    connection: Connection, rejects: Sequence[Reject]
+    connection: Connection, rejects: Sequence[Reject], known: FileKinds
 ) -> Iterator[tuple[Reject, list[StoredRow | None]]]:
     """Yields each record with its stored rows, and none for a record that no column can hold."""
     # One value that no column can hold fails the whole query: halving finds its record.
     try:
         with savepoint(connection) as cursor:
-            answers = list(rows_of(cursor, rejects))
+            answers = list(rows_of(cursor, rejects, known))
     except RowRefused:
         if len(rejects) == 1:
             yield rejects[0], []
             return
         middle = len(rejects) // 2
-        yield from _rows_of(connection, rejects[:middle])
-        yield from _rows_of(connection, rejects[middle:])
+        yield from _rows_of(connection, rejects[:middle], known)
+        yield from _rows_of(connection, rejects[middle:], known)
         return
     yield from answers
 
@@ -102,11 +113,13 @@ def _still_there(folder: Path, waiting: list[Found], states: dict[bytes, str]) -
             yield f"{file.name}: still in the watch folder, but loaded already"
 
 
-Failure = tuple[str, int, bytes | None]
+Failure = tuple[str, int, bytes | None, bool]
 
 
-def _failed_unknown(failed: list[Found], states: dict[bytes, str], failures: list[Failure]) -> Iterator[str]:
-    unread = {(name, size) for name, size, digest in failures if digest is None}
+def _failed_unknown(
+    failed: list[Found], states: dict[bytes, str], failures: Sequence[Failure]
+) -> Iterator[str]:
+    unread = {(name, size) for name, size, digest, _ in failures if digest is None}
     for file in failed:
         state = states.get(file.sha256) if file.sha256 else None
         if state == "loaded":
@@ -115,24 +128,23 @@ def _failed_unknown(failed: list[Found], states: dict[bytes, str], failures: lis
             yield f"{file.name}: in the failed folder, but the ledger does not have it as failed"
 
 
-def _failed_gone(folder: Path, files: list[Found], failures: list[Failure]) -> Iterator[str]:
-    """Yields failures whose file is gone."""
+def _failed_gone(folder: Path, files: list[Found], failures: Sequence[Failure]) -> Iterator[str]:
+    """Yields failures whose file is gone, except those that a person has acknowledged."""
     # Compared by name, too: the file may have been edited for a replay, or be unreadable now.
     digests = {file.sha256 for file in files if file.sha256}
-    for name, _, digest in failures:
-        if digest not in digests and not os.path.lexists(folder / name):
+    for name, _, digest, is_dismissed in failures:
+        if not is_dismissed and digest not in digests and not os.path.lexists(folder / name):
             yield f"{name}: failed, but it is not in the failed folder: was it removed?"
 
 
 def _files(folder: Path, max_bytes: int) -> list[Found]:
     """The files that nobody is writing or loading."""
-    if not folder.exists():
-        return []
     names = watcher.scan.waiting(str(folder))
-    return [found for name in names if (found := _look(folder, name, max_bytes))]
+    return [found for name in names if (found := look(folder, name, max_bytes))]
 
 
-def _look(folder: Path, name: str, max_bytes: int) -> Found | None:
+def look(folder: Path, name: str, max_bytes: int) -> Found | None:
+    """Returns a file with its digest; None if it is gone, or if somebody is writing or loading it."""
     try:
         with PeekSource(str(folder)).open(name) as file:
             if file.identity.size <= max_bytes:

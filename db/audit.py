@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
-from db.tables import TABLES, Table
+from db.tables import TABLES, Table, Tables
 
 
 def begin(connection: Connection) -> None:
@@ -13,9 +13,9 @@ def begin(connection: Connection) -> None:
     connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
 
 
-def wrong_rows(cursor: Cursor) -> Iterator[str]:
+def wrong_rows(cursor: Cursor, tables: Tables = TABLES) -> Iterator[str]:
     """Files whose rows are not as many as their ledger entry says."""
-    all_rows = " UNION ALL ".join(f"SELECT file_id FROM {table.full_name}" for table in TABLES.values())
+    all_rows = " UNION ALL ".join(f"SELECT file_id FROM {table.full_name}" for table in tables.values())
     cursor.execute(
         f"""
         WITH stored AS (
@@ -65,9 +65,9 @@ def wrong_rejects(cursor: Cursor) -> Iterator[str]:
             yield f"file {file_id} ({name}): {stored:,} rejected records, but {rejected:,} were rejected"
 
 
-def wrong_latest(cursor: Cursor) -> Iterator[str]:
+def wrong_latest(cursor: Cursor, tables: Tables = TABLES) -> Iterator[str]:
     """Vehicles whose latest status is not the newest of their history."""
-    for table in TABLES.values():
+    for table in tables.values():
         if table.has_latest:
             yield from _wrong_latest(cursor, table)
 
@@ -109,19 +109,3 @@ def states(cursor: Cursor, digests: Sequence[bytes]) -> dict[bytes, str]:
         (list(digests),),
     )
     return {bytes(digest): state for digest, state in cursor.fetchall()}
-
-
-def failures(cursor: Cursor) -> list[tuple[str, int, bytes | None]]:
-    """Name, size and digest of the files that failed, except those whose later version was loaded."""
-    cursor.execute(
-        """
-        SELECT f.last_name, f.size, f.sha256
-        FROM mobileye_data.ingested_files f
-        WHERE f.state = 'failed'
-          AND NOT EXISTS (
-              SELECT FROM mobileye_data.ingested_files l
-              WHERE l.state = 'loaded' AND l.last_name = f.last_name AND l.finished_at > f.finished_at)
-        ORDER BY f.file_id
-        """
-    )
-    return [(name, size, digest and bytes(digest)) for name, size, digest in cursor.fetchall()]

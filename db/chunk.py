@@ -9,7 +9,7 @@ from msgspec import Raw, json
 
 from db.copy_format import CopyRows, copy_data
 from db.ledger import Entry
-from db.tables import Row, Table, table_of
+from db.tables import Table
 from processing.records import Kind, Parsed, Record, Rejected
 
 #: Rows at which a chunk is full. They are in memory, and are sent again if one of their keys exists; but the
@@ -23,9 +23,9 @@ CHUNK_BYTES = 8 * 1024 * 1024
 class Chunk:
     """Elements whose rows go to one table together; a row's index is its number in the order of the files."""
 
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: Kind, table: Table) -> None:
         self.kind = kind
-        self.table: Table = table_of(kind)
+        self.table = table
         self.size = 0
         self.bytes = 0
         self.packed = CopyRows()
@@ -65,11 +65,6 @@ class Chunk:
     def _data_of(self, indexes: Sequence[int]) -> bytes:
         rows = self.packed.rows
         return copy_data([rows[index] for index in indexes])
-
-    def table_rows(self) -> list[Row]:
-        """The rows for execute_values."""
-        row = self.table.row
-        return [row(record, entry.file_id) for entry, records in self.records() for record in records]
 
     def records(self, without: Container[int] = ()) -> Iterator[tuple[Entry, list[Record]]]:
         """Yields the records of each entry, in order, without some rows."""

@@ -102,10 +102,11 @@ class Database:
 
     url: str
 
-    def connect(self, *, autocommit: bool = False) -> Connection:
+    def connect(self, *, autocommit: bool = False, may_be_read_only: bool = False) -> Connection:
         """Returns a new connection; raises DatabaseUnavailable or Misconfigured."""
+        more = {"target_session_attrs": "any"} if may_be_read_only else {}
         try:
-            connection: Connection = psycopg2.connect(**{**_DEFAULTS, **_parameters(self.url)})
+            connection: Connection = psycopg2.connect(**{**_DEFAULTS, **more, **_parameters(self.url)})
         except psycopg2.Error as error:
             raise _refused(error) from None
         with translate_errors():

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from db.connection import Database
 from db.rejects import Stored
 from db.sink import DelegatingTransaction, PostgresSink, PostgresTransaction
+from db.tables import TABLES, Tables
 from processing.sink import Counts, Delivery
 
 #: Rejects that are kept to be shown.
@@ -15,9 +16,9 @@ MOST_REJECTS = 100
 class DryRunSink:
     """Keeps nothing; rejects has the first ones of the last transaction."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, tables: Tables = TABLES) -> None:
         self.rejects: Sequence[Stored] = ()
-        self._sink = PostgresSink(database)
+        self._sink = PostgresSink(database, tables=tables)
 
     @contextmanager
     def transaction(self, *, is_hasty: bool = False) -> Iterator["DryRunTransaction"]:

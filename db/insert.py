@@ -1,31 +1,19 @@
-"""Inserts rows into a table, all or none: a few by execute_values, many by COPY."""
+"""Inserts rows into a table by COPY, all or none."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO, RawIOBase
 from itertools import chain
 
-import psycopg2.sql  # noqa: F401  # execute_values() imports it when called; the disk may have failed by then
 from psycopg2.extensions import cursor as Cursor
-from psycopg2.extras import execute_values
 
 from db.connection import RowRefused
 from db.copy_format import END, START
-from db.tables import Row, Table
+from db.tables import Table
 
 _MESSAGE_BYTES = 64 * 1024
 
 #: The reason why a table can take fewer rows than it was given, without an error.
 LEFT_OUT = "a trigger or a rule leaves rows out"
-
-#: From this number of rows on, COPY is faster than execute_values (measured).
-COPY_ROWS = 100
-
-
-def insert_rows(cursor: Cursor, table: Table, rows: Sequence[Row]) -> None:
-    """Inserts fewer than COPY_ROWS rows."""
-    statement = f"INSERT INTO {table.full_name} ({table.list_columns()}) VALUES %s"
-    execute_values(cursor, statement, rows, page_size=COPY_ROWS)
-    _check_count(cursor, table.full_name, len(rows))
 
 
 def copy_rows(cursor: Cursor, table: Table, data: bytes, count: int, name: str = "") -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from msgspec import json
 from psycopg2.extensions import cursor as Cursor
 
-from db.tables import TABLES
+from db.tables import TABLES, Tables
 from processing.errors import TryAgain
 from processing.sink import Counts, Delivery
 
@@ -46,7 +46,7 @@ def loaded(cursor: Cursor, digests: Sequence[bytes], before: str = "") -> set[by
     return {bytes(digest) for (digest,) in cursor.fetchall()}
 
 
-def draw_file_ids(cursor: Cursor, count: int) -> tuple[list[int], set[str]]:
+def draw_file_ids(cursor: Cursor, count: int, tables: Tables = TABLES) -> tuple[list[int], set[str]]:
     """New file ids, with gaps where a transaction rolls back; and the tables of records that have a rule.
 
     Both in one statement, since a small file pays for each.
@@ -58,7 +58,7 @@ def draw_file_ids(cursor: Cursor, count: int) -> tuple[list[int], set[str]]:
                      WHERE relhasrules AND oid IN (SELECT to_regclass(name) FROM unnest(%s) AS ours (name)))
         FROM generate_series(1, %s)
         """,
-        ([table.full_name for table in TABLES.values()], count),
+        ([table.full_name for table in tables.values()], count),
     )
     drawn = cursor.fetchall()
     return [file_id for file_id, _ in drawn], {name for _, names in drawn for name in names}

@@ -17,7 +17,7 @@ LOCKED_SECONDS = 15.0
 #: The same for one day, once rows of it are in the "other" partition.
 REFUSED_SECONDS = 60.0
 
-#: Days of which the latter is remembered.
+#: Refused days that are remembered, at most.
 _MOST_REFUSED = 10_000
 
 Day = tuple[str, date]

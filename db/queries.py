@@ -8,6 +8,7 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extras import RealDictCursor
 
 from db.connection import translate_errors
+from db.failures import IS_DISMISSED, IS_REPLACED
 
 
 class Totals(Struct, frozen=True):
@@ -15,6 +16,7 @@ class Totals(Struct, frozen=True):
 
     loaded_files: int
     failed_files: int
+    open_failures: int
     rows_read: int
     rows_inserted: int
     rows_duplicate: int
@@ -53,9 +55,12 @@ class Locks(Struct, frozen=True):
 def totals(connection: Connection) -> Totals:
     rows = _rows(
         connection,
-        """
+        f"""
         SELECT count(*) FILTER (WHERE state = 'loaded')     AS loaded_files,
                count(*) FILTER (WHERE state = 'failed')     AS failed_files,
+               (SELECT count(*) FROM mobileye_data.ingested_files f
+                WHERE f.state = 'failed'
+                  AND NOT {IS_DISMISSED} AND NOT {IS_REPLACED}) AS open_failures,
                coalesce(sum(rows_read), 0)::bigint          AS rows_read,
                coalesce(sum(rows_inserted), 0)::bigint      AS rows_inserted,
                coalesce(sum(rows_duplicate), 0)::bigint     AS rows_duplicate,

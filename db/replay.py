@@ -11,6 +11,7 @@ from db.connection import Database, translate_errors
 from db.reject_pages import PAGE, Key, Reject, Sized
 from db.rejects import Stored
 from db.sink import DelegatingTransaction, PostgresSink, PostgresTransaction
+from db.tables import TABLES, Tables
 from processing.errors import DatabaseUnavailable
 from processing.records import Kind
 from processing.sink import Counts, Delivery
@@ -77,10 +78,10 @@ class ReplaySink:
     have the very bytes of a record's document, before or after.
     """
 
-    def __init__(self, database: Database, records: Mapping[str, Reject]) -> None:
+    def __init__(self, database: Database, records: Mapping[str, Reject], tables: Tables = TABLES) -> None:
         self.found: dict[str, Stored] = {}
         self._records = records
-        self._sink = PostgresSink(database, participants=[self])
+        self._sink = PostgresSink(database, participants=[self], tables=tables)
 
     @contextmanager
     def transaction(self, *, is_hasty: bool = False) -> Iterator["ReplayTransaction"]:

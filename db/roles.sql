@@ -1,6 +1,6 @@
 -- The role under which the daemon runs, with no right that it does not need; safe to apply twice.
 --
--- 1. As the owner of the database, once and after each update: DATABASE_URL=<owner's> python main.py status
+-- 1. As the owner of the database, once and after each update: DATABASE_URL=<owner's> python main.py sql 'select 1'
 --    (makes the tables). 2. As the same owner, who may create roles: psql -f db/roles.sql <owner's URL>
 -- 3. Give it a password (\password mobileye_loader), and its URL to the daemon.
 --
@@ -13,7 +13,7 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'mobileye_loader') THEN
         CREATE ROLE mobileye_loader LOGIN NOINHERIT;    -- and nothing that is not granted below
     END IF;
-    -- TEMPORARY: rows of which some exist already are compared in a temporary table.
+    -- TEMPORARY: if some rows exist already, all are compared in a temporary table.
     EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO mobileye_loader', current_database());
 END
 $$;
@@ -60,7 +60,7 @@ TO mobileye_loader;
 
 -- A failed file may be loaded later, and any may come again.
 GRANT UPDATE (file_id, last_name, kind, state, rows_read, rows_inserted, rows_duplicate, rows_rejected,
-              started_at, finished_at, deliveries, error)
+              started_at, finished_at, deliveries, error, dismissed_at, dismissed_by)
     ON mobileye_data.ingested_files TO mobileye_loader;
 
 -- A replay resolves a record, or says anew why it can't; the original it can't touch.

@@ -14,6 +14,7 @@ from db.connection import Database, RowRefused, translate_errors
 from db.ledger import Entry
 from db.partitions import Partitions
 from db.rejects import Stored
+from db.tables import TABLES, Tables
 from db.writer import Met, Writer
 from processing.errors import DatabaseUnavailable, Refused
 from processing.records import Kind, Parsed
@@ -58,10 +59,12 @@ class PostgresSink:
         waiting: Waiting = nullcontext,
         idle_seconds: float = IDLE_SECONDS,
         participants: Sequence[Participant["PostgresTransaction"]] = (),
+        tables: Tables = TABLES,
     ) -> None:
         self._database = database
         self._idle_seconds = idle_seconds
         self._participants = participants
+        self._tables = tables
         self._writer: Writer | None = None
         self._waiting = waiting
         self._connection: Connection | None = None
@@ -75,7 +78,7 @@ class PostgresSink:
         with self._waiting():
             self._partitions.forget()
             connection = self._connection = self._connection or self._database.connect()
-        writer = self._writer = Writer(connection, self._partitions, self._sender, self._met)
+        writer = self._writer = Writer(connection, self._partitions, self._sender, self._met, self._tables)
         transaction = PostgresTransaction(
             connection, writer, self._waiting, self._participants, HASTY if is_hasty else ""
         )
@@ -158,7 +161,9 @@ class PostgresTransaction:
             with self._waiting(), translate_errors():
                 self._writer.wait()  # until then the connection may be the sender's
                 count = max(1, self._new_files - len(self.entries))
-                self._file_ids, self._writer.ruled = ledger.draw_file_ids(self.cursor, count)
+                self._file_ids, self._writer.ruled = ledger.draw_file_ids(
+                    self.cursor, count, self._writer.tables
+                )
         self._kind = kind
         self.entries.append(Entry(self._file_ids.pop(), delivery, kind.name))
 

@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from db.copy_format import CopyRows, in_utc, pack_detections, pack_reports
-from processing.records import Kind, Record
+from processing.records import Record
 
 Row = tuple[Any, ...]
 
@@ -52,7 +52,7 @@ class Table:
 
     @cached_property
     def row(self) -> Callable[[Record, int], Row]:
-        """Makes a record a row of execute_values."""
+        """Makes a record a row of values, in the order of the columns."""
         fields = attrgetter(*self.columns[:-1])
 
         def row(record: Record, file_id: int) -> Row:
@@ -111,8 +111,6 @@ STATUS_HISTORY = Table(
 )
 
 #: The table of each kind, by the kind's name.
-TABLES: dict[str, Table] = {"objects_detection": DETECTIONS, "vehicles_status": STATUS_HISTORY}
+Tables = Mapping[str, Table]
 
-
-def table_of(kind: Kind) -> Table:
-    return TABLES[kind.name]
+TABLES: Tables = {"objects_detection": DETECTIONS, "vehicles_status": STATUS_HISTORY}

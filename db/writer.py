@@ -1,4 +1,4 @@
-"""Rows into tables, a chunk at a time: by execute_values, by COPY, or around those that exist already."""
+"""Writes rows into tables, a chunk at a time: by COPY, or around those that exist already."""
 
 import time
 from collections.abc import Container, Iterable
@@ -13,11 +13,11 @@ from db import rejects
 from db.chunk import Chunk
 from db.conflicts import ConflictResolver
 from db.connection import RowRefused, savepoint, translate_errors
-from db.insert import COPY_ROWS, copy_rows, insert_rows
+from db.insert import copy_rows
 from db.latest_status import LatestStatus
 from db.ledger import Entry
 from db.partitions import Partitions
-from db.tables import Table
+from db.tables import TABLES, Table, Tables
 from processing.errors import TryAgain
 from processing.records import Kind, Parsed, Rejected
 
@@ -28,8 +28,8 @@ _CANCEL_SECONDS = 0.1
 class Met:
     """Obstacles that the last rows met, and the next ones will, too: it outlives the transaction.
 
-    overlapping names the tables in which rows existed; status_refuses tells that vehicle_status did not take
-    a report.
+    overlapping names the tables in which rows existed; status_refuses: vehicle_status did not
+    take a report.
     """
 
     overlapping: set[str] = field(default_factory=set)
@@ -49,6 +49,7 @@ class Writer:
         partitions: Partitions,
         sender: ThreadPoolExecutor,
         met: Met,
+        tables: Tables = TABLES,
     ) -> None:
         self._connection = connection
         self._partitions = partitions
@@ -56,6 +57,7 @@ class Writer:
         self._sending: Future[None] | None = None
         self._chunks: dict[str, Chunk] = {}
         self._latest_status = LatestStatus()
+        self.tables = tables
         self.ruled: set[str] = set()
         self._met = met
         self._shows_status = met.status_refuses
@@ -65,7 +67,7 @@ class Writer:
     def add(self, entry: Entry, kind: Kind, parsed: Parsed) -> None:
         chunk = self._chunks.get(kind.name)
         if chunk is None:
-            chunk = self._chunks[kind.name] = Chunk(kind)
+            chunk = self._chunks[kind.name] = Chunk(kind, self.tables[kind.name])
         chunk.add(entry, parsed)
         if chunk.is_full():
             self._send(self._chunks.pop(kind.name))
@@ -134,10 +136,7 @@ class Writer:
         """The fast way, which takes all rows or none; whether it took them."""
         try:
             with savepoint(self._connection) as cursor:
-                if chunk.size >= COPY_ROWS:
-                    copy_rows(cursor, chunk.table, chunk.data, len(chunk.order))
-                else:
-                    insert_rows(cursor, chunk.table, chunk.table_rows())
+                copy_rows(cursor, chunk.table, chunk.data, len(chunk.order))
         except RowRefused:
             return False
         self._accept(chunk)

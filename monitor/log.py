@@ -2,31 +2,57 @@
 
 import logging
 import sys
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import cast
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 from config import LogFormat
+from monitor.line_writer import LineWriter, standard_error
 
 Log = FilteringBoundLogger
 
-
-class _StandardError:
-    """Standard error as a log writer; a full disk or a closed terminal must not stop the loading."""
-
-    def info(self, line: str) -> None:
-        with suppress(OSError):
-            print(line, file=sys.stderr, flush=True)  # noqa: T201
-
-    warning = error = info
+LIBRARY_WARNING = "warning of a library"
+LINES_DROPPED = "log lines dropped"
 
 
-def make_log(log_format: LogFormat) -> Log:
-    """Returns the log of the daemon."""
+#: How long the end of the program waits for a reader who does not read.
+_FLUSH_SECONDS = 1.0
+
+
+@contextmanager
+def open_log(log_format: LogFormat) -> Iterator[Log]:
+    """Yields the log of the daemon, whose lines never hold up the caller; flushes it at the end."""
+    notice = make_log(log_format, str)
+    writer = LineWriter(
+        standard_error(),
+        lambda dropped: cast(str, notice.warning(LINES_DROPPED, lines=dropped, reason="nobody took them")),
+    )
+    try:
+        yield make_log(log_format, writer.write)
+    finally:
+        writer.close(_FLUSH_SECONDS)
+
+
+def _print(line: str) -> None:
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+
+class _Writer:
+    """A function that writes lines, as the logger that structlog expects."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self.info = self.warning = self.error = write
+
+
+def make_log(log_format: LogFormat, write: Callable[[str], object] = _print) -> Log:
+    """Returns a log whose lines are written by the function, and whose methods return what it returns."""
     renderer = structlog.processors.JSONRenderer() if log_format is LogFormat.JSON else _as_text
     lazy = structlog.wrap_logger(
-        _StandardError(),
+        _Writer(write),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -47,7 +73,7 @@ class _FromLibraries(logging.Handler):
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._log.warning("warning of a library", library=record.name, message=record.getMessage())
+        self._log.warning(LIBRARY_WARNING, library=record.name, message=record.getMessage())
 
 
 def adopt_libraries(log: Log) -> None:

@@ -150,7 +150,7 @@ def flawless(item: Any) -> tuple[list[Record], int]:
 
 
 def shared_fields(item: Mapping[str, Any]) -> dict[str, Any]:
-    """The unknown fields of an event; raises Invalid where so many copies would fill the memory."""
+    """The unknown fields of an event; raises Invalid where their copies would fill the memory."""
     shared = unknown_fields(item, Event.__struct_fields__)
     if shared and len(to_json(shared)) * len(item["detections"]) > MAX_SHARED_BYTES:
         raise Invalid(
@@ -202,7 +202,7 @@ def parts(path: str, position: int, item: Any) -> tuple[list[Record], list[Rejec
             if rejected and size > MAX_REJECTED_BYTES:
                 raise Invalid(
                     f"Expected wrong detections of at most {MAX_REJECTED_BYTES} bytes, each with its event, "
-                    f"got more, of which the first: {rejected[0].detail}",
+                    f"got more; the first: {rejected[0].detail}",
                     ".detections",
                 ) from None
             where = f"{path}.detections[{number}]{flaw.path}"
@@ -239,7 +239,7 @@ def alone(item: dict[str, Any], source: Any) -> dict[str, Any]:
 
 
 def locate(parsed: Parsed, offsets: Iterable[int]) -> Iterator[tuple[str, Any]]:
-    """JSON path and original of the detections that stand so many places into their events, in order."""
+    """JSON path and original of detections, by their places in their events, in order."""
     elements = enumerate(parsed.elements(), parsed.index)
     first = end = 0
     for offset in offsets:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from processing.digits import LongIntegers
 from processing.errors import BadFile, Incomplete
 from processing.fast_path import HEAD, UNFINISHED_HEAD, FastPath
-from processing.file_types import KINDS, kind_of_key, kind_of_name
+from processing.file_types import KINDS, Kinds, kind_of_key, kind_of_name
 from processing.json_limits import MAX_ELEMENT_BYTES, JsonLimits
 from processing.long_keys import LongKeys, built_carefully
 from processing.records import Kind, Parsed
@@ -68,15 +68,16 @@ class Document:
     repeated keys and takes no harm from long ones, at twice the time.
     """
 
-    def __init__(self, name: str, open_text: OpenText, *, careful: bool) -> None:
+    def __init__(self, name: str, open_text: OpenText, *, careful: bool, kinds: Kinds = KINDS) -> None:
         self.has_repeats = False
         self._open_text = open_text
         self._careful = careful
+        self._kinds = kinds
         self._text = Tally(open_text())
         self._head = self._read_head()
         match = HEAD.match(self._head)
         self._key = match[1].decode() if match else self._read_unusual_key(self._head)
-        self.kind = _kind(name, self._key)
+        self.kind = _kind(name, self._key, kinds)
         self._fast_path = FastPath(self._head, self._text, self.kind)
 
     def parsed(self) -> Iterator[Parsed]:
@@ -157,10 +158,12 @@ class Document:
             return str(events[1][1])
         found = _describe(events)
         if found:
-            raise BadFile(f"expected one array under one of the keys {_known_keys()}, got {found}")
+            raise BadFile(f"expected one array under one of the keys {_known_keys(self._kinds)}, got {found}")
         self._checked = _Checked(self._open_text())
         self._parse_for_error()
-        raise BadFile(f"expected one of the keys {_known_keys()} in the first {len(head)} bytes, got none")
+        raise BadFile(
+            f"expected one of the keys {_known_keys(self._kinds)} in the first {len(head)} bytes, got none"
+        )
 
     def _parse_for_error(self) -> None:
         try:
@@ -280,17 +283,17 @@ def _describe(events: list[tuple[str, Any]]) -> str:
     return f"{_FOUND[events[2][0]]} under the key {_shown(events[1][1])}" if len(events) > 2 else ""
 
 
-def _kind(name: str, key: str) -> Kind:
-    kind, promised = kind_of_key(key), kind_of_name(name)
+def _kind(name: str, key: str, kinds: Kinds) -> Kind:
+    kind, promised = kind_of_key(key, kinds), kind_of_name(name, kinds)
     if kind is None:
-        raise BadFile(f"expected one of the top-level keys {_known_keys()}, got {_shown(key)}")
+        raise BadFile(f"expected one of the top-level keys {_known_keys(kinds)}, got {_shown(key)}")
     if promised not in (None, kind):
         raise BadFile(f"expected the top-level key {promised.key} of the file's name, got {_shown(key)}")
     return kind
 
 
-def _known_keys() -> str:
-    return ", ".join(kind.key for kind in KINDS.values())
+def _known_keys(kinds: Kinds) -> str:
+    return ", ".join(kind.key for kind in kinds.values())
 
 
 def _shown(key: str) -> str:

@@ -22,6 +22,7 @@ from processing.errors import (
     TooLarge,
     TryAgain,
 )
+from processing.file_types import KINDS, Kinds
 from processing.loading_file import LoadingFile
 from processing.records import Parsed
 from processing.sink import Counts, Sink, Transaction
@@ -45,12 +46,18 @@ class Loader:
     """Loads batches of files of one source into one sink."""
 
     def __init__(
-        self, source: Source[Any], sink: Sink, max_bytes: int, max_reject_ratio: float = 1.0
+        self,
+        source: Source[Any],
+        sink: Sink,
+        max_bytes: int,
+        max_reject_ratio: float = 1.0,
+        kinds: Kinds = KINDS,
     ) -> None:
         self._source = source
         self._sink = sink
         self._max_bytes = max_bytes
         self._max_reject_ratio = max_reject_ratio
+        self._kinds = kinds
 
     def load(self, batch: Sequence[FileTask]) -> list[Outcome]:
         """Loads the files in one transaction; a bad one among them does not touch the others.
@@ -93,7 +100,7 @@ class Loader:
             return
         if opened.hides_writers and file.task.quiet != opened.identity:
             raise NotReady(
-                f"nobody can tell who writes it ({opened.hides_writers}), "
+                f"nobody can know who writes it ({opened.hides_writers}), "
                 "and it has not been unchanged for long enough (QUIET_SECONDS)"
             )
         if (size := opened.identity.size) > self._max_bytes:
@@ -142,7 +149,7 @@ class Loader:
                     transaction.redelivered(file.delivery)
                     continue
                 try:
-                    elements = _read_whole(file)
+                    elements = _read_whole(file, self._kinds)
                 except FileError as error:
                     file.record(error)
                     continue
@@ -188,7 +195,7 @@ class Loader:
                 return
             try:
                 open_again = partial(open_text, file.opened, self._max_bytes)
-                document = Document(file.task.name, open_again, careful=careful)
+                document = Document(file.task.name, open_again, careful=careful, kinds=self._kinds)
                 file.kind = document.kind
                 _write_elements(transaction, file, document.parsed())
             except BadFile:
@@ -258,22 +265,22 @@ class Loader:
         return replace(file.outcome("failed", reason), target=target)
 
 
-def _read_whole(file: LoadingFile) -> list[Parsed]:
+def _read_whole(file: LoadingFile, kinds: Kinds) -> list[Parsed]:
     """Returns all elements of a small file; raises TooLarge if its text, or its records, are not small."""
     try:
-        elements = _read_once(file, careful=False)
+        elements = _read_once(file, kinds, careful=False)
     except _MUST_BE_CAREFUL as why:
         file.why_careful = why
-        elements = _read_once(file, careful=True)
+        elements = _read_once(file, kinds, careful=True)
     file.opened.check_unchanged()
     return elements
 
 
-def _read_once(file: LoadingFile, *, careful: bool) -> list[Parsed]:
+def _read_once(file: LoadingFile, kinds: Kinds, *, careful: bool) -> list[Parsed]:
     elements, left = [], _MAX_REJECTS
     try:
         open_again = partial(open_text, file.opened, MAX_SHARED_BYTES)
-        document = Document(file.task.name, open_again, careful=careful)
+        document = Document(file.task.name, open_again, careful=careful, kinds=kinds)
         file.kind = document.kind
         for parsed in document.parsed():
             left -= len(parsed.rejected)

@@ -100,7 +100,7 @@ def flawless(item: Any) -> tuple[Report, str | None, int]:
 
 
 def locate(parsed: Parsed, offsets: Iterable[int]) -> Iterator[tuple[str, Any]]:
-    """JSON path and original of the reports that stand so many places into their elements, in order."""
+    """JSON path and original of reports, by their places in their elements, in order."""
     elements = parsed.elements()
     return ((f"$.{KEY}[{parsed.index + offset}]", elements[offset]) for offset in offsets)
 

@@ -73,10 +73,10 @@ class Backlog:
         return self._files.next_due()
 
     def only_stuck(self, seconds: float) -> bool:
-        """Returns whether only files are left that have waited for longer than this."""
-        now, waiting = self._clock(), self._files.queues["waiting"]
+        """Returns whether only files are left that wait though they were tried after waiting for so long."""
+        waiting = self._files.queues["waiting"]
         is_idle = len(waiting) == len(self._files.by_name)
-        return is_idle and all(now - file.since > seconds for file in waiting.values())
+        return is_idle and all(file.tried_at - file.since >= seconds for file in waiting.values())
 
     # What is loaded next --------------------------------------------------------------------------
 
@@ -91,7 +91,7 @@ class Backlog:
         files = [] if others_first else self._next_held(size_of)
         files = files or self._next_others(share, size_of) or self._next_held(size_of)
         for file in files:
-            file.heard_again = False
+            file.heard_again, file.tried_at = False, now
             self._files.move(file, "in flight")
         return [self._policy.task(file, now, self._suspects.verdict(file.name)) for file in files]
 

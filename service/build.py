@@ -12,6 +12,7 @@ from service.events import Publish
 from service.inbox import FileArrived, Inbox, ScanWanted
 from service.loader_factory import LoaderFactory
 from service.pool import Pool
+from service.presence import Presence
 from service.signals import StopSignal
 
 
@@ -23,6 +24,7 @@ def make_daemon(
     stop: StopSignal,
     *,
     once: bool,
+    presence: Presence | None = None,
 ) -> Daemon:
     """Returns a daemon with all that it needs; ensure_running tells where the database is after an outage."""
     inbox: Inbox = queue.SimpleQueue()
@@ -30,6 +32,7 @@ def make_daemon(
         str(settings.folder),
         settings.observer,
         publish,
+        presence or Presence(str(settings.folder)),
         on_file=lambda name: inbox.put(FileArrived(name)),
         on_names_lost=lambda: inbox.put(ScanWanted()),
     )

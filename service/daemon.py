@@ -276,7 +276,7 @@ class Daemon:
 
     def _is_done(self) -> bool:
         longest = max(self._settings.settle_seconds, self._settings.quiet_seconds)
-        return not self._backlog or self._backlog.only_stuck(longest + 1)
+        return not self._backlog or self._backlog.only_stuck(longest)
 
     def _finish(self) -> None:
         """Lets the workers finish their batches, and counts what is left."""

@@ -85,12 +85,14 @@ def _watched(embedded: Embedded, on_gone: Callable[[], None]) -> Iterator[None]:
                     return
 
     thread = threading.Thread(target=watch, name="watch of the cluster", daemon=True)
-    thread.start()
+    with suppress(RuntimeError):  # no thread to be had: the next outage shows it, too
+        thread.start()
     try:
         yield
     finally:
         is_over.set()
-        thread.join()
+        if thread.is_alive():
+            thread.join()
     embedded.check_place()
 
 
@@ -107,6 +109,14 @@ def connected_to_load(settings: Settings, database: Database) -> Iterator[Connec
     """Connects, applies the schema, and refuses a database that is not the one of the folder's files."""
     with connected(database) as connection:
         _refuse_another(settings, connection)
+        yield connection
+
+
+@contextmanager
+def connected_for_reading(database: Database) -> Iterator[Connection]:
+    """Connects also to a server that is read-only, such as a standby; applies the schema where it can."""
+    with closing(database.connect(may_be_read_only=True)) as connection:
+        schema.apply_or_check(connection)
         yield connection
 
 

@@ -17,6 +17,7 @@ from service.events import (
     ObserverWorks,
     Publish,
 )
+from service.presence import Presence
 from sources.claims import recover_claims
 from watcher.kind import ObserverKind
 from watcher.observer import FolderObserver
@@ -30,6 +31,7 @@ class FileDiscovery:
         folder: str,
         kind: ObserverKind,
         publish: Publish,
+        presence: Presence,
         on_file: Callable[[str], None],
         on_names_lost: Callable[[], None],
     ) -> None:
@@ -37,6 +39,7 @@ class FileDiscovery:
         self._folder = folder
         self._observer = FolderObserver(folder, kind, on_file, alarm=on_names_lost)
         self._publish = publish
+        self._presence = presence
         self._troubles: dict[type[Event], str] = {}
         self._passed_over: Collection[str] = ()
 
@@ -52,6 +55,7 @@ class FileDiscovery:
 
     def scan(self) -> list[str] | None:
         """Returns the names of the files to load; None if the folder can't be read now."""
+        self._presence.hold()
         with self._publish_once(FolderUnreadable, FolderReadable):
             passed_over: dict[str, OSError] = {}
             for path in recover_claims(self._folder, passed_over.__setitem__):
@@ -65,8 +69,9 @@ class FileDiscovery:
         return None
 
     def stop(self) -> None:
-        """Stops the observer."""
+        """Stops the observer, and no longer watches the folder."""
         self._observer.stop()
+        self._presence.release()
 
     @contextmanager
     def _publish_once(

@@ -9,7 +9,7 @@ from psycopg2.extensions import connection as Connection
 
 from db.connection import Database
 from db.partitions import bring_home
-from db.tables import TABLES
+from db.tables import TABLES, Tables
 from processing.errors import DatabaseUnavailable, Misconfigured
 from service.events import HousekeepingFailed, PartitionMade, Publish
 
@@ -30,11 +30,16 @@ class Housekeeping:
     """A thread that works while its context is entered, on its own connections; its errors stop nothing."""
 
     def __init__(
-        self, ensure_running: Callable[[], Database], publish: Publish, round_seconds: float = ROUND_SECONDS
+        self,
+        ensure_running: Callable[[], Database],
+        publish: Publish,
+        round_seconds: float = ROUND_SECONDS,
+        tables: Tables = TABLES,
     ) -> None:
         self._ensure_running = ensure_running
         self._publish = publish
         self._round_seconds = round_seconds
+        self._tables = tables
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
         self._connection: Connection | None = None
@@ -69,7 +74,7 @@ class Housekeeping:
 
     def _round(self) -> None:
         with closing(self._ensure_running().connect(autocommit=True)) as self._connection:
-            for table in TABLES.values():
+            for table in self._tables.values():
                 with self._connection.cursor() as cursor:
                     while not self._stop.is_set() and (day := bring_home(cursor, table, _MOST_ROWS)):
                         self._publish(PartitionMade(table.name, str(day)))

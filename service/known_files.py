@@ -23,7 +23,7 @@ class KnownFile:
 
     identity: as the last try that had to wait saw it, unchanged since `since`. is_alone: it is sent in a
     batch of its own. is_apart: it is held where others are ready, since it might keep a worker for long.
-    heard_again: an event came while it was in flight.
+    heard_again: an event came while it was in flight. tried_at: when it was last put in flight.
     """
 
     name: str
@@ -33,6 +33,7 @@ class KnownFile:
     delay: float = FIRST_DELAY
     tries: int = 0
     due: float = 0.0
+    tried_at: float = 0.0
     undisposed: Undisposed | None = None
     is_alone: bool = False
     is_apart: bool = False

@@ -77,7 +77,7 @@ class Pool:
         wait(self._flights, seconds)
         for results, flight in self._flights.items():
             if not results.done():
-                flight.verdict = BatchLost("the workers were told to stop")
+                flight.verdict = BatchLost("the workers were asked to stop")
                 flight.worker.kill()
         wait(self._flights, _END_SECONDS)
         self._end_workers()

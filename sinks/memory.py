@@ -1,6 +1,6 @@
 """A sink in memory: what a loader needs of a database, for tests and as an example of the port."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -10,8 +10,8 @@ from processing.records import Kind, Parsed, Record, Rejected
 from processing.sink import Counts, Delivery
 from processing.vehicle_status import StatusReport
 
-#: The first fields of a record that are its key.
-_KEY_FIELDS: dict[type[Record], int] = {Detection: 3, StatusReport: 2}
+#: How many fields of a record are its key, the first ones.
+KEY_FIELDS: Mapping[type[Record], int] = {Detection: 3, StatusReport: 2}
 
 Key = tuple[object, ...]
 
@@ -31,7 +31,8 @@ class Entry:
 class MemorySink:
     """Keeps rows by their key, and the ledger by the digest of each file."""
 
-    def __init__(self) -> None:
+    def __init__(self, key_fields: Mapping[type[Record], int] = KEY_FIELDS) -> None:
+        self.key_fields = key_fields
         self.rows: dict[Key, Record] = {}
         self.ledger: dict[bytes, Entry] = {}
         #: Failures of files that could not be read, and so have no digest.
@@ -80,7 +81,7 @@ class MemoryTransaction:
         conflicts: dict[int, str] = {}
         for number, record in enumerate(parsed.records):
             values = tuple(getattr(record, name) for name in record.__struct_fields__)
-            key = (type(record), *values[: _KEY_FIELDS[type(record)]])
+            key = (type(record), *values[: self._sink.key_fields[type(record)]])
             stored = self._rows.get(key) or self._sink.rows.get(key)
             if stored is None:
                 self._rows[key] = record

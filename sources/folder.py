@@ -64,6 +64,7 @@ class FolderSource:
             identity = _look_anew(claimed)
             if not identity.same_content_as(file.identity):
                 raise NotReady("it changed while it was claimed")
+            self._claims.keep(claimed, file.fd)
             due = time.monotonic() + self._quiet_seconds
             self._kept[file.name] = _Kept(claimed, file.name, identity, due)
 
@@ -79,6 +80,8 @@ class FolderSource:
         with self._claims.take(name) as taken:
             if stat.S_ISREG(os.lstat(taken).st_mode):
                 raise NotReady("another file took its name")
+            if self._claims.is_beside(taken):  # nothing of it is open, hence nothing locked
+                raise NotReady("the disk is full")
             return self._disposal.quarantine(taken, name, reason)
 
     def tidy(self) -> float | None:
@@ -95,9 +98,11 @@ class FolderSource:
                 else:
                     move(kept.path, self._folder, kept.name)
             except FileNotFoundError:
-                continue  # its folder is away: claims in it are recovered when it returns
+                pass  # its folder is away: claims in it are recovered when it returns
             except OSError:
                 self._kept[kept.name] = replace(kept, due=now + self._quiet_seconds)
+                continue
+            self._claims.release(kept.path)
         return next((max(0.0, kept.due - now) for kept in self._kept.values()), None)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Finds out whether a program has a file open for writing, as far as the system can tell."""
+"""Finds out whether a program has a file open for writing, as far as the system knows."""
 
 import ctypes
 import errno

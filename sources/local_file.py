@@ -57,7 +57,7 @@ class LocalFile:
         self.identity = identity
         self.sha256 = b""
         self.content: bytes | None = None
-        #: Why nobody can tell whether it is being written: then only time tells. Empty if somebody can.
+        #: Why nobody can know whether it is being written: then only time shows. Empty if it is known.
         self.hides_writers = ""
 
     def open_bytes(self) -> "io.BufferedReader[io.BytesIO | _Raw]":

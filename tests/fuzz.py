@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import hypothesis
 import typer
-from hypothesis import settings
 
 from tests.processing import test_differential, test_digits, test_fast_path, test_json_limits
 
@@ -48,8 +47,6 @@ def main(
     seed: Annotated[int | None, typer.Option(help="The first seed, to repeat a run.")] = None,
 ) -> None:
     """Prints for each property its first seed and the number of examples; stops at the first that fails."""
-    settings.register_profile("fuzz", deadline=None, max_examples=500)
-    settings.load_profile("fuzz")
     for name in only or FUZZERS:
         first_seed = random.SystemRandom().randrange(10**6) * 1000 if seed is None else seed
         typer.echo(f"{name}: first seed {first_seed}", err=True)

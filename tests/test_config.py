@@ -113,13 +113,13 @@ def test_each_setting_can_be_set(
 def test_a_wrong_value_is_named_with_what_it_may_be(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, may_be: str
 ) -> None:
-    told = complaint(monkeypatch, **{name: value})
-    assert told.startswith(f"{name} is '{value}': ") and may_be in told
+    message = complaint(monkeypatch, **{name: value})
+    assert message.startswith(f"{name} is '{value}': ") and may_be in message
 
 
-def test_all_wrong_values_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = complaint(monkeypatch, WORKERS="0", OBSERVER="x", DB_PORT="y")
-    assert all(name in told for name in ("WORKERS", "OBSERVER", "DB_PORT"))
+def test_all_wrong_values_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = complaint(monkeypatch, WORKERS="0", OBSERVER="x", DB_PORT="y")
+    assert all(name in message for name in ("WORKERS", "OBSERVER", "DB_PORT"))
 
 
 @pytest.mark.parametrize(
@@ -132,8 +132,8 @@ def test_all_wrong_values_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> N
     ],
 )
 def test_a_wrong_database_url_is_named_but_not_shown(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    told = complaint(monkeypatch, DATABASE_URL=url)
-    assert told == "DATABASE_URL: it should be a PostgreSQL URL or connection string"
+    message = complaint(monkeypatch, DATABASE_URL=url)
+    assert message == "DATABASE_URL: it should be a PostgreSQL URL or connection string"
 
 
 def test_no_complaint_shows_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,8 +155,8 @@ def test_no_complaint_shows_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_url_and_its_parts_exclude_each_other(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
-    told = complaint(monkeypatch, DATABASE_URL="postgresql://h/d", **{name: value})
-    assert told == "set either DATABASE_URL or the DB_… variables, not both"
+    message = complaint(monkeypatch, DATABASE_URL="postgresql://h/d", **{name: value})
+    assert message == "set either DATABASE_URL or the DB_… variables, not both"
 
 
 def test_an_archive_needs_a_folder(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
@@ -169,7 +169,7 @@ def test_files_are_not_set_aside_into_the_watch_folder(monkeypatch: pytest.Monke
     assert "can't be the WATCH_FOLDER" in complaint(monkeypatch, WATCH_FOLDER="in", **{name: "./in/../in"})
 
 
-def test_a_loop_of_links_is_told(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+def test_a_loop_of_links_is_reported(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     (home / "loop").symlink_to("loop")
     assert "WATCH_FOLDER" in complaint(monkeypatch, WATCH_FOLDER="loop")
 
@@ -350,7 +350,7 @@ def test_a_dotenv_that_is_a_folder_is_told(home: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"WORKERS=\xff\xfe\n", b"\xff\xfeW\0O\0"])
-def test_a_dotenv_file_that_is_not_text_is_told(home: Path, content: bytes) -> None:
+def test_a_dotenv_file_that_is_not_text_is_reported(home: Path, content: bytes) -> None:
     (home / ".env").write_bytes(content)
     with pytest.raises(Misconfigured, match=r"can't read .*/\.env: it is not UTF-8"):
         load_settings()
@@ -400,7 +400,7 @@ def test_a_password_of_special_characters_works(
 
 def test_the_example_file_names_every_setting_and_no_other() -> None:
     lines = (ROOT / ".env.example").read_text().splitlines()
-    told = {
+    documented = {
         line.removeprefix("# ").partition("=")[0] for line in lines if line.startswith("# ") and "=" in line
     }
-    assert {name for name in told if name.isupper() and " " not in name} == set(NAMES)
+    assert {name for name in documented if name.isupper() and " " not in name} == set(NAMES)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import ROOT
+from tests.test_imports import MODULES
 
 PAGES = [
     ROOT / "CONTRIBUTING.md",
@@ -22,15 +23,28 @@ _LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 #: A path from the root, in code quotes: with a folder, or a document's name.
 _PATH = re.compile(r"`((?:[\w.-]+/)+[\w.-]+\.(?:py|md|sql|txt|yml)|[A-Z]+\.md)`")
 
+#: A module without its folder.
+_MODULE = re.compile(r"`(\w+\.py)`")
+
+#: A function or a method of ours, in Python or SQL; those of libraries stand behind the name of their module.
+_FUNCTION = re.compile(r"`(\w+)\(\)`")
+_DEFINED = re.compile(r"^ *(?:def|CREATE OR REPLACE FUNCTION) (?:mobileye_data\.)?(\w+)\(", re.MULTILINE)
+
+SOURCES = [*MODULES.values(), ROOT / "schema.sql"]
+FUNCTIONS = {name for path in SOURCES for name in _DEFINED.findall(path.read_text())}
+MODULE_NAMES = {path.name for path in [*SOURCES, *(ROOT / "tests").glob("*.py")]}
+
 
 def _missing(page: Path) -> Iterator[str]:
     text = page.read_text()
+    yield from (name for name in _MODULE.findall(text) if name not in MODULE_NAMES)
+    yield from (f"{name}()" for name in _FUNCTION.findall(text) if name not in FUNCTIONS)
     yield from (link for link in _LINK.findall(text) if not (page.parent / link).exists())
     yield from (path for path in _PATH.findall(text) if not (ROOT / path).exists())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_link_and_every_path_leads_to_a_file(page: Path) -> None:
+def test_every_link_path_module_and_function_that_a_page_names_is_there(page: Path) -> None:
     assert list(_missing(page)) == []
 
 

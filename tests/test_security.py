@@ -23,7 +23,7 @@ LOADER = "mobileye_loader"
 
 @pytest.fixture
 def drops(server: Server, database: Database, tmp_path: Path) -> Iterator[Daemon]:
-    """A daemon under the role, in a database of which another role is the owner."""
+    """A daemon under the role, in a database of another role."""
     roles = (ROOT / "db" / "roles.sql").read_text()
     for _ in range(2):
         query(database.url, roles)
@@ -59,7 +59,7 @@ def test_the_daemon_and_all_commands_work_under_the_role(drops: Daemon, database
 
 
 def still_wrong(database: Database) -> str:
-    """What a replay of the two records tells that are wrong for ever."""
+    """What a replay of the two records prints about those that are wrong for ever."""
     ((file_id,),) = query(database.url, "SELECT DISTINCT file_id FROM mobileye_data.open_rejects")
     name, place = "vehicles_status_2.json, record", f"of file {file_id}: $.vehicle_status[0]"
     conflict = "Expected the value stored under this key (status=driving extra=null), got another"
@@ -86,7 +86,7 @@ def test_an_owner_who_is_no_superuser_can_make_the_role(server: Server, tmp_path
             name = parse_dsn(database.url)["dbname"]
             server.execute(f"ALTER DATABASE {name} OWNER TO an_owner")
             owner = Daemon(tmp_path, server.url(name, "an_owner", "own"))
-            assert owner.command("status").returncode == 0
+            assert owner.command("sql", "select 1").returncode == 0
             query(str(owner.url), (ROOT / "db" / "roles.sql").read_text())
             query(str(owner.url), f"ALTER ROLE {LOADER} PASSWORD 'least'")
             daemon = Daemon(tmp_path, server.url(name, LOADER, "least"))
@@ -159,7 +159,7 @@ def test_the_role_moves_rows_only_to_where_they_belong(drops: Daemon, database: 
         drops.rows("SELECT mobileye_data.make_partition('vehicle_status_history', '2022-05-06', false)")
 
 
-def test_tables_that_are_not_there_are_told_under_the_role(drops: Daemon, database: Database) -> None:
+def test_tables_that_are_not_there_are_reported_under_the_role(drops: Daemon, database: Database) -> None:
     query(database.url, "COMMENT ON SCHEMA mobileye_data IS 'of another version'")
     done = drops.command("status")
     assert done.returncode == 2
@@ -194,7 +194,7 @@ def make_certificate(folder: Path, ca: Path) -> None:
 
 @pytest.fixture(scope="module")
 def tls_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of two authorities, of which the first has signed the server's certificate."""
+    """The files of two authorities; the first one has signed the server's certificate."""
     folder = tmp_path_factory.mktemp("tls")
     for parent in (folder, *folder.parents[:2]):
         parent.chmod(0o755)
@@ -287,12 +287,12 @@ def test_a_password_is_seen_nowhere(
     daemon.drop("vehicles_status_2.json", b"[]")
     daemon.until_empty()
     assert "main.py" in command_lines() and server.password not in command_lines()
-    told = [
+    answers = [
         daemon.command(*words) for words in (["status"], ["verify"], ["check", "."], ["replay", "failed"])
     ]
     assert daemon.stop() == 0
     assert "watching" in daemon.log() and server.password not in daemon.log()
-    assert [server.password in done.stdout + done.stderr for done in told] == [False] * 4
+    assert [server.password in done.stdout + done.stderr for done in answers] == [False] * 4
     assert server.password in daemon.command("url").stdout
 
 
@@ -302,14 +302,14 @@ def test_the_password_of_the_embedded_database_is_seen_nowhere(tmp_path: Path) -
     daemon.drop("vehicles_status_1.json", b"[]")
     daemon.until_empty()
     assert "postgres" in command_lines() and password not in command_lines()
-    told = daemon.command("status")
+    done = daemon.command("status")
     assert daemon.stop() == 0
-    assert password not in daemon.log() + told.stdout + told.stderr
+    assert password not in daemon.log() + done.stdout + done.stderr
     assert password not in (tmp_path / "data" / "postgres.log").read_text()
 
 
 @pytest.mark.parametrize("arguments", [[], ["status"], ["verify"], ["check", "x"], ["replay", "rejected"]])
-def test_a_wrong_password_is_not_told(server: Server, tmp_path: Path, arguments: list[str]) -> None:
+def test_a_wrong_password_is_not_shown(server: Server, tmp_path: Path, arguments: list[str]) -> None:
     done = Daemon(tmp_path, server.url(password="hunter2")).command(*arguments)
     assert done.returncode == 2
     assert "password authentication failed" in done.stderr

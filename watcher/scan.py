@@ -28,3 +28,13 @@ def waiting_files(folder: str) -> list[tuple[str, os.stat_result]]:
         with suppress(FileNotFoundError):
             found.append((name, os.lstat(os.path.join(folder, name))))
     return found
+
+
+def not_looked_at(folder: str) -> list[str]:
+    """Returns the sorted names of files and folders that are neither hidden nor to be loaded."""
+    with os.scandir(folder) as entries:
+        return sorted(
+            entry.name
+            for entry in entries
+            if not entry.name.startswith(".") and (_is_folder(entry) or not is_wanted(entry.name))
+        )

@@ -1,4 +1,4 @@
-"""A dry run: what it tells is what a load then does, and it leaves nothing behind."""
+"""A dry run: what it prints is what a load then does, and it leaves nothing behind."""
 
 import fcntl
 import os
@@ -37,7 +37,7 @@ def test_what_would_be_loaded_is_counted(daemon: Daemon, tmp_path: Path) -> None
     ]
 
 
-def test_rejects_are_told_with_path_and_reason(daemon: Daemon, tmp_path: Path) -> None:
+def test_rejects_are_reported_with_path_and_reason(daemon: Daemon, tmp_path: Path) -> None:
     put(tmp_path, "a.json", MIXED)
     done = daemon.command("check", "a.json")
     assert done.returncode == 1
@@ -50,7 +50,7 @@ def test_rejects_are_told_with_path_and_reason(daemon: Daemon, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("table", ["vehicle_status_history", "vehicle_status"])
-def test_what_the_tables_refuse_is_told(
+def test_what_the_tables_refuse_is_reported(
     daemon: Daemon, database: Database, tmp_path: Path, table: str
 ) -> None:
     check = "CHECK (status <> 'parking')"
@@ -65,7 +65,7 @@ def test_what_the_tables_refuse_is_told(
 
 
 @pytest.mark.parametrize("table", ["rejected_records", "ingested_files"])
-def test_a_file_that_would_fail_for_a_table_beside_its_rows_is_told(
+def test_a_file_that_would_fail_for_a_table_beside_its_rows_is_reported(
     daemon: Daemon, database: Database, tmp_path: Path, table: str
 ) -> None:
     query(database.url, f"ALTER TABLE mobileye_data.{table} ADD CONSTRAINT never CHECK (file_id < 0)")
@@ -77,7 +77,9 @@ def test_a_file_that_would_fail_for_a_table_beside_its_rows_is_told(
     assert set(counts(database).values()) == {0}
 
 
-def test_conflicts_with_what_is_stored_are_told(daemon: Daemon, database: Database, tmp_path: Path) -> None:
+def test_conflicts_with_what_is_stored_are_reported(
+    daemon: Daemon, database: Database, tmp_path: Path
+) -> None:
     with sink_to(database) as sink:
         load(sink, statuses(report(1)))
     put(tmp_path, "a.json", statuses(report(1, "parking")))
@@ -86,14 +88,14 @@ def test_conflicts_with_what_is_stored_are_told(daemon: Daemon, database: Databa
     assert "  $.vehicle_status[0]  conflict: " in done.stdout
 
 
-def test_of_many_rejects_the_first_are_told(daemon: Daemon, tmp_path: Path) -> None:
+def test_of_many_rejects_the_first_are_reported(daemon: Daemon, tmp_path: Path) -> None:
     put(tmp_path, "a.json", statuses(*[{}] * 103))
     lines = daemon.command("check", "a.json").stdout.splitlines()
     assert len(lines) == 102
     assert lines[-1] == "  … and 3 more"
 
 
-def test_files_that_would_not_load_are_told(daemon: Daemon, tmp_path: Path) -> None:
+def test_files_that_would_not_load_are_reported(daemon: Daemon, tmp_path: Path) -> None:
     put(tmp_path, "mixed.json", MIXED)
     (tmp_path / "link.json").symlink_to("mixed.json")
     put(tmp_path, "half.json", MIXED[:-2])
@@ -125,7 +127,9 @@ def test_the_limits_of_the_settings_hold(tmp_path: Path, database: Database) -> 
     assert small.stdout.startswith("a.json: would fail: expected at most 10 bytes (MAX_FILE_BYTES), got")
 
 
-def test_bytes_that_are_loaded_already_are_told(daemon: Daemon, database: Database, tmp_path: Path) -> None:
+def test_bytes_that_are_loaded_already_are_reported(
+    daemon: Daemon, database: Database, tmp_path: Path
+) -> None:
     with sink_to(database) as sink:
         load(sink, MIXED)
     put(tmp_path, "a.json", MIXED)
@@ -199,5 +203,5 @@ def test_ctrl_c_ends_it_without_a_traceback(daemon: Daemon, database: Database, 
         checking.send_signal(signal.SIGINT)
         until(lambda: checking.poll() is not None or daemon.rows("SELECT 1 FROM pg_locks WHERE NOT granted"))
         holder.rollback()
-        _, told = checking.communicate(timeout=20)
-    assert (checking.returncode, told) == (130, "")
+        _, output = checking.communicate(timeout=20)
+    assert (checking.returncode, output) == (130, "")

@@ -132,7 +132,7 @@ def test_a_file_that_is_open_for_writing_is_left(daemon: Daemon) -> None:
     assert "vehicles_status_1.json: not loaded now: a program has it open for writing\n" in done.stdout
 
 
-def test_a_name_that_is_not_there_is_told(daemon: Daemon) -> None:
+def test_a_name_that_is_not_there_is_reported(daemon: Daemon) -> None:
     daemon.failed.mkdir(parents=True)
     done = daemon.command("replay", "failed", "x.json")
     assert (done.returncode, done.stdout) == (1, "x.json: no such file\n1 files: 0 loaded, 1 not\n")
@@ -453,7 +453,7 @@ def test_an_edit_that_is_no_record_stays_open(
     assert daemon.rows(OPEN) == [(0, "invalid")]
 
 
-def test_an_edit_of_what_is_not_open_is_told(daemon: Daemon, database: Database, tmp_path: Path) -> None:
+def test_an_edit_of_what_is_not_open_is_reported(daemon: Daemon, database: Database, tmp_path: Path) -> None:
     file_id = reject(database, statuses(NO_ZONE))
     good = fixed(NO_ZONE, report_time="2022-05-05T22:00:02.546Z")
     write(tmp_path, [edit(file_id, 0, good), edit(file_id, 7, good)])
@@ -472,7 +472,7 @@ def test_an_edit_of_what_is_not_open_is_told(daemon: Daemon, database: Database,
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (
             b"{}",
@@ -494,14 +494,14 @@ def test_an_edit_of_what_is_not_open_is_told(daemon: Daemon, database: Database,
         ),
     ],
 )
-def test_an_edited_file_of_another_form_is_refused(tmp_path: Path, content: bytes, told: str) -> None:
+def test_an_edited_file_of_another_form_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "edits.json").write_bytes(content)
     with pytest.raises(Misconfigured) as caught:
         replay.read_edits(tmp_path / "edits.json")
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_an_edited_file_that_is_not_there_is_told(daemon: Daemon) -> None:
+def test_an_edited_file_that_is_not_there_is_reported(daemon: Daemon) -> None:
     done = daemon.command("replay", "rejected", "--edited", "none.json")
     assert (done.returncode, done.stderr) == (2, "error: can't read none.json: No such file or directory\n")
 

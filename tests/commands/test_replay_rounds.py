@@ -82,9 +82,9 @@ class World:
             elif chance < 0.7:
                 edits.append({"file_id": file_id, "position": position, "original": self.element(kind)})
         (self.folder / "edits").write_bytes(json.encode(edits))
-        settings, told = load_settings(), list[str]()
-        replay.edited_records(settings, self.database, self.folder / "edits", told.append)
-        replay.records(settings, self.database, None, None, told.append)
+        settings, lines = load_settings(), list[str]()
+        replay.edited_records(settings, self.database, self.folder / "edits", lines.append)
+        replay.records(settings, self.database, None, None, lines.append)
 
     def delete(self, kind: str, element: dict[str, Any]) -> None:
         table, time = TABLES[kind].rpartition(" ")[2], TABLES[kind].split()[2].rstrip(",")
@@ -153,6 +153,6 @@ def test_every_record_is_a_row_a_duplicate_or_open(seed: int, database: Database
         # The contents: what counts as loaded is there, or was until it was deleted; nothing else is there.
         assert {*loaded} <= {*stored, *world.deleted}
         assert {*stored} <= {*loaded}
-        # What verify tells, and nothing else: what was resolved and is there no more.
+        # What verify prints, and nothing else: what was resolved and is there no more.
         assert len(world.flaws()) == sum(not {*rows} <= {*stored} for rows in resolved)
     assert len(list(world.resolved())) > 5

@@ -36,14 +36,14 @@ def test_its_folders_are_made_and_an_archive_keeps_what_is_loaded(tmp_path: Path
 
 
 @pytest.mark.parametrize("setting", ["WATCH_FOLDER", "FAILED_FOLDER", "ARCHIVE_FOLDER"])
-def test_a_folder_that_can_not_be_made_is_told(tmp_path: Path, setting: str) -> None:
+def test_a_folder_that_can_not_be_made_is_reported(tmp_path: Path, setting: str) -> None:
     (tmp_path / "file").touch()
     done = Daemon(tmp_path, "postgresql://127.0.0.1:1/d", **{setting: "file/x"}).command()
     assert done.returncode == 2
     assert done.stderr == f"error: can't make the folder {tmp_path}/file/x: Not a directory\n"
 
 
-def test_folders_on_different_file_systems_are_told(tmp_path: Path) -> None:
+def test_folders_on_different_file_systems_are_reported(tmp_path: Path) -> None:
     assert os.stat("/dev/shm").st_dev != tmp_path.stat().st_dev
     done = Daemon(tmp_path, "postgresql://127.0.0.1:1/d", FAILED_FOLDER="/dev/shm").command()
     assert done.returncode == 2
@@ -62,8 +62,8 @@ def test_a_database_that_is_not_utf_8_is_refused(
     daemon.drop("vehicles_status_1.json", GOOD)
     done = daemon.command(*arguments)
     server.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    told = f"error: the database {name} is {encoding}: make one with ENCODING 'UTF8'"
-    assert (done.returncode, done.stderr.splitlines()[-1]) == (2, told)
+    message = f"error: the database {name} is {encoding}: make one with ENCODING 'UTF8'"
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (2, message)
     assert daemon.left() == ["vehicles_status_1.json"]
 
 
@@ -77,7 +77,7 @@ def unprivileged(tmp_path: Path, database: Database) -> Daemon:
 @needs_root
 @pytest.mark.parametrize("name", [".claimed", "failed"])
 @pytest.mark.parametrize("mode", [0o755, 0o700])
-def test_a_folder_of_another_user_is_told(unprivileged: Daemon, name: str, mode: int) -> None:
+def test_a_folder_of_another_user_is_reported(unprivileged: Daemon, name: str, mode: int) -> None:
     folder = unprivileged.incoming / name
     folder.mkdir(exist_ok=True)
     give_to_other_user(folder)
@@ -89,14 +89,14 @@ def test_a_folder_of_another_user_is_told(unprivileged: Daemon, name: str, mode:
 
 
 @needs_root
-def test_a_folder_of_a_user_without_a_name_is_told(unprivileged: Daemon) -> None:
+def test_a_folder_of_a_user_without_a_name_is_reported(unprivileged: Daemon) -> None:
     os.chown(unprivileged.incoming, 4242, 4242)
     unprivileged.incoming.chmod(0o755)
     assert once(unprivileged) == 2
     assert unprivileged.log().endswith(": it is of the user 4242\n")
 
 
-def test_a_file_in_the_place_of_the_folder_of_claims_is_told(tmp_path: Path) -> None:
+def test_a_file_in_the_place_of_the_folder_of_claims_is_reported(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path, NOWHERE)
     daemon.incoming.mkdir()
     (daemon.incoming / ".claimed").touch()
@@ -200,14 +200,14 @@ def test_once_ends_with_1_if_it_can_not_list_the_folder_at_first_or_at_last(
 
 
 def test_once_gives_up_a_database_that_is_not_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("service.outage.ONCE_SECONDS", 1.0)
     path = Daemon(tmp_path, None).drop("vehicles_status_1.json", GOOD)
     settings = Settings(watch_folder=path.parent, database_url=NOWHERE)
     with pytest.raises(TimedOut, match=r"^gave up waiting for the database after [1-9] s: connection"):
         run(settings, once=True)
-    assert capsys.readouterr().err.count(" waiting for the database ") == 1
+    assert capfd.readouterr().err.count(" waiting for the database ") == 1
     assert path.read_bytes() == GOOD
 
 
@@ -241,14 +241,14 @@ def test_giving_up_is_one_sentence_and_exit_code_1(tmp_path: Path) -> None:
     assert "Traceback" not in daemon.log() and daemon.left() == ["vehicles_status_1.json"]
 
 
-def test_a_server_that_may_forget_what_it_committed_is_told_once(daemon: Daemon, server: Server) -> None:
+def test_a_server_that_may_forget_what_it_committed_is_reported_once(daemon: Daemon, server: Server) -> None:
     assert server.execute("SHOW fsync") == [("off",)]
     assert once(daemon) == 0
     (line,) = [line for line in daemon.log().splitlines() if "warning" in line]
     assert ' database runs without fsync reason="fsync=off: if its machine crashes it may lose rows' in line
 
 
-def test_a_server_with_few_locks_is_told_once_and_what_to_set(daemon: Daemon) -> None:
+def test_a_server_with_few_locks_is_reported_once_and_what_to_set(daemon: Daemon) -> None:
     statement = "SELECT pg_get_functiondef('mobileye_data.most_days(bigint)'::regprocedure)"
     ((definition,),) = daemon.rows(statement)
     daemon.rows(definition.replace("/ (4 *", "/ (8 *"))
@@ -324,7 +324,7 @@ def has_open(daemon: Daemon, name: str) -> bool:
     return any(link.readlink().name == name for link in opened.iterdir() if link.is_symlink())
 
 
-def test_an_embedded_database_that_can_not_start_is_told(tmp_path: Path) -> None:
+def test_an_embedded_database_that_can_not_start_is_reported(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "postgres").mkdir()
     (tmp_path / "data" / "postgres" / "PG_VERSION").write_text("9.6\n")

@@ -1,14 +1,20 @@
 """The status command shows the backlog, the totals and the last files, for people and for scripts."""
 
 import os
+import signal
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from commands import status
+from commands.status import Backlog
 from db.connection import Database
-from tests.support import Daemon, detections, event, report, statuses
+from service.presence import Watched
+from tests.db.test_queries import EMPTY
+from tests.support import Daemon, detections, event, report, statuses, until
 
 
 def as_json(daemon: Daemon) -> Any:
@@ -24,19 +30,23 @@ def filled(daemon: Daemon) -> Daemon:
     daemon.drop("objects_detection_1.json", detections(event()))
     daemon.drop("vehicles_status_bad\n.json", b"[]")
     assert daemon.start("--once", wait=False).wait() == 1
-    os.utime(daemon.drop("vehicles_status_2.json", b"12345"), (1, 1))
+    daemon.drop("vehicles_status_2.json", b"12345")
     daemon.drop("vehicles_status_3.json.gz", b"123")
     (daemon.incoming / ".hidden.json").write_bytes(b"1")
     return daemon
 
 
 def test_a_new_database_has_only_zeros(daemon: Daemon) -> None:
+    daemon.incoming.mkdir()
     shown = as_json(daemon)
     assert shown["backlog"] == {
         "folder": str(daemon.incoming),
+        "error": "",
         "files": 0,
         "bytes": 0,
         "oldest_seconds": None,
+        "oldest": [],
+        "not_looked_at": [],
     }
     assert set(shown["totals"].values()) == {0, None}
     assert (shown["last_files"], shown["last_failures"]) == ([], [])
@@ -45,11 +55,16 @@ def test_a_new_database_has_only_zeros(daemon: Daemon) -> None:
 def test_the_json_shows_everything(filled: Daemon) -> None:
     shown = as_json(filled)
     backlog, totals = shown["backlog"], shown["totals"]
-    assert (backlog["files"], backlog["bytes"]) == (2, 8) and backlog["oldest_seconds"] > 1e9
+    assert (backlog["files"], backlog["bytes"]) == (2, 8)
+    assert [file["name"] for file in backlog["oldest"]] == [
+        "vehicles_status_2.json",
+        "vehicles_status_3.json.gz",
+    ]
     assert totals.pop("last_finished_at").endswith("Z")
     assert totals == {
         "loaded_files": 2,
         "failed_files": 1,
+        "open_failures": 1,
         "rows_read": 5,
         "rows_inserted": 3,
         "rows_duplicate": 1,
@@ -68,8 +83,9 @@ def test_the_text_shows_the_same(filled: Daemon) -> None:
     done = filled.command("status")
     assert (done.returncode, done.stderr) == (0, "")
     text = done.stdout
+    assert text.startswith("daemon     not running\n")
     assert "waiting    2 files, 8 bytes, the oldest for " in text and f" s in {filled.incoming}\n" in text
-    assert "\nloaded     2 files\nfailed     1 files\n" in text
+    assert "\nloaded     2 files\nfailed     1 files, 1 of them to fix or to dismiss\n" in text
     assert "\nrecords    5 = 3 inserted + 1 duplicate + 1 rejected\n" in text
     assert (
         "loaded  vehicles_status_1.json  3 = 1 inserted + 1 duplicate + 1 rejected (vehicles_status)\n"
@@ -79,14 +95,96 @@ def test_the_text_shows_the_same(filled: Daemon) -> None:
     assert text.replace("\n", "").isprintable()
 
 
-def test_status_works_while_the_daemon_runs(daemon: Daemon) -> None:
+def test_a_file_that_was_moved_here_is_as_old_as_the_move(daemon: Daemon) -> None:
+    os.utime(daemon.drop("vehicles_status_2.json", b"12345"), (1, 1))
+    assert as_json(daemon)["backlog"]["oldest_seconds"] < 1000
+
+
+def test_what_is_not_looked_at_is_counted(filled: Daemon) -> None:
+    (filled.incoming / "notes.txt").write_bytes(b"x")
+    (filled.incoming / "car 7").mkdir()
+    assert as_json(filled)["backlog"]["not_looked_at"] == ["car 7", "notes.txt"]
+    assert "\nignored    2 other files and folders, such as car 7\n" in filled.command("status").stdout
+
+
+def test_the_reason_for_which_a_file_waits_is_shown(daemon: Daemon) -> None:
+    path = daemon.drop("vehicles_status_1.json", b"{")
+    with open(path, "ab"):
+        assert (
+            f"s  {path.name}  1 bytes: a program has it open for writing\n" in daemon.command("status").stdout
+        )
+
+
+def test_status_tells_since_when_the_daemon_runs(daemon: Daemon) -> None:
+    assert daemon.command("status", "--check").returncode == 2  # no folder yet
+    before = datetime.now(UTC)
     daemon.start()
     daemon.drop("vehicles_status_1.json", statuses(report()))
     daemon.until_empty()
-    assert as_json(daemon)["totals"]["loaded_files"] == 1
+    shown = as_json(daemon)
+    assert shown["totals"]["loaded_files"] == 1 and shown["needs"] == []
+    assert daemon.process is not None and shown["daemon"]["processes"] == [daemon.process.pid]
+    since = datetime.fromisoformat(shown["daemon"]["since"])
+    assert timedelta(seconds=-2) < since - before < timedelta(seconds=60)
+    text = daemon.command("status", "--check")
+    assert text.returncode == 0
+    assert text.stdout.startswith(f"daemon     running since {since:%Y-%m-%d %H:%M}")
+    daemon.stop(signal.SIGKILL)
+    assert as_json(daemon)["daemon"]["is_running"] is False
 
 
-def test_a_missing_folder_is_shown_as_empty(tmp_path: Path, database: Database) -> None:
+def test_the_daemon_is_seen_while_it_waits_for_the_database(daemon: Daemon) -> None:
+    away = Daemon(daemon.folder, "postgresql://u@127.0.0.1:1/d")
+    away.start(wait=False)
+    until(lambda: " waiting for the database " in away.log())
+    done = away.command("status")
+    away.stop()
+    assert done.returncode == 1 and "Connection refused" in done.stderr
+    assert done.stdout.startswith("daemon     running since ")
+    assert "\ndatabase   does not answer\n" in done.stdout
+
+
+def test_the_daemon_is_seen_in_a_folder_that_took_the_place_of_another(daemon: Daemon) -> None:
+    daemon.start()
+    daemon.incoming.rename(daemon.folder / "old")
+    daemon.incoming.mkdir()
+    until(lambda: as_json(daemon)["daemon"]["is_running"])
+
+
+def check(daemon: Daemon) -> tuple[int, str]:
+    """The exit code of --check, and what needs a person."""
+    done = daemon.command("status", "--check")
+    return done.returncode, done.stdout.partition("\nneeds a person\n")[2]
+
+
+def test_what_needs_a_person_is_an_exit_code(filled: Daemon) -> None:
+    code, needs = check(filled)
+    assert code == 1 and "no daemon watches the folder\n1 failed files: fix and replay them" in needs
+    for path in filled.incoming.glob("*.json*"):
+        path.unlink()
+    filled.start()
+    code, needs = check(filled)
+    assert code == 1 and needs.startswith("1 failed files")
+    assert filled.command("status").returncode == 0
+    assert filled.command("replay", "failed", "--dismiss", "vehicles_status_bad\n.json").returncode == 0
+    assert check(filled) == (0, "")
+    assert "\nfailed     1 files, 0 of them to fix or to dismiss\n" in filled.command("status").stdout
+
+
+def test_a_file_that_waits_for_long_needs_a_person(daemon: Daemon) -> None:
+    backlog = Backlog("x", files=1, oldest_seconds=3601.0)
+    assert status._needs(Watched(True), backlog, EMPTY) == ["a file has waited for more than an hour"]
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["status", "--json"], ["status", "--check"]])
+def test_a_missing_folder_is_an_error(tmp_path: Path, database: Database, arguments: list[str]) -> None:
     daemon = Daemon(tmp_path, database.url, WATCH_FOLDER="nowhere")
-    assert as_json(daemon)["backlog"]["files"] == 0
+    done = daemon.command(*arguments)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"error: can't list the watch folder {tmp_path}/nowhere: No such file or directory\n"
+    )
+    assert "loaded" in done.stdout
     assert not (tmp_path / "nowhere").exists()
+    done = daemon.command("verify")
+    assert done.returncode == 2 and "can't list the watch folder" in done.stderr

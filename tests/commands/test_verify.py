@@ -1,5 +1,6 @@
 """Each thing that does not add up is reported by itself; if everything adds up, one line says so."""
 
+import socket
 from collections.abc import Callable
 
 import pytest
@@ -37,6 +38,7 @@ def file_id(daemon: Daemon, name: str) -> int:
 
 
 def test_an_empty_database_adds_up(daemon: Daemon) -> None:
+    daemon.incoming.mkdir()
     assert (daemon.command("verify").returncode, daemon.command("verify").stdout) == (0, GOOD)
 
 
@@ -102,15 +104,15 @@ def test_a_running_daemon_adds_up(used: Daemon) -> None:
         ),
     ],
 )
-def test_what_does_not_add_up_in_the_tables_is_told(used: Daemon, change: str, flaws: list[str]) -> None:
+def test_what_does_not_add_up_in_the_tables_is_reported(used: Daemon, change: str, flaws: list[str]) -> None:
     names = {"status": "vehicles_status_1.json", "status2": "vehicles_status_2.json"}
     known = {key: f"{file_id(used, name)} ({name})" for key, name in names.items()}
     detection = used.rows(f"{SCHEMA}; SELECT file_id, name FROM ingested_files WHERE kind LIKE 'o%'")[0]
     known["detection"] = f"{detection[0]} ({detection[1]})"
     used.rows(f"{SCHEMA}; {change}")
-    code, told = verify(used)
-    assert (code, sorted(told[:-1])) == (1, sorted(flaw.format(**known) for flaw in flaws))
-    assert told[-1] == f"{len(flaws)} things do not add up"
+    code, lines = verify(used)
+    assert (code, sorted(lines[:-1])) == (1, sorted(flaw.format(**known) for flaw in flaws))
+    assert lines[-1] == f"{len(flaws)} things do not add up"
 
 
 @pytest.fixture
@@ -172,14 +174,16 @@ def test_what_is_resolved_has_its_rows(resolved: Daemon) -> None:
         ),
     ],
 )
-def test_what_is_resolved_without_its_row_is_told(resolved: Daemon, change: str, flaws: list[str]) -> None:
+def test_what_is_resolved_without_its_row_is_reported(
+    resolved: Daemon, change: str, flaws: list[str]
+) -> None:
     resolved.rows(f"{SCHEMA}; {change}")
-    code, told = verify(resolved)
+    code, lines = verify(resolved)
     files = {"report": "vehicles_status_1.json", "event": "objects_detection_1.json"}
     named = {key: f"{name}, record 1 of file {file_id(resolved, name)}" for key, name in files.items()}
     expected = [flaw.format(**named) for flaw in flaws]
     assert code == 1
-    assert [line for line in told if "resolved" in line] == expected
+    assert [line for line in lines if "resolved" in line] == expected
 
 
 def put_loaded_bytes_into(folder: str) -> Callable[[Daemon], object]:
@@ -210,7 +214,7 @@ def put_loaded_bytes_into(folder: str) -> Callable[[Daemon], object]:
         ),
     ],
 )
-def test_what_does_not_add_up_in_the_folders_is_told(
+def test_what_does_not_add_up_in_the_folders_is_reported(
     used: Daemon, change: Callable[[Daemon], object], flaw: str
 ) -> None:
     change(used)
@@ -234,3 +238,25 @@ def test_a_file_that_is_too_large_to_be_read_is_known_by_its_name(daemon: Daemon
     small.drop("vehicles_status_1.json", statuses(report(1)))
     assert small.start("--once", wait=False).wait() == 1
     assert verify(small) == (0, [GOOD.strip()])
+
+
+def test_what_was_removed_and_dismissed_adds_up(used: Daemon) -> None:
+    (used.failed / "bad.json").unlink()
+    assert verify(used)[0] == 1
+    done = used.command("replay", "failed", "--dismiss", "bad.json", "incoming/failed/link.json")
+    assert (done.returncode, done.stdout) == (0, "bad.json: dismissed\nlink.json: dismissed\n")
+    assert verify(used) == (0, [GOOD.strip()])
+    ((who, is_today),) = used.rows(
+        f"{SCHEMA}; SELECT dismissed_by, now() - dismissed_at < '1 h' FROM ingested_files"
+        " WHERE name = 'bad.json'"
+    )
+    assert who.endswith(f"@{socket.gethostname()}") and is_today
+    assert (used.failed / "link.json").is_symlink()
+
+
+def test_a_failure_that_is_not_there_can_not_be_dismissed(used: Daemon) -> None:
+    done = used.command("replay", "failed", "--dismiss", "nope.json", "bad.json")
+    assert done.returncode == 1
+    assert done.stdout == "nope.json: the ledger has no open failure of it\nbad.json: dismissed\n"
+    done = used.command("replay", "failed", "--dismiss")
+    assert (done.returncode, done.stderr) == (2, "error: name the files that --dismiss is to acknowledge\n")

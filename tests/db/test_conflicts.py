@@ -12,9 +12,9 @@ import db.conflicts
 from db.chunk import Chunk
 from db.conflicts import ConflictResolver, candidate_rows, find_existing, first_of_each_key
 from db.connection import Database, RowRefused, translate_errors
-from db.insert import copy_rows, insert_rows
+from db.insert import copy_rows
 from db.ledger import Entry
-from db.tables import Table, table_of
+from db.tables import TABLES, Table
 from processing.detection_events import Detection
 from processing.records import Parsed, Record
 from processing.vehicle_status import StatusReport
@@ -39,14 +39,14 @@ def status(status: str, extra: str | None = None) -> StatusReport:
 
 def chunk_of(*records: Record) -> Chunk:
     kind = kind_of(records[0])
-    chunk = Chunk(kind)
+    chunk = Chunk(kind, TABLES[kind.name])
     chunk.add(Entry(7, delivery(b"x"), kind.name), Parsed(0, 0, {}, list(records), []))
     return chunk
 
 
 def store(cursor: Cursor, *records: Record) -> None:
-    table = table_of(kind_of(records[0]))
-    insert_rows(cursor, table, [table.row(record, 1) for record in records])
+    chunk = chunk_of(*records)
+    copy_rows(cursor, chunk.table, chunk.data, len(records))
 
 
 def find(cursor: Cursor, *records: Record) -> dict[int, str | None]:

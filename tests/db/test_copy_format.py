@@ -1,4 +1,4 @@
-"""Rows in COPY's binary format, told by the server's own reading of them."""
+"""Rows in COPY's binary format, as the server itself reads them."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,7 +13,7 @@ import db.copy_format
 from db.connection import Database
 from db.copy_format import CopyRows, copy_data
 from db.insert import copy_rows
-from db.tables import table_of
+from db.tables import TABLES
 from processing.detection_events import Detection
 from processing.records import Record
 from processing.vehicle_status import StatusReport
@@ -35,13 +35,13 @@ def cursor(database: Database) -> Iterator[Cursor]:
 
 def packed(*records: Record, file_id: int = 7) -> CopyRows:
     rows = CopyRows()
-    table_of(kind_of(records[0])).pack(rows, records, file_id)
+    TABLES[kind_of(records[0]).name].pack(rows, records, file_id)
     return rows
 
 
 def stored(cursor: Cursor, *records: Record, file_id: int) -> list[tuple[object, ...]]:
     """What the server makes of the records, by their place."""
-    table = table_of(kind_of(records[0]))
+    table = TABLES[kind_of(records[0]).name]
     cursor.execute(
         f"CREATE TEMPORARY TABLE IF NOT EXISTS copied (LIKE {table.full_name}, place serial); "
         "TRUNCATE copied RESTART IDENTITY"

@@ -151,11 +151,7 @@ def test_who_reads_by_an_older_snapshot_sees_each_once(strange: Database) -> Non
         assert reader.fetchall() == [(OTHER, 5)]
 
 
-@pytest.mark.parametrize("most", [99, 0], ids=["a few", "many"])
-def test_who_loads_the_same_rows_while_they_move_finds_duplicates(
-    strange: Database, monkeypatch: pytest.MonkeyPatch, most: int
-) -> None:
-    monkeypatch.setattr("db.writer.COPY_ROWS", most)
+def test_who_loads_the_same_rows_while_they_move_finds_duplicates(strange: Database) -> None:
     again = detections(*[event(second, ("cars", 1)) for second in (3, 4, 5)], event(2, ("cars", 9)))
     with sink_to(strange) as sink, session(strange) as mover, ThreadPoolExecutor() as threads:
         assert bring_home(mover, DETECTIONS, MANY) == DAY

@@ -29,7 +29,7 @@ def cursor(database: Database) -> Iterator[Cursor]:
         yield cursor
 
 
-def told(
+def reported(
     second: int, status: str = "driving", vehicle: str = "car", extra: str | None = None
 ) -> StatusReport:
     return StatusReport(vehicle, NOON + timedelta(seconds=second), status, extra)
@@ -52,15 +52,15 @@ def flushed(cursor: Cursor, *reports: StatusReport, file_id: int = 1) -> list[tu
 
 
 def test_the_newest_of_a_transaction_counts(cursor: Cursor) -> None:
-    assert flushed(cursor, told(1), told(3, "parking", extra='{"a": 1}'), told(2, "accident")) == [
-        ("car", "parking", {"a": 1}, 1)
-    ]
+    assert flushed(
+        cursor, reported(1), reported(3, "parking", extra='{"a": 1}'), reported(2, "accident")
+    ) == [("car", "parking", {"a": 1}, 1)]
 
 
 def test_of_reports_with_one_time_that_of_the_history_counts(cursor: Cursor) -> None:
-    store(cursor, told(1, "parking"))
+    store(cursor, reported(1, "parking"))
     latest = LatestStatus()
-    latest.observe(STATUS_HISTORY, [told(1, "driving")])
+    latest.observe(STATUS_HISTORY, [reported(1, "driving")])
     latest.flush(cursor)
     cursor.execute("SELECT vehicle_id, status, file_id FROM vehicle_status")
     assert cursor.fetchall() == [("car", "parking", 1)]
@@ -77,10 +77,10 @@ def test_of_reports_with_one_time_that_of_the_history_counts(cursor: Cursor) -> 
 def test_only_a_newer_one_overwrites_what_is_stored(
     cursor: Cursor, second: int, expected: tuple[object, ...]
 ) -> None:
-    flushed(cursor, told(2, "parking"))
+    flushed(cursor, reported(2, "parking"))
     if second == 2:
         cursor.execute("DELETE FROM vehicle_status_history")
-    assert flushed(cursor, told(second, extra='{"a": 1}'), file_id=2) == [expected]
+    assert flushed(cursor, reported(second, extra='{"a": 1}'), file_id=2) == [expected]
 
 
 def test_detections_are_none_of_its_business(cursor: Cursor) -> None:
@@ -92,7 +92,7 @@ def test_detections_are_none_of_its_business(cursor: Cursor) -> None:
 
 
 def test_thousands_of_vehicles_are_written_in_order(cursor: Cursor) -> None:
-    reports = [told(1, vehicle=f"car-{i:05}") for i in range(2500)]
+    reports = [reported(1, vehicle=f"car-{i:05}") for i in range(2500)]
     assert [row[0] for row in flushed(cursor, *reports[::-1])] == [found.vehicle_id for found in reports]
     cursor.execute("SELECT vehicle_id FROM vehicle_status ORDER BY ctid")
     assert [row[0] for row in cursor.fetchall()] == [found.vehicle_id for found in reports]
@@ -101,7 +101,7 @@ def test_thousands_of_vehicles_are_written_in_order(cursor: Cursor) -> None:
 def test_what_is_sent_does_not_grow_with_the_fields(cursor: Cursor) -> None:
     sent = []
     for name, extra in (("a", None), ("b", json.encode({"a": "x" * 100_000}).decode())):
-        reports = [told(1, vehicle=f"{name}{i:02}", extra=extra) for i in range(50)]
+        reports = [reported(1, vehicle=f"{name}{i:02}", extra=extra) for i in range(50)]
         latest = LatestStatus()
         store(cursor, *reports)
         latest.observe(STATUS_HISTORY, reports)
@@ -115,7 +115,7 @@ def test_what_is_sent_does_not_grow_with_the_fields(cursor: Cursor) -> None:
 @pytest.mark.parametrize("gap", [1, 2])
 def test_vehicles_are_found_on_whatever_day_they_were_heard_of_last(cursor: Cursor, gap: int) -> None:
     """With a gap the days are more spans than a statement has."""
-    reports = [told(86_400 * gap * i, f"s{i}", f"car-{i:03}") for i in range(MOST_SPANS + 2)]
+    reports = [reported(86_400 * gap * i, f"s{i}", f"car-{i:03}") for i in range(MOST_SPANS + 2)]
     for found in reports[::3]:
         cursor.execute("SELECT add_partition('vehicle_status_history', %s)", (found.report_time.date(),))
     assert flushed(cursor, *reports) == [(found.vehicle_id, found.status, None, 1) for found in reports]
@@ -125,7 +125,7 @@ def test_other_days_are_not_locked(cursor: Cursor) -> None:
     for day in range(5, 10):
         cursor.execute("SELECT add_partition('vehicle_status_history', %s)", (f"2022-06-{day:02}",))
     cursor.connection.commit()
-    flushed(cursor, told(0, vehicle="x"), told(86_400 * 4, vehicle="y"))
+    flushed(cursor, reported(0, vehicle="x"), reported(86_400 * 4, vehicle="y"))
     assert locked(cursor, STATUS_HISTORY) == ["20220605", "20220609"]
 
 

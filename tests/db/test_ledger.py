@@ -111,7 +111,9 @@ def test_thousands_of_files_are_entered_at_once(connection: Connection, database
     assert rows(database, "file_id") == [(number,) for number in sorted(numbers)]
 
 
-def test_bytes_that_another_session_has_loaded_are_told(connection: Connection, second: Connection) -> None:
+def test_bytes_that_another_session_has_loaded_are_reported(
+    connection: Connection, second: Connection
+) -> None:
     with second:
         add(second, GOOD)
     with pytest.raises(TryAgain):

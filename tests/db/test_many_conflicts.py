@@ -14,7 +14,7 @@ from db.ledger import Entry
 from processing.records import Parsed, Rejected
 from processing.sink import Counts
 from tests.db.loading import delivery
-from tests.processing.test_loader import Drops
+from tests.processing.loading import Drops
 from tests.support import detections, event, query, report, statuses
 
 D, S = "objects_detection_1", "vehicles_status_1"

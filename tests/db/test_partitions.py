@@ -190,8 +190,8 @@ def days_of(day: int, vehicles: int = 5) -> list[tuple[date, str]]:
 
 def both_kinds(keys: list[tuple[date, str]]) -> tuple[bytes, bytes]:
     found = [{**event(0, ("cars", 1), vehicle=v), "detection_time": f"{day}T12:00:00Z"} for day, v in keys]
-    told = [{**report(vehicle=v), "report_time": f"{day}T12:00:00Z"} for day, v in keys]
-    return detections(*found), statuses(*told)
+    reported = [{**report(vehicle=v), "report_time": f"{day}T12:00:00Z"} for day, v in keys]
+    return detections(*found), statuses(*reported)
 
 
 def test_the_days_of_cumulative_exports_end_in_their_own_partitions(
@@ -325,7 +325,7 @@ def test_many_processes_may_ask_for_the_same_days_at_once(database: Database) ->
 
 
 def allow(database: Database, days: int) -> None:
-    """So many days of a table may have their partition."""
+    """This many days of a table may have their partition."""
     ((definition,),) = query(
         database.url, "SELECT pg_get_functiondef('mobileye_data.most_days(bigint)'::regprocedure)"
     )

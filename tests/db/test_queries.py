@@ -16,6 +16,7 @@ from tests.support import query, report, statuses
 EMPTY = queries.Totals(
     loaded_files=0,
     failed_files=0,
+    open_failures=0,
     rows_read=0,
     rows_inserted=0,
     rows_duplicate=0,
@@ -50,7 +51,7 @@ def test_totals_of_an_empty_database_are_zero(connection: Connection) -> None:
 def test_totals_add_up_files_and_records(busy: Database, connection: Connection) -> None:
     query(busy.url, "UPDATE mobileye_data.rejected_records SET resolved_at = now() WHERE reason = 'invalid'")
     totals = queries.totals(connection)
-    assert (totals.loaded_files, totals.failed_files) == (2, 2)
+    assert (totals.loaded_files, totals.failed_files, totals.open_failures) == (2, 2, 2)
     assert (totals.rows_read, totals.rows_inserted, totals.rows_duplicate, totals.rows_rejected) == (
         5,
         2,

@@ -16,11 +16,11 @@ import processing.loader
 from db.connection import Database
 from processing.sink import Counts
 from tests.db.loading import counts
-from tests.processing.test_loader import Drops
+from tests.processing.loading import Drops
 from tests.support import detections, event, report, statuses
 
 #: Records in a file, and the way they go.
-SIZES = {5: "execute_values", 150: "COPY", 1200: "COPY, in more rows than are looked at one by one"}
+SIZES = {5: "a few", 1200: "more rows than are looked at one by one"}
 
 D, S = "objects_detection_", "vehicles_status_"
 EVENTS, HISTORY, STATUS = "objects_detection_events", "vehicle_status_history", "vehicle_status"
@@ -64,7 +64,7 @@ def reports_of(size: int, bad: list[int]) -> list[dict[str, Any]]:
 
 
 def check_refused(drops: Drops, size: int, detail: str, document: str = "statuses") -> None:
-    """Of so many records the first, the last and one between are refused, and the others inserted."""
+    """Of this many records the first, the last and one between are refused, and the others inserted."""
     bad = [0, size // 2, size - 1]
     reports = reports_of(size, bad)
     content = statuses(*reports)

@@ -60,6 +60,38 @@ def test_a_changed_one_is_applied_over_the_old(
     assert query(filled.url, "SELECT to_regclass('mobileye_data.more')::text") == [("mobileye_data.more",)]
 
 
+def use_version(number: int, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    changed = folder / f"schema{number}.sql"
+    changed.write_text(re.sub(r"schema \d+", f"schema {number}", SQL, count=1))
+    monkeypatch.setattr(schema, "_SCHEMA_SQL", changed)
+
+
+def test_older_code_refuses_newer_tables_and_leaves_them(
+    empty_database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use_version(14, monkeypatch, tmp_path)
+    assert apply(empty_database)
+    comment = "SELECT obj_description('mobileye_data'::regnamespace)"
+    made = query(empty_database.url, comment)
+    use_version(13, monkeypatch, tmp_path)
+    with pytest.raises(Misconfigured, match=r"of schema 14, which a newer .* this one knows schema 13"):
+        apply(empty_database)
+    query(empty_database.url, "DROP VIEW mobileye_data.open_rejects")
+    with pytest.raises(Misconfigured, match="schema 14"):
+        apply(empty_database)
+    assert query(empty_database.url, comment) == made
+
+
+@pytest.mark.parametrize("older", ["schema 2", "schema 0123456789abcdef", "schema 0123456789012345", None])
+def test_newer_code_applies_itself_over_older_tables(database: Database, older: str | None) -> None:
+    with closing(database.connect()) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(
+            "COMMENT ON SCHEMA mobileye_data IS %s", (older and f"Mobileye Data Processing System, {older}",)
+        )
+    assert apply(database)
+    assert not apply(database)
+
+
 OBJECTS = {
     "TABLE": [
         "ingested_files",
@@ -100,7 +132,7 @@ def test_what_somebody_dropped_is_made_again(filled: Database, kind: str, name: 
 
 
 @pytest.mark.parametrize("name", ["objects_detection_events", "vehicle_status_history"])
-def test_a_table_that_was_renamed_is_told_and_not_made_again(filled: Database, name: str) -> None:
+def test_a_table_that_was_renamed_is_reported_and_not_made_again(filled: Database, name: str) -> None:
     query(filled.url, f"ALTER TABLE mobileye_data.{name} RENAME TO lost")
     with pytest.raises(Misconfigured, match=f"{name}_other is no partition of {name}: was that renamed"):
         apply(filled)

@@ -1,4 +1,4 @@
-"""Rows into the tables by execute_values, by COPY and around what is there, in the sender thread or not."""
+"""Rows into the tables by COPY and around what is there, in the sender thread or not."""
 
 import tracemalloc
 from collections.abc import Iterator
@@ -16,6 +16,7 @@ from db.connection import Database
 from db.ledger import Entry
 from db.partitions import Partitions
 from db.sink import PostgresSink
+from db.tables import TABLES
 from db.writer import Met, Writer
 from processing.errors import DatabaseUnavailable, Misconfigured, Refused
 from processing.records import Parsed
@@ -56,8 +57,8 @@ def constrain(database: Database, table: str, check: str) -> None:
 
 #: Rows in a file, and the way they go.
 SIZES = {
-    5: "execute_values",
-    150: "COPY",
+    5: "a few",
+    150: "many",
     10_000: "a chunk by the thread",
     10_005: "a chunk by the thread, and a rest",
 }
@@ -131,24 +132,18 @@ TIMES = [
 ]
 
 
-@pytest.mark.parametrize("way", ["COPY", "execute_values", "beside what is there"])
+@pytest.mark.parametrize("way", ["COPY", "beside what is there"])
 def test_a_time_is_the_same_instant_by_every_way(database: Database, sink: PostgresSink, way: str) -> None:
     found = [{**report(vehicle=time), "report_time": time} for time in TIMES]
     _, elements = parsed_document(statuses(*found))
     expected = {parsed.records[0].vehicle_id: parsed.records[0].report_time for parsed in elements}
-    assert len(expected) == len(TIMES) > db.insert.COPY_ROWS
-    for part in {"COPY": [found], "execute_values": in_small_parts(found)}.get(way, [[*found, found[0]]]):
-        load(sink, statuses(*part))
+    assert len(expected) == len(TIMES)
+    load(sink, statuses(*(found if way == "COPY" else [*found, found[0]])))
     stored = query(database.url, "SELECT vehicle_id, report_time FROM mobileye_data.vehicle_status_history")
     assert dict(stored) == expected
 
 
-def in_small_parts(found: list[Any]) -> list[list[Any]]:
-    """Each too small for COPY."""
-    return [found[i : i + 60] for i in range(0, len(found), 60)]
-
-
-def test_refused_duplicate_conflicting_and_new_rows_of_one_chunk_are_told_apart(
+def test_refused_duplicate_conflicting_and_new_rows_of_one_chunk_are_kept_apart(
     database: Database, sink: PostgresSink
 ) -> None:
     constrain(database, "objects_detection_events", "object_value < 100")
@@ -186,7 +181,7 @@ def test_a_number_that_jsonb_cannot_hold_costs_its_record_alone(
 
 
 @pytest.mark.parametrize("table", ["ingested_files", "rejected_records"])
-def test_a_refusal_that_is_no_fault_of_a_row_is_told_apart(
+def test_a_refusal_that_is_no_fault_of_a_row_is_kept_apart(
     database: Database, sink: PostgresSink, table: str
 ) -> None:
     constrain(database, table, "file_id < 0")
@@ -202,7 +197,7 @@ def test_both_kinds_may_share_a_transaction(database: Database, sink: PostgresSi
 
 
 @pytest.mark.usefixtures("connection")
-def test_what_fails_in_the_thread_is_told_when_the_next_chunk_is_full(
+def test_what_fails_in_the_thread_is_reported_when_the_next_chunk_is_full(
     database: Database, sink: PostgresSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(db.chunk, "CHUNK_ROWS", 2)
@@ -248,7 +243,7 @@ def test_memory_does_not_grow_with_the_length_of_texts(
     writer.wait()
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 6_000_000  # 6 MB were written, of which there would be three copies
+    assert peak < 6_000_000  # 6 MB were written, with three copies of each
 
 
 def test_places_of_records_leave_room_for_the_rejected_between_them() -> None:
@@ -256,7 +251,7 @@ def test_places_of_records_leave_room_for_the_rejected_between_them() -> None:
     kind, (first, second) = parsed_document(
         detections(event(0, ("a", bad), ("b", 1), ("c", bad), ("d", 2)), event(1, ("e", bad), ("f", 3)))
     )
-    chunk = Chunk(kind)
+    chunk = Chunk(kind, TABLES[kind.name])
     for parsed in (first, second):
         chunk.add(Entry(1, delivery(b"x"), kind.name), parsed)
     found = [reject for _, reject in chunk.rejects(dict.fromkeys(range(3), ("conflict", "")))]

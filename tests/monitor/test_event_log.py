@@ -5,6 +5,7 @@ import re
 import pytest
 
 from monitor.event_log import DATABASE, LINES, OUTAGE_LINES, QUERY_IT, WATCHING, EventLog, lines
+from monitor.log import LIBRARY_WARNING, LINES_DROPPED
 from processing.batch import Outcome
 from processing.sink import Counts
 from service import events
@@ -83,7 +84,8 @@ def test_the_page_lists_each_line_with_its_fields() -> None:
     for event in SAMPLES:
         for _, name, fields in lines(event):
             found.setdefault(name, set()).update(fields)
-    assert documented() == {**found, "warning of a library": {"library", "message"}}
+    of_the_log = {LIBRARY_WARNING: {"library", "message"}, LINES_DROPPED: {"lines", "reason"}}
+    assert documented() == {**found, **of_the_log}
 
 
 def test_there_is_a_sample_of_each_event_and_a_constant_for_each_line() -> None:

@@ -157,6 +157,28 @@ def test_a_log_that_can_not_be_written_does_not_stop_the_loading(tmp_path: Path,
     assert daemon.left() == []
 
 
+@pytest.mark.parametrize("is_read_at_last", [False, True])
+def test_a_log_that_nobody_reads_stops_neither_loading_nor_the_end(
+    tmp_path: Path, database: Database, is_read_at_last: bool
+) -> None:
+    daemon = Daemon(tmp_path, database.url)
+    for number in range(100):
+        daemon.drop(f"vehicles_status_{number}.json", statuses(report(vehicle=f"v{number}")))
+    command = [sys.executable, str(ROOT / "main.py")]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=daemon.environment(), stderr=subprocess.PIPE, text=True, pipesize=4096
+    ) as process:
+        assert process.stderr is not None
+        daemon.until_empty()  # its 100 lines are four times what the pipe holds
+        process.terminate()
+        if is_read_at_last:
+            lines = process.stderr.read().splitlines()
+            assert (
+                " stopped loaded=100 " in lines[-1] and sum(" loaded file=" in line for line in lines) == 100
+            )
+        assert process.wait(30) == 0
+
+
 @pytest.fixture
 def root_log() -> Iterator[None]:
     handlers = logging.root.handlers[:]

@@ -21,14 +21,14 @@ class Generated:
 
 
 def within(before: bytes, filling: bytes, size: int, after: bytes) -> Iterator[bytes]:
-    """Between two texts at least so many bytes of another."""
+    """Between two texts at least this many bytes of another."""
     yield before
     yield from repeat(filling * (CHUNK // len(filling)), size // CHUNK + 1)
     yield after
 
 
 def keys(count: int) -> Iterator[bytes]:
-    """So many different keys, with their values, and a comma after each."""
+    """This many different keys, with their values, and a comma after each."""
     for start in range(0, count, 5_000):
         yield "".join([f'"k{number}":1,' for number in range(start, start + 5_000)]).encode()
 

@@ -9,16 +9,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 from msgspec import Struct
 
 from processing.document import Document, LongKey, Miscounted, OpenText, RepeatedKey
+from processing.errors import BadFile
 from processing.records import Record, Rejected
 from processing.source import SourceFile
 from processing.text import open_text
-from tests.support import ROOT
+from tests.support import ROOT, report, statuses
 
 MAX_BYTES = 1024**3
 OTHER_USER = 65534
+
+START = b'{"vehicle_status":['
+REPORT = statuses(report()).removeprefix(START).removesuffix(b"]}")
 
 
 class Reading(Struct):
@@ -44,6 +49,19 @@ def read_opened(opened: OpenText, name: str = "dropped.json") -> Reading:
             document.check(sum(parsed.count for parsed in elements), len(records) + len(rejected))
             return Reading(document.kind.name, records, rejected)
     raise AssertionError("a careful pass asked for another, or lost something")
+
+
+def refusal(content: bytes, name: str = "dropped.json") -> str:
+    """Why the document is bad."""
+    with pytest.raises(BadFile) as caught:
+        read(content, name)
+    return str(caught.value)
+
+
+def statuses_with(field: bytes) -> bytes:
+    """A report with a field x of that JSON between two without."""
+    odd = REPORT[:-1] + b',"x":' + field + b"}"
+    return START + b",".join((REPORT, odd, REPORT)) + b"]}"
 
 
 def read_source(source: SourceFile, max_bytes: int = MAX_BYTES) -> Reading:
@@ -92,23 +110,23 @@ def give_to_other_user(path: Path) -> None:
 def as_other_user(action: Callable[[], Any]) -> str:
     """What the action returns or raises, as text, in a child with no right to what is root's."""
     if os.geteuid() != 0:
-        return _told(action)
+        return _answer(action)
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.setgroups([])
         os.setgid(OTHER_USER)
         os.setuid(OTHER_USER)
-        os.write(writing, _told(action).encode())
+        os.write(writing, _answer(action).encode())
         os._exit(0)
     os.close(writing)
     with open(reading, encoding="utf-8") as pipe:
-        told = pipe.read()
+        answer = pipe.read()
     os.waitpid(child, 0)
-    return told
+    return answer
 
 
-def _told(action: Callable[[], Any]) -> str:
+def _answer(action: Callable[[], Any]) -> str:
     try:
         return str(action())
     except Exception as error:  # noqa: BLE001

@@ -181,7 +181,7 @@ def test_unknown_fields_that_would_fill_the_memory_reject_the_event(value: Any) 
     ("wrong", "note", "rejects"),
     [(100, "", 100), (20_000, "", 1), (100, "x" * 20_000, 1), (1, "x" * 2_000_000, 1)],
 )
-def test_an_event_of_which_too_much_is_wrong_is_one_reject(wrong: int, note: str, rejects: int) -> None:
+def test_an_event_with_too_much_that_is_wrong_is_one_reject(wrong: int, note: str, rejects: int) -> None:
     odd = event_of(CARS, *[5] * wrong, **({"note": note} if note else {}))
     reading = read_array(KEY, odd, event(1))
     assert len(reading.rejected) == rejects
@@ -189,8 +189,8 @@ def test_an_event_of_which_too_much_is_wrong_is_one_reject(wrong: int, note: str
         (reject,) = reading.rejected
         assert (reject.position, reject.path) == (0, f"$.{KEY}[0].detections")
         assert reject.detail == (
-            "Expected wrong detections of at most 1048576 bytes, each with its event, got more, "
-            "of which the first: Expected `object`, got `int`"
+            "Expected wrong detections of at most 1048576 bytes, each with its event, got more; "
+            "the first: Expected `object`, got `int`"
         )
         assert json.loads(to_json(reject.original)) == odd
         assert len(reading.records) == 2

@@ -138,7 +138,9 @@ def _detection(header: Pairs, counted: Any) -> tuple[Any, ...] | None:
     shared = [pair for pair in header if pair[0] not in FIELDS[EVENTS]]
     taken = dict(own)
     for name, child in shared:
-        taken[f"event.{name}" if name in taken else name] = child
+        while name in taken:
+            name = f"event.{name}"
+        taken[name] = child
     return kind, value, plain(Pairs(taken.items())) if taken else None
 
 
@@ -302,7 +304,7 @@ def rendered(value: Any, escaped: bool, blank: str) -> str:
 
 @st.composite
 def contents(draw: st.DrawFn) -> bytes:
-    """Text of a document, of which sometimes a byte is lost, changed or put in."""
+    """Text of a document; sometimes a byte is lost, changed or put in."""
     blank = draw(st.sampled_from(["", " ", "\n", "\r\n\t", " " * 150]))
     text = rendered(draw(SHAPES), draw(st.booleans()), blank).encode()
     if not draw(st.integers(0, 4)):

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import psycopg2
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processing.digits import LongIntegers, is_storable
@@ -39,6 +39,7 @@ TOKENS = [
 ]
 
 
+@settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(0, len(TOKENS) - 1), max_size=6), st.integers(1, 2_000))
 def test_long_integers_get_an_exponent_wherever_the_text_is_cut(chosen: list[int], size: int) -> None:
     tokens = [TOKENS[number] for number in chosen]

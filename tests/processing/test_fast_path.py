@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import processing.document
@@ -157,6 +157,7 @@ def spaced(content: str, blanks: list[tuple[int, str]]) -> bytes:
     return "".join(tokens).encode()
 
 
+@settings(max_examples=200, deadline=None)
 @given(
     st.one_of(st.tuples(st.just(STATUS), REPORTS), st.tuples(st.just(EVENTS), DETECTED)),
     st.integers(0, 8),

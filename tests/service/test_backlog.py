@@ -405,6 +405,8 @@ def test_only_stuck_means_that_nothing_is_left_that_could_still_end(backlog: Bac
     come_back(backlog, "waiting", None)
     assert not backlog.only_stuck(61)
     clock.now += 62
+    assert not backlog.only_stuck(61)  # it has not been tried since
+    come_back(backlog, "waiting", None)
     assert backlog.only_stuck(61)
 
 

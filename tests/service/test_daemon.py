@@ -356,7 +356,7 @@ def fail_to_begin(*_: object) -> NoReturn:
     os._exit(1)
 
 
-def test_workers_that_can_not_start_are_told_once_and_tried_again(
+def test_workers_that_can_not_start_are_reported_once_and_tried_again(
     tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     daemon = Daemon(tmp_path, database.url)
@@ -378,7 +378,7 @@ def test_workers_that_can_not_start_are_told_once_and_tried_again(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give the folder and a file to somebody else")
-def test_a_file_that_may_be_read_but_not_removed_is_loaded_once_and_told_twice(
+def test_a_file_that_may_be_read_but_not_removed_is_loaded_once_and_reported_twice(
     tmp_path: Path, database: Database
 ) -> None:
     """In a folder with the sticky bit, as /tmp is."""
@@ -427,7 +427,9 @@ class ScriptedPool:
                 flight.set_exception(BatchLost("the workers were told to stop"))
 
 
-def test_what_a_loud_end_breaks_off_is_not_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_batches_cut_off_by_a_fatal_error_are_not_logged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     daemon = Daemon(tmp_path, None)
     for number in range(2):
         daemon.drop(f"vehicles_status_{number}.json", one_status(number))
@@ -633,7 +635,7 @@ def test_connections_that_are_killed_again_and_again_cost_no_file(daemon: Daemon
     assert not os.listdir(daemon.failed) and "Traceback" not in daemon.log()
 
 
-def test_a_table_that_disappears_stops_it_loudly_and_touches_nothing(daemon: Daemon) -> None:
+def test_a_table_that_disappears_stops_it_and_touches_nothing(daemon: Daemon) -> None:
     daemon.start()
     daemon.rows("ALTER TABLE mobileye_data.ingested_files RENAME TO lost")
     daemon.drop("vehicles_status_1.json", one_status(1))

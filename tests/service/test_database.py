@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -10,8 +12,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from config import Settings
+from db.connection import Database
+from processing.errors import Misconfigured
 from service.database import open_database
-from tests.support import ROOT, Daemon, query, report, statuses, until
+from tests.support import ROOT, Daemon, Server, detections, event, query, report, statuses, until
 
 
 @pytest.fixture
@@ -99,6 +103,20 @@ def test_a_daemon_whose_data_folder_is_moved_stops_and_loses_nothing(embedded: D
     assert "ledger, tables and folders add up" in embedded.command("verify").stdout
 
 
+def test_without_a_thread_a_missing_data_folder_is_noticed_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    settings = Settings(watch_folder=tmp_path / "in", data_folder=tmp_path / "data")
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    opened = open_database(settings, on_gone=lambda: None, may_create=True)
+    with pytest.raises(Misconfigured, match="was moved, removed or replaced"), opened as ensure_running:
+        assert query(ensure_running().url, "SELECT 1") == [(1,)]
+        (tmp_path / "data").rename(tmp_path / "moved")
+
+
 def test_a_database_outside_is_given_as_it_is_configured(tmp_path: Path) -> None:
     settings = Settings(watch_folder=tmp_path, database_url="host=h dbname=d")
     with open_database(settings) as ensure_running:
@@ -111,3 +129,63 @@ def test_the_embedded_database_is_one_and_the_same_however_often_it_is_asked_for
     with open_database(settings, may_create=True) as ensure_running, open_database(settings) as again:
         assert ensure_running() == ensure_running() == again()
         assert query(ensure_running().url, "SELECT current_database()") == [("mobileye",)]
+
+
+# Databases that can't be written ---------------------------------------------------------------------
+
+READING = [("status",), ("verify",), ("sql", "select count(*) from objects_detection_events", "--csv")]
+
+
+@pytest.fixture
+def loaded(daemon: Daemon) -> Daemon:
+    daemon.drop("objects_detection_1.json", detections(event()))
+    assert daemon.start("--once", wait=False).wait() == 0
+    return daemon
+
+
+@pytest.fixture
+def standby() -> Iterator[tuple[Database, Path]]:
+    """A server in recovery with our tables and two rows, and an empty folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        server = Server(Path(folder) / "server")
+        server.create()
+        server.start("fsync=off")
+        server.execute("CREATE DATABASE fleet")
+        daemon = Daemon(Path(folder), server.url("fleet"))
+        daemon.drop("objects_detection_1.json", detections(event()))
+        assert daemon.start("--once", wait=False).wait() == 0
+        server.stop()
+        (server.folder / "data" / "standby.signal").touch()
+        server.start()
+        yield Database(server.url("fleet")), Path(folder)
+        server.stop()
+
+
+def test_a_standby_answers_the_commands_that_read(standby: tuple[Database, Path]) -> None:
+    database, folder = standby
+    assert query(database.url, "SELECT pg_is_in_recovery()") == [(True,)]
+    daemon = Daemon(folder, database.url)
+    for arguments in READING:
+        done = daemon.command(*arguments)
+        assert (done.returncode, done.stderr) == (0, ""), arguments
+    assert done.stdout == "count\n2\n"
+    refused = daemon.command("sql", "--write", "delete from vehicle_status")
+    assert refused.returncode == 1 and "read-only" in refused.stderr
+
+
+def test_a_database_that_is_read_only_by_default_answers_the_commands_that_read(loaded: Daemon) -> None:
+    assert loaded.url is not None
+    name = loaded.url.rpartition("/")[2]
+    loaded.rows(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    for arguments in READING:
+        done = loaded.command(*arguments)
+        assert (done.returncode, done.stderr) == (0, ""), arguments
+
+
+def test_a_read_only_database_without_our_tables_is_refused(empty_database: Database, tmp_path: Path) -> None:
+    name = empty_database.url.rpartition("/")[2]
+    query(empty_database.url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    done = Daemon(tmp_path, empty_database.url).command("sql", "select 1")
+    assert done.returncode == 2
+    assert f"the database {name} lacks tables of this version and is read-only" in done.stderr

@@ -23,6 +23,7 @@ from service.events import (
     ObserverWorks,
     Publish,
 )
+from service.presence import Presence
 from tests.support import ROOT, Daemon, Server, drop, report, statuses, until
 from watcher.kind import ObserverKind
 from watcher.observer import FolderObserver
@@ -103,8 +104,8 @@ def test_without_inotify_it_scans_and_says_so_once(tmp_path: Path, database: Dat
         until(lambda: threads_and_descriptors(process.pid) <= used)
         process.terminate()
         assert process.wait(20) == 0
-    told = [line for line in daemon.log().splitlines() if " not observing, only scanning " in line]
-    assert len(told) == 1 and 'reason="Too many open files"' in told[0]
+    lines = [line for line in daemon.log().splitlines() if " not observing, only scanning " in line]
+    assert len(lines) == 1 and 'reason="Too many open files"' in lines[0]
     assert "Traceback" not in daemon.log()
 
 
@@ -124,7 +125,12 @@ def folder(tmp_path: Path) -> Path:
 def look(folder: Path, publish: Publish) -> tuple[FileDiscovery, "queue.SimpleQueue[str | None]"]:
     heard: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     discovery = FileDiscovery(
-        str(folder), ObserverKind.NATIVE, publish, heard.put, on_names_lost=lambda: heard.put(None)
+        str(folder),
+        ObserverKind.NATIVE,
+        publish,
+        Presence(str(folder)),
+        heard.put,
+        on_names_lost=lambda: heard.put(None),
     )
     return discovery, heard
 
@@ -132,16 +138,16 @@ def look(folder: Path, publish: Publish) -> tuple[FileDiscovery, "queue.SimpleQu
 def test_a_thread_of_the_observer_that_dies_is_replaced(
     folder: Path,
 ) -> None:
-    told = list[Event]()
-    discovery, heard = look(folder, told.append)
+    events = list[Event]()
+    discovery, heard = look(folder, events.append)
     discovery.observe()
     observer = observer_of(discovery)
     for emitter in observer._observer.emitters:  # type: ignore[union-attr]
         emitter.stop()
     until(lambda: not observer.is_sound())
-    assert told == []
+    assert events == []
     discovery.observe()
-    assert told == [ObserverRestarted()]
+    assert events == [ObserverRestarted()]
     drop(folder, "a.json", b"{}")
     assert heard.get(timeout=20) == "a.json"
     discovery.stop()
@@ -151,9 +157,9 @@ def observer_of(discovery: FileDiscovery) -> FolderObserver:
     return discovery._observer
 
 
-def test_each_trouble_is_told_when_it_begins_and_when_it_ends(folder: Path) -> None:
-    told = list[Event]()
-    discovery, _ = look(folder, told.append)
+def test_each_trouble_is_reported_when_it_begins_and_when_it_ends(folder: Path) -> None:
+    events = list[Event]()
+    discovery, _ = look(folder, events.append)
     for _ in range(2):
         folder.rename(folder.parent / "away")
         for _ in range(3):
@@ -163,7 +169,7 @@ def test_each_trouble_is_told_when_it_begins_and_when_it_ends(folder: Path) -> N
         for _ in range(3):
             discovery.observe()
             assert discovery.scan() == []
-    assert told == 2 * [
+    assert events == 2 * [
         ObserverFailed(str(folder), "No such file or directory"),
         FolderUnreadable(str(folder), "No such file or directory"),
         ObserverWorks(str(folder)),
@@ -172,20 +178,20 @@ def test_each_trouble_is_told_when_it_begins_and_when_it_ends(folder: Path) -> N
     discovery.stop()
 
 
-def test_what_a_dead_worker_had_claimed_is_put_back_and_told(folder: Path) -> None:
-    told = list[Event]()
-    discovery, _ = look(folder, told.append)
+def test_what_a_dead_worker_had_claimed_is_put_back_and_reported(folder: Path) -> None:
+    events = list[Event]()
+    discovery, _ = look(folder, events.append)
     claims = folder / ".claimed" / "dead"
     claims.mkdir(parents=True)
     (claims / "a\n.json").write_bytes(b"{}")
     names = discovery.scan()
     assert names == ["a\n.json"]
-    assert told == [FileRecovered("a\n.json")]
+    assert events == [FileRecovered("a\n.json")]
 
 
-def test_what_is_passed_over_is_told_once_and_again_when_it_comes_back(folder: Path) -> None:
-    told = list[Event]()
-    discovery, _ = look(folder, told.append)
+def test_what_is_passed_over_is_reported_once_and_again_when_it_comes_back(folder: Path) -> None:
+    events = list[Event]()
+    discovery, _ = look(folder, events.append)
     stray = folder / ".claimed" / "stray"
     stray.parent.mkdir()
     drop(folder, "a.json", b"{}")
@@ -194,4 +200,4 @@ def test_what_is_passed_over_is_told_once_and_again_when_it_comes_back(folder: P
         assert [discovery.scan() for _ in range(3)] == 3 * [["a.json"]]
         stray.unlink()
         assert discovery.scan() == ["a.json"]
-    assert told == 2 * [ClaimPassedOver(str(stray), "Not a directory")]
+    assert events == 2 * [ClaimPassedOver(str(stray), "Not a directory")]

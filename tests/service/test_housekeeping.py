@@ -52,7 +52,7 @@ def test_days_go_home_one_after_the_other(
     ]
 
 
-def test_what_is_held_up_is_done_later_and_not_told(
+def test_what_is_held_up_is_done_later_and_not_reported(
     strange: Database, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rounds = []
@@ -70,7 +70,9 @@ def test_what_is_held_up_is_done_later_and_not_told(
     assert "housekeeping failed" not in capsys.readouterr().err
 
 
-def test_an_error_is_told_once_and_it_goes_on(strange: Database, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_is_reported_once_and_it_goes_on(
+    strange: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
     rounds = []
 
     def ensure_running() -> Database:
@@ -84,7 +86,7 @@ def test_an_error_is_told_once_and_it_goes_on(strange: Database, capsys: pytest.
     assert capsys.readouterr().err.count(' housekeeping failed reason="it is away"') == 1
 
 
-def test_a_function_that_is_missing_is_told_once(
+def test_a_function_that_is_missing_is_reported_once(
     strange: Database, capsys: pytest.CaptureFixture[str]
 ) -> None:
     query(strange.url, "DROP FUNCTION mobileye_data.bring_home")
@@ -96,8 +98,8 @@ def test_a_function_that_is_missing_is_told_once(
 
     with keeping(ensure_running):
         until(lambda: len(rounds) > 3)
-    told = capsys.readouterr().err
-    assert told.count(" warning housekeeping failed reason=") == 1 and "bring_home" in told
+    output = capsys.readouterr().err
+    assert output.count(" warning housekeeping failed reason=") == 1 and "bring_home" in output
 
 
 def test_its_end_waits_for_nothing(strange: Database) -> None:

@@ -8,7 +8,7 @@ from service.outage import Outage
 from tests.service.support import to_log
 
 
-def test_each_reason_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_reason_is_reported_once(capsys: pytest.CaptureFixture[str]) -> None:
     reasons = [
         DatabaseUnavailable(reason) for reason in ("closed", "closed", "read-only", "read-only", "closed")
     ]

@@ -86,8 +86,8 @@ class Actor:
         return path.exists()
 
     def _leave_a_cycle(self, collected: Path) -> None:
-        """As an exception does whose traceback leads to what keeps it; it tells when it is collected."""
-        rows: list[object] = [Told(collected)]
+        """As an exception does whose traceback leads to what keeps it; it shows when it is collected."""
+        rows: list[object] = [Collected(collected)]
         rows.append(rows)
         raise DatabaseUnavailable("in the middle of a chunk")
 
@@ -99,7 +99,7 @@ class Riddle:
         return int, (None,)
 
 
-class Told:
+class Collected:
     """Makes a file when it is collected."""
 
     def __init__(self, path: Path) -> None:
@@ -189,14 +189,14 @@ def test_what_the_processor_says_of_the_database_comes_through(
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"), [("fault", "KeyError"), ("disk", "OSError (No space left on device)")]
+    ("fault", "message"), [("fault", "KeyError"), ("disk", "OSError (No space left on device)")]
 )
 def test_a_fault_of_ours_costs_the_batch_not_the_pool_and_quotes_nothing(
-    pool: Pool, fault: str, told: str
+    pool: Pool, fault: str, message: str
 ) -> None:
     with pytest.raises(WorkerDied) as caught:
         done(pool, load(pool, fault))
-    assert str(caught.value).startswith(f"the worker process failed: {told} File ")
+    assert str(caught.value).startswith(f"the worker process failed: {message} File ")
     assert "secret" not in str(caught.value)
     assert done(pool, load(pool, "next"))[0].state == "loaded"
 
@@ -222,7 +222,7 @@ def test_a_worker_that_dies_costs_its_own_batch_only(pool: Pool, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("what", "told"),
+    ("what", "message"),
     [
         ("exit 3", "ended with exit code 3"),
         ("exit 0", "ended with exit code 0"),
@@ -230,8 +230,8 @@ def test_a_worker_that_dies_costs_its_own_batch_only(pool: Pool, tmp_path: Path)
         ("crash 40", r"ended by signal 40 \(Real-time signal 6\)"),
     ],
 )
-def test_how_a_worker_died_is_told(pool: Pool, what: str, told: str) -> None:
-    with pytest.raises(WorkerDied, match=told) as caught:
+def test_how_a_worker_died_is_reported(pool: Pool, what: str, message: str) -> None:
+    with pytest.raises(WorkerDied, match=message) as caught:
         done(pool, load(pool, what))
     assert not isinstance(caught.value, WorkerKilled)
 
@@ -327,7 +327,7 @@ def test_workers_that_can_not_be_started_are_started_later() -> None:
 
 @contextmanager
 def only_descriptors(room: int) -> Iterator[None]:
-    """So many more than are open."""
+    """This many more than are open."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     with ExitStack() as stack:
         highest = max(map(int, os.listdir("/proc/self/fd")))
@@ -484,5 +484,5 @@ def test_workers_end_with_a_parent_that_is_killed_even_while_they_start(
 def test_ctrl_c_while_workers_start_prints_no_traceback_of_theirs(parent: subprocess.Popen[bytes]) -> None:
     os.killpg(parent.pid, signal.SIGINT)
     assert parent.stderr is not None
-    told = parent.stderr.read().decode()
-    assert told.count("Traceback") == 1 and "parent.py" in told, told
+    message = parent.stderr.read().decode()
+    assert message.count("Traceback") == 1 and "parent.py" in message, message

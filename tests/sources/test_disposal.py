@@ -1,4 +1,4 @@
-"""Files settled: deleted, archived or set aside, and never another file in their place."""
+"""Files disposed of: deleted, archived or moved to failed/, and never another file in their place."""
 
 import errno
 import fcntl
@@ -252,7 +252,7 @@ def test_a_file_that_is_gone_is_left_alone(folders: Folders, end: End, on_loaded
     assert contents(folders.incoming) == contents(folders.failed) == contents(folders.archive) == {}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="leases tell of writers on Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="leases show writers on Linux")
 @pytest.mark.parametrize(("end", "on_loaded"), ENDS)
 def test_a_file_that_a_writer_has_open_stays(folders: Folders, end: End, on_loaded: OnLoaded) -> None:
     path = folders.put()
@@ -330,12 +330,12 @@ def test_a_replacement_that_comes_while_another_is_put_back_keeps_its_name(
 def test_a_folder_that_cannot_be_written_keeps_its_file(open_folders: Folders, on_loaded: OnLoaded) -> None:
     open_folders.put().chmod(0o644)
 
-    def settle() -> None:
+    def dispose() -> None:
         with open_file(str(open_folders.incoming), NAME) as file:
             open_folders.source(on_loaded).complete(file)
 
-    told = as_other_user(settle)
-    assert told == "NotReady: it can't be moved: Permission denied"
+    answer = as_other_user(dispose)
+    assert answer == "NotReady: it can't be moved: Permission denied"
     assert contents(open_folders.incoming) == {NAME: b"old"}
 
 
@@ -346,11 +346,11 @@ def test_a_target_that_cannot_be_written_keeps_the_file(
     open_folders.incoming.chmod(0o777)
     give_to_other_user(open_folders.put())
 
-    def settle() -> None:
+    def dispose() -> None:
         with open_file(str(open_folders.incoming), NAME) as file:
             end(open_folders.source(on_loaded), file)
 
-    assert as_other_user(settle) == "NotReady: it can't be moved: Permission denied"
+    assert as_other_user(dispose) == "NotReady: it can't be moved: Permission denied"
     assert contents(open_folders.incoming) == {NAME: b"old"}
     assert claimed(open_folders.incoming) == []
 
@@ -468,7 +468,7 @@ def test_a_new_name_is_never_taken_from_another_file(
     assert contents(folders.incoming) == {"b.json": b"b", "c.json": b"a"}
 
 
-# Where nobody can tell who writes ------------------------------------------------------------------
+# Where nobody can know who writes ------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -481,7 +481,7 @@ def quick(folders: Folders, on_loaded: OnLoaded = OnLoaded.DELETE, seconds: floa
     return FolderSource(str(folders.incoming), str(folders.failed), str(folders.archive), on_loaded, seconds)
 
 
-def settle(folders: Folders, source: FolderSource, name: str = NAME) -> None:
+def dispose(folders: Folders, source: FolderSource, name: str = NAME) -> None:
     with open_file(str(folders.incoming), name) as file:
         source.complete(file)
 
@@ -497,13 +497,13 @@ def tidy(source: FolderSource) -> None:
 def test_a_loaded_file_is_kept_claimed_until_it_has_been_quiet(folders: Folders, on_loaded: OnLoaded) -> None:
     source = quick(folders, on_loaded, seconds=60)
     folders.put()
-    settle(folders, source)
+    dispose(folders, source)
     assert 0 < (source.tidy() or 0) <= 60
     assert [path.name for path in claimed(folders.incoming)] == [NAME]
     assert contents(folders.incoming) == contents(folders.archive) == {}
     source = quick(folders, on_loaded)
     folders.put(b"other")
-    settle(folders, source)
+    dispose(folders, source)
     tidy(source)
     assert [path.read_bytes() for path in claimed(folders.incoming)] == [b"old"]
     assert contents(folders.archive) == ({NAME: b"other"} if on_loaded is OnLoaded.ARCHIVE else {})
@@ -517,7 +517,7 @@ def test_what_is_written_through_an_open_descriptor_makes_it_new_work(
 ) -> None:
     source = quick(folders, on_loaded)
     with folders.put().open("ab") as file:
-        settle(folders, source)
+        dispose(folders, source)
         file.write(b" and more")
     if close:
         source.close()
@@ -541,7 +541,7 @@ def test_what_is_written_just_before_it_is_kept_makes_it_new_work(
     monkeypatch.setattr(sources.folder, "_look_anew", look_late)
     folders.put()
     with pytest.raises(NotReady, match="it changed while it was claimed"):
-        settle(folders, quick(folders))
+        dispose(folders, quick(folders))
     assert contents(folders.incoming) == {NAME: b"old and more"}
 
 
@@ -549,10 +549,10 @@ def test_what_is_written_just_before_it_is_kept_makes_it_new_work(
 def test_a_second_file_of_the_name_never_takes_the_place_of_one_that_is_kept(folders: Folders) -> None:
     source = quick(folders)
     with folders.put(b"first").open("ab") as file:
-        settle(folders, source)
+        dispose(folders, source)
         folders.put(b"second")
         with pytest.raises(NotReady, match="one of its name is not removed yet"):
-            settle(folders, source)
+            dispose(folders, source)
         file.write(b" and more")
     tidy(source)
     found = contents(folders.incoming)
@@ -564,7 +564,7 @@ def test_closing_waits_once_for_all_that_is_kept(folders: Folders) -> None:
     source = quick(folders, seconds=0.1)
     for number in range(20):
         folders.put(name=f"{number}.json")
-        settle(folders, source, f"{number}.json")
+        dispose(folders, source, f"{number}.json")
     source.close()
     assert contents(folders.incoming) == {} and os.listdir(folders.incoming / CLAIMS) == []
 
@@ -573,7 +573,7 @@ def test_closing_waits_once_for_all_that_is_kept(folders: Folders) -> None:
 def test_what_is_kept_goes_with_its_folder(folders: Folders) -> None:
     source = quick(folders)
     folders.put()
-    settle(folders, source)
+    dispose(folders, source)
     folders.incoming.rename(folders.incoming.with_name("away"))
     tidy(source)
     assert len(claimed(folders.incoming.with_name("away"))) == 1
@@ -585,7 +585,7 @@ def test_what_can_not_be_removed_is_kept_and_tried_again(folders: Folders) -> No
     folders.archive.rmdir()
     folders.archive.write_bytes(b"no folder")
     folders.put()
-    settle(folders, source)
+    dispose(folders, source)
     time.sleep(0.01)
     assert source.tidy() is not None
     folders.archive.unlink()
@@ -718,7 +718,7 @@ def until_recovered(folders: Folders) -> Iterator[str]:
         yield from recover_claims(str(folders.incoming))
 
 
-def test_a_settler_goes_on_when_its_claims_folder_was_removed(folders: Folders) -> None:
+def test_a_source_goes_on_when_its_claims_folder_was_removed(folders: Folders) -> None:
     """And lets go of it: it may be on a disk that is to be unmounted."""
     source = folders.source()
     descriptors = []
@@ -733,7 +733,7 @@ def test_a_settler_goes_on_when_its_claims_folder_was_removed(folders: Folders) 
     assert descriptors[0] == descriptors[1]
 
 
-def test_a_claims_folder_that_cannot_be_looked_at_is_told_and_not_made_for_ever(
+def test_a_claims_folder_that_cannot_be_looked_at_is_reported_and_not_made_for_ever(
     folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stat = os.stat
@@ -754,7 +754,7 @@ def test_a_claims_folder_that_cannot_be_looked_at_is_told_and_not_made_for_ever(
     assert contents(folders.incoming) == {NAME: b"old"}
 
 
-def test_a_settler_holds_its_claims_folder_locked(folders: Folders) -> None:
+def test_a_source_holds_its_claims_folder_locked(folders: Folders) -> None:
     source = folders.source()
     folders.put()
     with open_file(str(folders.incoming), NAME) as file:

@@ -15,7 +15,7 @@ from sources import lease
 from sources.lease import Writers, is_remote, writers
 from tests.processing.support import WRITER, as_other_user, beside
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="leases tell of writers on Linux")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="leases show writers on Linux")
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def seen(path: Path) -> Writers:
 
 
 @linux
-def test_the_owner_is_told_of_writers(path: Path) -> None:
+def test_the_owner_learns_of_writers(path: Path) -> None:
     assert seen(path) is Writers.NONE
     with beside(WRITER, path):
         assert seen(path) is Writers.SOME
@@ -46,7 +46,7 @@ def test_the_owner_is_told_of_writers(path: Path) -> None:
 
 @linux
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")
-def test_another_user_is_told_nothing_whether_somebody_writes_or_not(path: Path) -> None:
+def test_another_user_learns_nothing_whether_somebody_writes_or_not(path: Path) -> None:
     assert as_other_user(lambda: seen(path)) == "Writers.UNKNOWN"
     with beside(WRITER, path):
         assert as_other_user(lambda: seen(path)) == "Writers.UNKNOWN"
@@ -54,7 +54,7 @@ def test_another_user_is_told_nothing_whether_somebody_writes_or_not(path: Path)
 
 @linux
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOLCK])
-def test_a_file_system_without_leases_tells_nothing(
+def test_a_file_system_without_leases_says_nothing(
     path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     def refuse(fd: int, command: int, argument: int) -> int:
@@ -64,17 +64,17 @@ def test_a_file_system_without_leases_tells_nothing(
     assert seen(path) is Writers.UNKNOWN
 
 
-def test_a_system_without_leases_tells_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_without_leases_says_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(fcntl, "F_SETLEASE", raising=False)
     assert seen(path) is Writers.UNKNOWN
 
 
 @linux
-def test_a_network_file_system_is_told_by_its_type(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = subprocess.run(["stat", "-f", "-c", "%t", path], check=True, capture_output=True, text=True)
+def test_a_network_file_system_is_known_by_its_type(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = subprocess.run(["stat", "-f", "-c", "%t", path], check=True, capture_output=True, text=True)
     with path.open("rb") as file:
         assert not is_remote(file.fileno())
-        monkeypatch.setattr(lease, "REMOTE", {int(told.stdout, 16): "its own"})
+        monkeypatch.setattr(lease, "REMOTE", {int(found.stdout, 16): "its own"})
         assert is_remote(file.fileno())
 
 

@@ -33,7 +33,7 @@ CONTENT = statuses(*map(report, range(50)))
 LOCKER = "import fcntl, sys; fcntl.flock(file := open(sys.argv[1]), fcntl.LOCK_EX); input('ready\\n')"
 NAME = "vehicles_status_1.json"
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="leases tell of writers on Linux")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="leases show writers on Linux")
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
 
 
@@ -110,7 +110,7 @@ def test_what_is_no_regular_file_is_bad_and_never_waited_for(
         count(tmp_path)
 
 
-def test_a_name_that_is_gone_is_told(tmp_path: Path) -> None:
+def test_a_name_that_is_gone_is_reported(tmp_path: Path) -> None:
     with pytest.raises(Gone):
         count(tmp_path)
 
@@ -165,7 +165,7 @@ def replace(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settle", "verdict", "told"),
+    ("dispose", "verdict", "message"),
     [
         (os.unlink, Gone, ""),
         (set_aside, Gone, ""),
@@ -174,28 +174,28 @@ def replace(path: Path) -> None:
     ],
     ids=["deleted", "set aside", "replaced", "folder renamed"],
 )
-def test_a_file_that_another_process_settles_before_it_is_locked_is_not_read(
+def test_a_file_that_another_process_disposes_of_before_it_is_locked_is_not_read(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    settle: Callable[[Path], object],
+    dispose: Callable[[Path], object],
     verdict: type[Exception],
-    told: str,
+    message: str,
 ) -> None:
     (tmp_path / "in").mkdir()
     path = put(tmp_path / "in", CONTENT)
     lock = fcntl.flock
 
     def lose_the_race(fd: int, operation: int) -> None:
-        settle(path)
+        dispose(path)
         lock(fd, operation)
 
     monkeypatch.setattr(fcntl, "flock", lose_the_race)
     with pytest.raises(verdict) as caught:
         count(tmp_path / "in")
-    assert str(caught.value) == told
+    assert str(caught.value) == message
 
 
-def test_the_stamp_is_that_of_the_file_as_it_was_when_it_was_locked(
+def test_the_identity_is_that_of_the_file_as_it_was_when_it_was_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = put(tmp_path, CONTENT)
@@ -258,7 +258,7 @@ def test_a_change_while_it_is_read_is_noticed(tmp_path: Path, change: Callable[[
             source.check_unchanged()
 
 
-def test_a_stamp_tells_a_rename_from_every_other_change(tmp_path: Path) -> None:
+def test_an_identity_distinguishes_a_rename_from_every_other_change(tmp_path: Path) -> None:
     path = put(tmp_path, CONTENT)
     before = FileIdentity.of(path.stat())
     moved = path.rename(tmp_path / "moved")
@@ -270,7 +270,7 @@ def test_a_stamp_tells_a_rename_from_every_other_change(tmp_path: Path) -> None:
     assert not before.same_content_as(FileIdentity.of(moved.stat()))
 
 
-def test_a_stamp_goes_along_with_a_move_but_with_no_other_change(
+def test_an_identity_goes_along_with_a_move_but_with_no_other_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = put(tmp_path, CONTENT)
@@ -406,7 +406,7 @@ def test_zstd_data_that_needs_a_dictionary_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("log", "is_read"), [(27, True), (28, False), (31, False)])
 def test_a_zstd_window_above_128_mb_is_named(tmp_path: Path, log: int, is_read: bool) -> None:
-    """Its header alone tells the size."""
+    """Its header alone has the size."""
     window = bytes([(log - 10) << 3])
     frame = zstd_streamed(CONTENT)
     assert frame[4] & 0x20 == 0  # not a single segment: the window stands behind the descriptor
@@ -511,15 +511,15 @@ def test_a_bomb_is_bounded(
 ) -> None:
     assert put(tmp_path, pack(text)).stat().st_size < 2**20
     code = ["-c", BOMB, str(tmp_path), NAME, str(max_bytes)]
-    told, megabytes = peak(*code)
-    assert told == verdict
+    printed, megabytes = peak(*code)
+    assert printed == verdict
     assert megabytes < 160
 
 
 # Whoever watches ---------------------------------------------------------------------------------
 
 
-def test_each_step_in_reading_a_file_is_told(tmp_path: Path) -> None:
+def test_each_step_in_reading_a_file_is_reported(tmp_path: Path) -> None:
     put(tmp_path, os.urandom(MAX_SHARED_BYTES))
     append(tmp_path / NAME)
     steps: list[None] = []
@@ -535,7 +535,7 @@ def test_each_step_in_reading_a_file_is_told(tmp_path: Path) -> None:
         assert len(steps) > before
 
 
-def test_each_step_in_decompressing_is_told(tmp_path: Path) -> None:
+def test_each_step_in_decompressing_is_reported(tmp_path: Path) -> None:
     """A few bytes of the file may be gigabytes of text."""
     put(tmp_path, gzip.compress(bytes(50_000_000).replace(b"\0", b" ")))
     steps: list[None] = []
@@ -553,7 +553,7 @@ PREADV = os.preadv
 
 
 class FailingDisk:
-    """Reads so many times, then fails."""
+    """Reads this many times, then fails."""
 
     def __init__(self, reads: int, number: int) -> None:
         self.left = reads
@@ -592,7 +592,7 @@ def test_a_digest_fails_with_the_disk(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 class FailingCall:
-    """Works so many times, then fails for ever."""
+    """Works this many times, then fails for ever."""
 
     def __init__(self, call: Callable[..., Any], times: int) -> None:
         self.left = times
@@ -606,7 +606,7 @@ class FailingCall:
 
 
 @pytest.mark.parametrize("times", range(3))
-def test_a_disk_that_does_not_tell_of_a_file_makes_it_wait(
+def test_a_disk_that_does_not_know_a_file_makes_it_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
     put(tmp_path, CONTENT)

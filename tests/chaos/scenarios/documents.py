@@ -26,7 +26,7 @@ _VEHICLE = b"ebab5f787798416fb2b8afc1340d7a4e"
 
 _MOST_COMPLAINTS = 10
 
-#: Of so many documents one has blanks somewhere that are longer than an element that a window may hold.
+#: One in this many documents has blanks somewhere that are longer than an element that a window may hold.
 _STRETCHED, _BLANKS = 50, b" " * 1_050_000
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},:]')
 

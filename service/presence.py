@@ -1,0 +1,103 @@
+"""Shows other processes that a daemon watches a folder: it holds a lock on the folder itself.
+
+A file would need space on a full disk, and would stay behind after a kill; the kernel releases a lock.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from msgspec import Struct
+
+
+class Presence:
+    """The lock of this process on the folder that it watches; several daemons may hold it."""
+
+    def __init__(self, folder: str) -> None:
+        """Locks nothing."""
+        self._folder = folder
+        self._fd = -1
+
+    def hold(self) -> None:
+        """Takes the lock if it is not held, or if the folder was replaced; does without if it can't."""
+        with suppress(OSError):
+            if self._fd >= 0 and not _is_at(self._folder, self._fd):
+                self.release()
+            if self._fd < 0:
+                fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except OSError:
+                    os.close(fd)
+                    raise
+                self._fd = fd
+
+    def release(self) -> None:
+        """Gives the lock back, and the file system of the folder, which may be unmounted then."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class Watched(Struct, frozen=True):
+    """The daemons that watch a folder: if there is one (None: nobody can know), since when, and which."""
+
+    is_running: bool | None
+    since: datetime | None = None
+    processes: list[int] = []
+
+
+def watched(folder: str) -> Watched:
+    """Looks for daemons that watch the folder; raises OSError if it can't be opened."""
+    with _opened(folder) as fd:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            starts = {pid: _start(pid) for pid in _holders(os.fstat(fd).st_ino)}
+            known = [start for start in starts.values() if start]
+            return Watched(True, min(known, default=None), sorted(starts))
+        except OSError:  # a network file system without locks of folders
+            return Watched(None)
+        return Watched(False)
+
+
+@contextmanager
+def _opened(folder: str) -> Iterator[int]:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _is_at(path: str, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(fd))
+    except FileNotFoundError:
+        return False
+
+
+def _holders(inode: int) -> set[int]:
+    """Returns the processes that Linux names as holders of a lock on the inode."""
+    # The device is not compared: some file systems give stat() another number than the kernel uses here.
+    holders = set()
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            words = line.split()
+            if words[1] == "FLOCK" and words[5].rpartition(":")[2] == str(inode):
+                holders.add(int(words[4]))
+    return holders
+
+
+def _start(pid: int) -> datetime | None:
+    """Returns when a process started; None if the system does not say."""
+    with suppress(OSError, ValueError, IndexError):
+        # The name of the program, in brackets, may hold blanks.
+        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+        return datetime.now(UTC) - timedelta(seconds=age)
+    return None
