@@ -10,6 +10,7 @@ from urllib.parse import quote
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PrivateAttr,
@@ -34,11 +35,25 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+class LogLevel(StrEnum):
+    """The least level of the log lines that are written."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
 def _absolute(path: Path) -> Path:
     """Resolves symbolic links: not a link is watched, but the folder it leads to."""
     try:
         return path.expanduser().resolve()
-    except (RuntimeError, OSError):  # a loop of links, ~ of nobody, or no current directory
+    except FileNotFoundError:
+        raise ValueError("it should be an absolute path: the current directory is gone") from None
+    except (RuntimeError, OSError):  # a loop of links, ~ of nobody
         raise ValueError("it should be the path of a folder") from None
 
 
@@ -72,6 +87,7 @@ class Settings(BaseModel):
     max_file_bytes: Annotated[int, Field(ge=1)] = 10 * 1024**3
     max_reject_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
     log_format: LogFormat = LogFormat.TEXT
+    log_level: Annotated[LogLevel, BeforeValidator(_lower)] = LogLevel.INFO
 
     _env_file: Path | None = PrivateAttr(None)
 

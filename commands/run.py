@@ -6,15 +6,17 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
-from config import Settings
+import watcher.scan
+from config import LogFormat, Settings
 from db.embedded.server import StartCancelled
 from monitor.event_log import EventLog
-from monitor.log import Log, adopt_libraries, open_log
-from processing.errors import Misconfigured
+from monitor.log import adopt_libraries, open_log
+from processing.errors import DatabaseUnavailable, Misconfigured
 from service.build import make_daemon
 from service.database import open_database, prepare_database
-from service.events import Started, Stopped
+from service.events import Ended, Publish, Started, Stopped
 from service.housekeeping import Housekeeping
+from service.outage import TimedOut
 from service.presence import Presence
 from service.signals import StopSignal
 from sources.claims import CLAIMS, FULL
@@ -25,14 +27,22 @@ def run(settings: Settings, *, once: bool, accepts_new: bool = False) -> int:
 
     With accepts_new into another database than the folder's files went into before.
     """
-    with open_log(settings.log_format) as log:
-        return _run(settings, log, once=once, accepts_new=accepts_new)
+    with open_log(settings.log_format, settings.log_level) as log:
+        adopt_libraries(log)
+        event_log = EventLog(log)
+        try:
+            return _run(settings, event_log.write, once=once, accepts_new=accepts_new)
+        except (Misconfigured, DatabaseUnavailable, TimedOut, OSError) as error:
+            # Before the first line, a person at a terminal gets the plain sentence that other commands print.
+            if settings.log_format is LogFormat.TEXT and not event_log.has_written:
+                raise
+            code = 2 if isinstance(error, Misconfigured) else 1
+            event_log.write(Ended(str(error), code))
+            return code
 
 
-def _run(settings: Settings, log: Log, *, once: bool, accepts_new: bool) -> int:
+def _run(settings: Settings, publish: Publish, *, once: bool, accepts_new: bool) -> int:
     stop = StopSignal()
-    adopt_libraries(log)
-    publish = EventLog(log).write
     totals: Counter[str] = Counter()
     with stop.on_signals():
         prepare_folders(settings)
@@ -53,6 +63,9 @@ def _run(settings: Settings, log: Log, *, once: bool, accepts_new: bool) -> int:
                         settings, database, ensure_running, publish, stop, once=once, presence=presence
                     )
                     totals = daemon.run()
+        if "waiting" not in totals:  # it was stopped before it could load anything
+            with suppress(OSError):
+                totals["waiting"] = len(watcher.scan.waiting(str(settings.folder)))
         publish(Stopped(totals))
     return 1 if once and (totals["failed"] or totals["waiting"] or stop.event.is_set()) else 0
 

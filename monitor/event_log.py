@@ -25,6 +25,7 @@ QUERY_IT = "query it"
 #: Level and name of the line of each event that has one line with the event's own fields, or nearly so.
 LINES: dict[type[Event], tuple[Level, str]] = {
     events.Stopped: ("info", "stopped"),
+    events.Ended: ("error", "ended"),
     events.FileLoaded: ("info", "loaded"),
     events.FileDuplicate: ("info", "duplicate"),
     events.FileFailed: ("warning", "failed"),
@@ -63,6 +64,17 @@ _PATHS = ("file", "folder", "path", "place")
 #: What of a connection string may be shown.
 _SHOWN = ("host", "port", "dbname", "user", "service")
 
+
+def _current_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it is gone
+        return "/"
+
+
+#: Where files went is shown from the directory that the program was started in, which may vanish.
+_STARTED_IN = _current_directory()
+
 #: A line names at most this many files of a batch.
 _NAMED_FILES = 3
 
@@ -79,8 +91,10 @@ class EventLog:
 
     def __init__(self, log: Log) -> None:
         self._log = log
+        self.has_written = False
 
     def write(self, event: Event) -> None:
+        self.has_written = True
         for level, name, fields in lines(event):
             getattr(self._log, level)(name, **fields)
 
@@ -131,7 +145,7 @@ def _counts(outcome: Outcome) -> dict[str, object]:
         fields |= {"duplicate": counts.duplicate, "rejected": counts.rejected}
     fields["seconds"] = round(outcome.seconds, 4)
     if outcome.target:
-        fields["moved_to"] = printable(os.path.relpath(outcome.target))
+        fields["moved_to"] = printable(os.path.relpath(outcome.target, _STARTED_IN))
     if outcome.reason:
         fields["reason"] = outcome.reason
     return fields

@@ -99,6 +99,14 @@ class LineWriter:
                 self._room.poll()
 
 
-def standard_error() -> int:
-    """Returns the descriptor of standard error, or of nothing if the program was started without one."""
-    return os.open(os.devnull, os.O_WRONLY) if sys.stderr is None else sys.stderr.fileno()
+def standard_error() -> int | None:
+    """Returns the descriptor of standard error, or of nothing if the program was started without one.
+
+    None if standard error is no file of the system, as in a test.
+    """
+    if sys.stderr is None:
+        return os.open(os.devnull, os.O_WRONLY)
+    try:
+        return sys.stderr.fileno()
+    except OSError:
+        return None

@@ -9,7 +9,7 @@ from typing import cast
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
-from config import LogFormat
+from config import LogFormat, LogLevel
 from monitor.line_writer import LineWriter, standard_error
 
 Log = FilteringBoundLogger
@@ -23,15 +23,19 @@ _FLUSH_SECONDS = 1.0
 
 
 @contextmanager
-def open_log(log_format: LogFormat) -> Iterator[Log]:
+def open_log(log_format: LogFormat, level: LogLevel) -> Iterator[Log]:
     """Yields the log of the daemon, whose lines never hold up the caller; flushes it at the end."""
+    fd = standard_error()
+    if fd is None:
+        yield make_log(log_format, level=level)
+        return
     notice = make_log(log_format, str)
     writer = LineWriter(
-        standard_error(),
+        fd,
         lambda dropped: cast(str, notice.warning(LINES_DROPPED, lines=dropped, reason="nobody took them")),
     )
     try:
-        yield make_log(log_format, writer.write)
+        yield make_log(log_format, writer.write, level)
     finally:
         writer.close(_FLUSH_SECONDS)
 
@@ -48,8 +52,13 @@ class _Writer:
         self.info = self.warning = self.error = write
 
 
-def make_log(log_format: LogFormat, write: Callable[[str], object] = _print) -> Log:
-    """Returns a log whose lines are written by the function, and whose methods return what it returns."""
+def make_log(
+    log_format: LogFormat, write: Callable[[str], object] = _print, level: LogLevel = LogLevel.INFO
+) -> Log:
+    """Returns a log whose lines of the level, and of higher ones, are written by the function.
+
+    Its methods return what the function returns.
+    """
     renderer = structlog.processors.JSONRenderer() if log_format is LogFormat.JSON else _as_text
     lazy = structlog.wrap_logger(
         _Writer(write),
@@ -58,7 +67,7 @@ def make_log(log_format: LogFormat, write: Callable[[str], object] = _print) -> 
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(level.value),
     )
     # What is not bound is bound anew for each line, for a quarter of the line's time.
     log: Log = lazy.bind()

@@ -40,6 +40,13 @@ class Stopped(Event, frozen=True):
     totals: Mapping[str, int]
 
 
+class Ended(Event, frozen=True):
+    """The program ends because of an error; with code 2 settings or rights have to be fixed."""
+
+    reason: str
+    code: int
+
+
 # Files --------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""Handles Ctrl+C and SIGTERM: the first signal asks the program to stop, the second ends it at once."""
+"""Handles Ctrl+C, SIGTERM and SIGHUP: the first asks the program to stop, the second ends it at once."""
 
 import os
 import signal
@@ -19,7 +19,9 @@ class StopSignal:
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        signals = (signal.SIGINT, signal.SIGTERM)
+        signals = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+            signals.append(signal.SIGHUP)
         old = [signal.signal(number, self._ask) for number in signals]
         try:
             yield
@@ -29,6 +31,8 @@ class StopSignal:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self._asked:
+            if number == signal.SIGHUP:
+                return  # a terminal that is closed may send several
             os._exit(128 + number)  # open transactions roll back, and their files stay
         self._asked = True
         # In another thread, because the code that this signal interrupts may hold the event's lock.

@@ -43,7 +43,8 @@ class Worker:
         self.counters: SharedCounters = _SPAWN.RawArray("q", COUNTERS)
         self._pipe, theirs = _SPAWN.Pipe()
         self._process = _SPAWN.Process(target=_serve, args=(theirs, start, self.counters))
-        with theirs, _deaf_to_ctrl_c(), _without_program():
+        with theirs, _deaf_to_terminal(), _without_program():
+            _leave_a_lost_directory()
             self._process.start()
         weakref.finalize(self, self._process.kill)
 
@@ -90,14 +91,22 @@ def _exchange(pipe: "_Pipe", batch: list[FileTask], results: Results) -> None:
 
 
 @contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
+def _deaf_to_terminal() -> Iterator[None]:
     """A process that is started meanwhile is so for ever: the daemon decides when to stop."""
     resource_tracker.ensure_running()  # started later, it would undo this
-    old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
+def _leave_a_lost_directory() -> None:
+    """Goes elsewhere if the current directory was removed or can't be read: a process is started in it."""
+    try:
+        os.getcwd()
+    except OSError:
+        os.chdir("/")
 
 
 @contextmanager

@@ -22,6 +22,7 @@ SAMPLES: list[Event] = [
     events.Started("in", "native", 2, None, "data", None),
     events.Started("in", "native", 2, "/home/.env", None, "postgresql://u:secret@h:1/d?service=s"),
     events.Stopped({}),
+    events.Ended("no", 2),
     events.FileLoaded(ENDED),
     events.FileDuplicate(ENDED),
     events.FileFailed(ENDED),

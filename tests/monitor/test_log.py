@@ -11,9 +11,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from config import LogFormat
+from config import LogFormat, Settings
 from db.connection import Database
-from monitor.log import adopt_libraries, make_log
+from monitor.log import adopt_libraries, make_log, open_log
 from tests.support import ROOT, Daemon, detections, event, report, statuses
 
 SECRET = "attack at dawn"
@@ -92,6 +92,7 @@ def test_every_line_has_a_time_a_level_and_an_event(lines: list[dict[str, object
     for line in lines:
         assert str(line["timestamp"]).endswith("Z") and line["level"] in ("info", "warning", "error")
         assert line["event"] in (
+            "new database",
             "watching",
             "database",
             "database runs without fsync",
@@ -177,6 +178,37 @@ def test_a_log_that_nobody_reads_stops_neither_loading_nor_the_end(
                 " stopped loaded=100 " in lines[-1] and sum(" loaded file=" in line for line in lines) == 100
             )
         assert process.wait(30) == 0
+
+
+def test_an_error_that_ends_the_daemon_is_a_line_of_the_log(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path, "postgresql://127.0.0.1:1/d", LOG_FORMAT="json")
+    daemon.incoming.touch()
+    assert daemon.start(wait=False).wait() == 2
+    line = msgspec.json.decode(daemon.log())
+    assert line.pop("timestamp")
+    reason = f"can't make the folder {daemon.incoming}: File exists"
+    assert line == {"level": "error", "event": "ended", "reason": reason, "code": 2}
+
+
+def test_an_error_after_the_first_line_has_a_time(tmp_path: Path, database: Database) -> None:
+    daemon = Daemon(tmp_path, database.url).start()
+    daemon.rows("DROP SCHEMA mobileye_data CASCADE")
+    daemon.rows("CREATE VIEW public.nothing AS SELECT 1")
+    daemon.drop("vehicles_status_1.json", statuses(report()))
+    assert daemon.wait() == 2
+    last = parse_text(daemon.log().splitlines()[-1])
+    assert (last["level"], last["event"], last["code"]) == ("error", "ended", "2")
+
+
+@pytest.mark.parametrize(("level", "count"), [("info", 3), ("WARNING", 2), ("error", 1)])
+def test_lines_below_the_level_are_left_out(
+    capfd: pytest.CaptureFixture[str], level: str, count: int
+) -> None:
+    with open_log(LogFormat.TEXT, Settings.model_validate({"log_level": level}).log_level) as log:
+        log.info("one")
+        log.warning("two")
+        log.error("three")
+    assert capfd.readouterr().err.count("\n") == count
 
 
 @pytest.fixture

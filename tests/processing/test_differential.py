@@ -25,7 +25,7 @@ FIELDS = {
     EVENTS: ("vehicle_id", "detection_time", "detections"),
     STATUS: ("vehicle_id", "report_time", "status"),
 }
-TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?([Zz]|[+-]\d\d(:?\d\d)?)", re.ASCII)
 
 
 class Pairs(list[tuple[str, Any]]):
@@ -132,8 +132,8 @@ def _detection(header: Pairs, counted: Any) -> tuple[Any, ...] | None:
         return None
     own = Pairs(pair for pair in counted if pair[0] not in known)
     kind, value = _text(dict(counted), "object_type"), dict(counted).get("object_value")
-    is_integer = type(value) is int and -(2**31) <= value < 2**31
-    if kind is None or not is_integer or _has_nul(own) or _is_beyond(own):
+    value = _integral(value)
+    if kind is None or value is None or _has_nul(own) or _is_beyond(own):
         return None
     shared = [pair for pair in header if pair[0] not in FIELDS[EVENTS]]
     taken = dict(own)
@@ -157,6 +157,13 @@ def _time(values: dict[str, Any], name: str) -> datetime | None:
         return datetime.fromisoformat(value.upper()).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
+
+
+def _integral(value: Any) -> int | None:
+    """The value if it is an integer of 32 bits, however it is spelled."""
+    is_number = type(value) is int or isinstance(value, Decimal)
+    is_integer = is_number and -(2**31) <= value < 2**31 and value % 1 == 0
+    return int(value) if is_integer else None
 
 
 def _repeats(value: Any) -> bool:
@@ -276,9 +283,12 @@ TIMES = st.one_of(
     st.sampled_from(
         ["2022-06-05T21:02:34.546Z", "2022-06-05t21:02:34+02:00", "2022-06-05 00:00:00.000001-23:59"]
     ),
+    st.sampled_from(["2022-06-05T21:02Z", "2022-06-05 21:02+02", "2022-06-05T21:02:34.5-0530"]),
+    st.sampled_from(["2022-06-05T23:59:60Z", "2022-06-05T21:02", "2022-W22-7T21:02Z", "2022-06-05T25:00Z"]),
     st.sampled_from(["0001-01-01T00:00:00+00:01", "9999-12-31T23:59:59-00:01", "2022-06-05T21:02:34", "now"]),
 )
-COUNTED = objects(SCALARS, object_type=TEXTS, object_value=st.integers(-5, 5))
+COUNTS = rare(st.integers(-5, 5), st.sampled_from(["3.0", "1e1", "-20E-1", "2.5", "1e-400"]).map(Spelled))
+COUNTED = objects(SCALARS, object_type=TEXTS, object_value=COUNTS)
 EVENT = objects(
     SCALARS, vehicle_id=TEXTS, detection_time=TIMES, detections=st.lists(rare(COUNTED, VALUES), max_size=3)
 )

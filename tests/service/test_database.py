@@ -1,6 +1,7 @@
 """The embedded database shared by the daemon and the other commands, at any moment of its start and stop."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -129,6 +130,26 @@ def test_the_embedded_database_is_one_and_the_same_however_often_it_is_asked_for
     with open_database(settings, may_create=True) as ensure_running, open_database(settings) as again:
         assert ensure_running() == ensure_running() == again()
         assert query(ensure_running().url, "SELECT current_database()") == [("mobileye",)]
+
+
+def test_the_server_is_kept_for_the_url_only_while_asked(embedded: Daemon) -> None:
+    assert embedded.start("--once", wait=False).wait() == 0
+    done = embedded.command("url")
+    assert done.returncode == 0 and done.stdout.count("\n") == 1
+    assert done.stderr.endswith("runs only while the daemon or another command does; --wait keeps it.\n")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with started(embedded, "url", "--wait") as process:
+            assert process.stdout is not None and process.stderr is not None
+            url = process.stdout.readline().strip()
+            assert "runs until Ctrl+C" in process.stderr.readline()
+            assert query(url, "SELECT 6 * 7") == [(42,)]
+            process.send_signal(number)
+            assert (process.wait(20), process.stderr.read()) == (0, "")
+
+
+def test_the_url_of_an_outside_database_needs_no_waiting(daemon: Daemon) -> None:
+    done = daemon.command("url", "--wait")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{daemon.url}\n", "")
 
 
 # Databases that can't be written ---------------------------------------------------------------------

@@ -78,6 +78,36 @@ def test_an_idle_daemon_stops_and_logs_what_it_did(daemon: Daemon) -> None:
     assert "stopped loaded=3 duplicate=0 failed=1 waiting=0 rows=3 rejected=0" in last
 
 
+def test_a_closed_terminal_stops_a_daemon_as_sigterm_does(daemon: Daemon) -> None:
+    daemon.start()
+    many(daemon, 3)
+    daemon.until_empty()
+    for _ in range(2):  # the shell and the terminal may each send it
+        send(daemon, signal.SIGHUP)
+    assert until_ended(daemon) == 0
+    assert "stopped loaded=3 " in daemon.log().splitlines()[-1] and " worker died " not in daemon.log()
+
+
+def test_a_daemon_under_nohup_outlives_its_terminal(daemon: Daemon) -> None:
+    daemon.prefix = ("nohup",)
+    daemon.start()
+    send(daemon, signal.SIGHUP)
+    many(daemon, 3)
+    daemon.until_empty()
+    send(daemon, signal.SIGTERM)
+    assert until_ended(daemon) == 0
+
+
+def test_a_stop_before_the_database_answered_counts_what_waits(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path, f"postgresql://127.0.0.1:{free_port()}/d")
+    many(daemon, 3)
+    daemon.start(wait=False)
+    until(lambda: " waiting for the database " in daemon.log())
+    send(daemon, signal.SIGTERM)
+    assert until_ended(daemon) == 0
+    assert " stopped loaded=0 duplicate=0 failed=0 waiting=3 " in daemon.log().splitlines()[-1]
+
+
 def test_a_stop_under_load_loses_nothing(daemon: Daemon) -> None:
     many(daemon, 2000)
     daemon.start()
