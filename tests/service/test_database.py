@@ -93,7 +93,8 @@ def test_a_daemon_whose_data_folder_is_moved_stops_and_loses_nothing(embedded: D
     (embedded.folder / "data").rename(embedded.folder / "moved")
     assert embedded.wait() == 2
     embedded.process = None
-    assert embedded.log().splitlines()[-1].startswith("error: The data folder ")
+    last = embedded.log().splitlines()[-1]
+    assert " error   ended " in last and "The data folder " in last and last.endswith(" code=2")
     assert not (embedded.folder / "data").exists() and not os.listdir(embedded.failed)
     assert embedded.start("--once", wait=False).wait() == 2, "it made a new database"
     (embedded.folder / "moved").rename(embedded.folder / "data")
