@@ -2,6 +2,10 @@
 
 import signal
 import sys
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl+C during the imports ends it without a traceback
+
 from pathlib import Path
 from typing import Annotated
 
@@ -239,8 +243,12 @@ def main() -> int:
     Code 2 means that settings or rights have to be fixed.
     """
     output.for_people()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code = app(standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        return 128 + signal.SIGINT
     except typer.Exit as ending:
         return ending.exit_code
     except typer.TyperException as error:
@@ -258,4 +266,6 @@ def _complain(what: str, code: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.exit(code)

@@ -154,20 +154,21 @@ class Loader:
                     file.record(error)
                     continue
                 _write_elements(transaction, file, elements)
+                if file.extra:
+                    transaction.keep(file.extra)
                 loaded.add(file.opened.sha256)
                 written.append(file)
             # Finished before any count is checked: conflicts count as rejects, and show only then.
             finished = zip(written, transaction.finish(), transaction.first_rejects(), strict=True)
-            for file, counts, first_reject in finished:
+            for file, counts, first in finished:
                 try:
                     self._check_counts(file, counts, is_shared=len(files) > 1)
-                    file.counts, file.first_reject = counts, first_reject
+                    file.counts, file.first_reject = counts, first
                 except FileError as error:
                     file.record(error)
-            if any(file.error for file in written):
-                return False
-            transaction.commit()
-            return True
+            if is_good := not any(file.error for file in written):
+                transaction.commit()
+            return is_good
 
     def _write_alone(self, file: LoadingFile) -> None:
         """Writes rows while the file is read: whatever is wrong with it rolls all of them back."""
@@ -204,6 +205,8 @@ class Loader:
                 raise
             file.opened.check_unchanged()
             document.check(file.elements, file.records)
+            if document.extra:
+                transaction.keep(document.extra)
             (counts,) = transaction.finish()
             self._check_counts(file, counts)
             if careful:
@@ -294,6 +297,7 @@ def _read_once(file: LoadingFile, kinds: Kinds, *, careful: bool) -> list[Parsed
     # Counted from the list, not in the loop above: what is in the list is what is handed on.
     records = sum(len(parsed.records) + len(parsed.rejected) for parsed in elements)
     document.check(sum(parsed.count for parsed in elements), records)
+    file.extra = document.extra
     if careful:
         file.note_fault(document)
     return elements

@@ -238,8 +238,14 @@ class Daemon:
             self._backlog.requeue(batch)
             return
         if self._probe is None:
-            self._probe = Probe(self._database, lambda: self.inbox.put(ProbeAnswered()))
-            self._probe.start()
+            probe = Probe(self._database, lambda: self.inbox.put(ProbeAnswered()))
+            try:
+                probe.start()
+            except RuntimeError as lack:
+                self._backlog.requeue(batch)
+                self._enter_outage(Resource.WORKERS, lack)
+                return
+            self._probe = probe
         self._probe.failed.append((batch, seconds, error))
 
     def _judge(self, probe: Probe) -> None:

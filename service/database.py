@@ -96,12 +96,14 @@ def _watched(embedded: Embedded, on_gone: Callable[[], None]) -> Iterator[None]:
                     return
 
     thread = threading.Thread(target=watch, name="watch of the cluster", daemon=True)
-    thread.start()
+    with suppress(RuntimeError):  # no thread to be had: the next outage shows it, too
+        thread.start()
     try:
         yield
     finally:
         is_over.set()
-        thread.join()
+        if thread.is_alive():
+            thread.join()
     embedded.check_place()
 
 

@@ -46,7 +46,10 @@ class Housekeeping:
         self._published: set[str] = set()
 
     def __enter__(self) -> None:
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise OSError(f"the system has no thread for the program: {error}") from None
 
     def __exit__(self, *_: object) -> None:
         """Cancels what is under way, which rolls back; a thread that can't be woken ends with the process."""

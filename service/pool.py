@@ -57,7 +57,7 @@ class Pool:
         flight = self._flights.pop(results)
         try:
             return results.result(timeout=0)
-        except (DatabaseUnavailable, Misconfigured, WorkerDied):
+        except (DatabaseUnavailable, Misconfigured, WorkerDied, BatchLost):
             raise
         except (EOFError, ConnectionError):
             raise flight.verdict or _death(flight) from None

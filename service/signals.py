@@ -3,9 +3,9 @@
 import os
 import signal
 import threading
-from _thread import start_new_thread
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
 from types import FrameType
 
 
@@ -16,9 +16,15 @@ class StopSignal:
         self.event = threading.Event()
         self.wake: Callable[[], None] = lambda: None
         self._asked = False
+        self._stops: SimpleQueue[bool] = SimpleQueue()
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
+        """Handles the signals within the block; raises OSError if the system has no thread for it."""
+        try:
+            threading.Thread(target=self._wait, name="signals", daemon=True).start()
+        except RuntimeError as error:
+            raise OSError(f"the system has no thread for the program: {error}") from None
         signals = [signal.SIGINT, signal.SIGTERM]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
             signals.append(signal.SIGHUP)
@@ -28,6 +34,7 @@ class StopSignal:
         finally:
             for number, handler in zip(signals, old, strict=True):
                 signal.signal(number, handler)
+            self._stops.put(False)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self._asked:
@@ -35,10 +42,14 @@ class StopSignal:
                 return  # a terminal that is closed may send several
             os._exit(128 + number)  # open transactions roll back, and their files stay
         self._asked = True
-        # In another thread, because the code that this signal interrupts may hold the event's lock.
-        start_new_thread(self.ask, ())
+        self.ask()
 
     def ask(self) -> None:
         """Asks the program to stop, as the first signal does."""
-        self.event.set()
-        self.wake()
+        self._stops.put(True)  # may interrupt itself, which event.set() may not
+
+    def _wait(self) -> None:
+        """Runs in a thread of its own: the code that a signal interrupts may hold the event's lock."""
+        if self._stops.get():
+            self.event.set()
+            self.wake()

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from processing.batch import FileTask, Outcome
-from processing.errors import DatabaseUnavailable, Misconfigured, WorkerDied
+from processing.errors import BatchLost, DatabaseUnavailable, Misconfigured, WorkerDied
 from processing.loader import Loader
 from service.heartbeat import COUNTERS, Heartbeat, SharedCounters
 
@@ -150,9 +150,12 @@ class BatchRunner:
             return self._loader.load(batch)
         except (DatabaseUnavailable, Misconfigured) as error:
             failure: Exception = error
+        except RuntimeError as error:
+            # Of the system's lack of threads no file is guilty.
+            is_lack = "can't start new thread" in str(error)
+            failure = BatchLost(f"a worker has no thread: {error}") if is_lack else _fault(error)
         except Exception as error:  # noqa: BLE001
-            # A fault of ours: the batch must not take the daemon with it. Its text may quote the file.
-            failure = WorkerDied(f"the worker process failed: {_kind(error)} {_place(error)}")
+            failure = _fault(error)
         # Cycles of what failed before hold the rows of a chunk, and by themselves are hardly ever collected.
         gc.collect()
         return failure
@@ -163,6 +166,11 @@ class BatchRunner:
     def close(self) -> None:
         if self._loader:
             self._loader.close()
+
+
+def _fault(error: Exception) -> Exception:
+    """Describes a fault of ours, which must not take the daemon with it; its own text may quote the file."""
+    return WorkerDied(f"the worker process failed: {_kind(error)} {_place(error)}")
 
 
 def _kind(error: Exception) -> str:

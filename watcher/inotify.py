@@ -24,5 +24,9 @@ class ArrivalsObserver(InotifyObserver):
     """An observer of arrivals only; it reports a file that was moved in as a created one."""
 
     def __init__(self) -> None:
-        super().__init__()
+        try:
+            super().__init__()
+        except RuntimeError:  # no thread can be started
+            self._inotify_fd._close_resources()  # close() leaves that to the thread, which there is not
+            raise
         self._emitter_class = _ArrivalsEmitter

@@ -1,5 +1,6 @@
 """Reports new files at once, by inotify or its equivalent on other systems, or by polling."""
 
+import errno
 import logging
 import os
 import sys
@@ -53,13 +54,17 @@ class FolderObserver:
         # watchdog gives access to its observer and emitters, but not to the thread that reads from inotify.
         # So all threads that start below are remembered.
         others = set(threading.enumerate())
-        observer = PollingObserver(timeout=1) if self._kind is ObserverKind.POLLING else _native()
+        observer: BaseObserver | None = None
         try:
+            observer = PollingObserver(timeout=1) if self._kind is ObserverKind.POLLING else _native()
             observer.schedule(self._handler, self._folder, recursive=False, event_filter=EVENTS)
             observer.start()
-        except OSError:
-            observer.stop()
-            raise
+        except (OSError, RuntimeError) as error:
+            if observer is not None:
+                observer.stop()
+            if isinstance(error, OSError):
+                raise
+            raise OSError(errno.EAGAIN, str(error)) from None  # no thread can be started
         self._threads = set(threading.enumerate()) - others
         self._observer = observer
         logging.getLogger("watchdog").addHandler(self._alarm)

@@ -38,6 +38,7 @@ class Expected:
 
     rows: list[tuple[Any, ...]] = field(default_factory=list)
     rejects: list[tuple[int, Any]] = field(default_factory=list)
+    extra: Any = None
 
     @property
     def position(self) -> int:
@@ -53,12 +54,16 @@ def expected(content: bytes) -> Expected | None:
         document = loaded(content.decode())
     except ValueError:
         return None
-    if not isinstance(document, Pairs) or len(document) != 1 or _has_half(document):
+    if not isinstance(document, Pairs) or _has_half(document):
         return None
-    key, elements = document[0]
-    if key not in FIELDS or not _is_list(elements):
+    arrays = [pair for pair in document if pair[0] in FIELDS]
+    beside = Pairs(pair for pair in document if pair[0] not in FIELDS)
+    if len(arrays) != 1 or _repeats(beside) or _has_nul(beside) or _is_beyond(beside):
         return None
-    found = Expected()
+    key, elements = arrays[0]
+    if not _is_list(elements):
+        return None
+    found = Expected(extra=plain(beside) if beside else None)
     for element in elements:
         (_event if key == EVENTS else _report)(found, element)
     return found
@@ -297,7 +302,13 @@ DOCUMENTS = st.one_of(
     st.lists(rare(EVENT, VALUES), max_size=4).map(lambda elements: Pairs([(EVENTS, elements)])),
     st.lists(rare(REPORT, VALUES), max_size=4).map(lambda elements: Pairs([(STATUS, elements)])),
 )
-SHAPES = rare(DOCUMENTS, VALUES | st.tuples(DOCUMENTS, DOCUMENTS).map(lambda two: Pairs([*two[0], *two[1]])))
+SURROUNDED = st.tuples(
+    st.lists(st.tuples(KEYS, VALUES), max_size=2), DOCUMENTS, st.lists(st.tuples(KEYS, VALUES), max_size=2)
+).map(lambda parts: Pairs([*parts[0], *parts[1], *parts[2]]))
+SHAPES = rare(
+    DOCUMENTS | SURROUNDED,
+    VALUES | st.tuples(DOCUMENTS, DOCUMENTS).map(lambda two: Pairs([*two[0], *two[1]])),
+)
 
 
 def rendered(value: Any, escaped: bool, blank: str) -> str:
@@ -337,7 +348,8 @@ def found(content: bytes) -> Expected | None:
     for record in reading.records:
         *values, extra = (getattr(record, name) for name in record.__struct_fields__)
         rows.append((*values, _as_pairs_text(extra)))
-    return Expected(rows, [(reject.position, _as_pairs(reject.original)) for reject in reading.rejected])
+    rejects = [(reject.position, _as_pairs(reject.original)) for reject in reading.rejected]
+    return Expected(rows, rejects, _as_pairs_text(reading.extra))
 
 
 def _as_pairs_text(extra: str | None) -> Any:
@@ -357,5 +369,5 @@ def test_a_document_is_read_as_the_rules_say(content: bytes, size: int, longest:
     if reference is None or ours is None:
         assert reference is ours
         return
-    assert ours.rows == reference.rows
+    assert (ours.rows, ours.extra) == (reference.rows, reference.extra)
     assert ours.rejects == [(position, plain(original)) for position, original in reference.rejects]

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from psycopg2.extensions import parse_dsn
 
 from config import Settings
 from db.connection import Database
+from processing.errors import Misconfigured
 from service.database import open_database
 from tests.support import ROOT, Daemon, Server, detections, event, query, report, statuses, until
 
@@ -122,7 +124,8 @@ def test_a_daemon_whose_data_folder_is_moved_stops_and_loses_nothing(embedded: D
     (embedded.folder / "data").rename(embedded.folder / "moved")
     assert embedded.wait() == 2
     embedded.process = None
-    assert embedded.log().splitlines()[-1].startswith("error: The data folder ")
+    last = embedded.log().splitlines()[-1]
+    assert " error   ended " in last and "The data folder " in last and last.endswith(" code=2")
     assert not (embedded.folder / "data").exists() and not os.listdir(embedded.failed)
     assert embedded.start("--once", wait=False).wait() == 2, "it made a new database"
     (embedded.folder / "moved").rename(embedded.folder / "data")
@@ -131,6 +134,20 @@ def test_a_daemon_whose_data_folder_is_moved_stops_and_loses_nothing(embedded: D
     counted = embedded.command("sql", "select count(*) from vehicle_status_history", "--csv")
     assert counted.stdout == "count\n400\n"
     assert "ledger, tables and folders add up" in embedded.command("verify").stdout
+
+
+def test_without_a_thread_a_missing_data_folder_is_noticed_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    settings = Settings(watch_folder=tmp_path / "in", data_folder=tmp_path / "data")
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    opened = open_database(settings, on_gone=lambda: None, may_create=True)
+    with pytest.raises(Misconfigured, match="was moved, removed or replaced"), opened as ensure_running:
+        assert query(ensure_running().url, "SELECT 1") == [(1,)]
+        (tmp_path / "data").rename(tmp_path / "moved")
 
 
 def test_a_database_outside_is_given_as_it_is_configured(tmp_path: Path) -> None:
