@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from commands import check, demo, replay, run, sql, status, verify
+from commands import check, demo, output, replay, run, sql, status, verify
 from commands.replay import Reason
 from commands.sql_forms import Form
 from config import load_settings
@@ -67,8 +67,8 @@ def show_status(
             database.connected_for_reading(ensure_running()) as connection,
         ):
             found = status.gather(settings, connection)
-    except DatabaseUnavailable:
-        status.show(status.gather(settings, None), as_json)
+    except DatabaseUnavailable as error:
+        status.show(status.gather(settings, None, str(error)), as_json)
         raise
     status.show(found, as_json)
     if found.backlog.error:
@@ -99,10 +99,27 @@ def run_sql(
 
 
 @app.command("url")
-def print_url() -> None:
-    """Prints the database's URL, password included, for psql and other tools."""
-    with database.open_database(load_settings()) as ensure_running:
+def print_url(
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Keep the embedded database running until Ctrl+C or SIGTERM.")
+    ] = False,
+) -> None:
+    """Prints the database's URL, password included, for psql and other tools.
+
+    The embedded database runs only while the daemon or another command does.
+    """
+    settings, stop = load_settings(), StopSignal()
+    is_embedded = settings.outside_database is None
+    with stop.on_signals(), database.open_database(settings, stop.event.is_set) as ensure_running:
         typer.echo(ensure_running().url)
+        if is_embedded:
+            typer.echo(_RUNS_UNTIL_ASKED if wait else _RUNS_NO_LONGER, err=True)
+            if wait:
+                stop.event.wait()
+
+
+_RUNS_UNTIL_ASKED = "The embedded database runs until Ctrl+C, or for as long as the daemon does."
+_RUNS_NO_LONGER = "The embedded database runs only while the daemon or another command does; --wait keeps it."
 
 
 @app.command("demo")
@@ -219,6 +236,7 @@ def main() -> int:
 
     Code 2 means that settings or rights have to be fixed.
     """
+    output.for_people()
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

@@ -1,4 +1,4 @@
--- The tables of the Mobileye Data Processing System, schema 12. This file can be applied repeatedly. Raise the number
+-- The tables of the Mobileye Data Processing System, schema 13. This file can be applied repeatedly. Raise the number
 -- with each change: a program refuses tables of a higher one.
 -- Needs PostgreSQL 12 or later. All times are UTC instants (timestamptz).
 
@@ -32,6 +32,11 @@ CREATE TABLE IF NOT EXISTS mobileye_data.ingested_files (
 ALTER TABLE mobileye_data.ingested_files    -- when and by whom a failure was acknowledged
     ADD COLUMN IF NOT EXISTS dismissed_at timestamptz,
     ADD COLUMN IF NOT EXISTS dismissed_by text;
+
+ALTER TABLE mobileye_data.ingested_files
+    ADD COLUMN IF NOT EXISTS extra jsonb;   -- the fields beside the file's array
+COMMENT ON COLUMN mobileye_data.ingested_files.extra IS
+    'The fields beside the array of the file, such as a version; null if there are none';
 
 COMMENT ON TABLE mobileye_data.ingested_files IS
     'The ledger: one entry for each distinct content that was dropped';

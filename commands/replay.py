@@ -111,8 +111,9 @@ def records(
     known: FileKinds = FILE_KINDS,
 ) -> int:
     """Loads the open rejected records again; returns 0 if all of them were loaded, else 1."""
+    name = None if file is None else printable(file)  # as the ledger has it
     with closing(database.connect(autocommit=True)) as connection:
-        return _replay(settings, database, connection, _open_pages(connection, file, reason), report, known)
+        return _replay(settings, database, connection, _open_pages(connection, name, reason), report, known)
 
 
 def edited_records(

@@ -49,7 +49,9 @@ def _run(settings: Settings, publish: Publish, *, once: bool, accepts_new: bool)
         # From here on, so that status sees it, too, while the database is waited for.
         presence = Presence(str(settings.folder))
         presence.hold()
-        opened = open_database(settings, stop.event.is_set, publish, may_create=True, accepts_new=accepts_new)
+        opened = open_database(
+            settings, stop.event.is_set, publish, stop.ask, may_create=True, accepts_new=accepts_new
+        )
         with suppress(StartCancelled), opened as ensure_running:
             database = prepare_database(
                 settings, ensure_running, publish, stop, once=once, accepts_new=accepts_new

@@ -34,6 +34,8 @@ def run(connection: Connection, statement: str, form: Form, *, may_write: bool =
     connection.autocommit = True
     with _translate_errors(may_write), _cancel_on_ctrl_c(), connection.cursor() as cursor:
         _register_types(cursor)
+        # As typed: where the locale is ASCII, Python gives other characters as the bytes that they are.
+        statement = statement.encode("utf-8", "surrogateescape").decode("utf-8")
         if may_write:
             cursor.execute(statement)
             pages = iter([cursor.fetchall()] if cursor.description else [])
@@ -96,9 +98,7 @@ def _translate_errors(may_write: bool) -> Iterator[None]:
         if error.pgcode == _READ_ONLY and not may_write:
             what += "; with --write the statement may change the database"
         raise QueryFailed(what) from None
-    except UnicodeEncodeError as error:
-        if error.encoding != "utf-8":
-            raise
+    except UnicodeDecodeError:
         raise QueryFailed("the statement is not UTF-8") from None
     except KeyboardInterrupt:
         raise QueryFailed("interrupted: these are not all rows") from None

@@ -1,7 +1,6 @@
 """Prints pages of rows as a table, CSV or JSON."""
 
 import csv
-import io
 import sys
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
@@ -12,6 +11,7 @@ from typing import Any
 from msgspec import DecodeError, Raw, json
 from rich.cells import cell_len
 
+from commands import output
 from processing.printable import printable
 
 Page = list[tuple[Any, ...]]
@@ -33,9 +33,7 @@ def show(columns: list[str], pages: Iterator[Page], form: Form) -> None:
     if form is Form.TABLE:
         _show_table(columns, pages)
         return
-    # Whatever the terminal can show: these forms are read by programs.
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")
+    output.for_programs()
     if form is Form.CSV:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(columns)

@@ -10,6 +10,7 @@ from msgspec import Struct, json, to_builtins
 from psycopg2.extensions import connection as Connection
 
 import watcher.scan
+from commands import output
 from config import Settings
 from db import queries
 from db.queries import FileEntry, Totals
@@ -46,7 +47,7 @@ class Backlog(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True):
-    """The facts that the status command shows; totals is None if the database does not answer."""
+    """The facts that the status command shows; without totals, trouble says why there are none."""
 
     at: datetime
     daemon: Watched
@@ -55,13 +56,14 @@ class Status(Struct, frozen=True):
     last_files: list[FileEntry]
     last_failures: list[FileEntry]
     needs: list[str]
+    trouble: str = ""
 
 
-def gather(settings: Settings, connection: Connection | None) -> Status:
-    """Returns the facts; without a connection only those of the folder."""
+def gather(settings: Settings, connection: Connection | None, trouble: str = "") -> Status:
+    """Returns the facts; without a connection, for which trouble is the reason, only those of the folder."""
     backlog, daemon = _backlog(settings), Watched(None)
     if not backlog.error:
-        daemon = watched(backlog.folder)
+        daemon = watched(str(settings.folder))
     totals = queries.totals(connection) if connection else None
     return Status(
         datetime.now(UTC),
@@ -70,11 +72,12 @@ def gather(settings: Settings, connection: Connection | None) -> Status:
         totals,
         queries.last_files(connection, _SHOWN) if connection else [],
         queries.last_files(connection, _SHOWN, "failed") if connection else [],
-        _needs(daemon, backlog, totals),
+        _needs(daemon, backlog, totals, trouble),
+        trouble,
     )
 
 
-def _needs(daemon: Watched, backlog: Backlog, totals: Totals | None) -> list[str]:
+def _needs(daemon: Watched, backlog: Backlog, totals: Totals | None, trouble: str) -> list[str]:
     """Returns what needs a person."""
     needs = []
     if backlog.error:
@@ -84,7 +87,7 @@ def _needs(daemon: Watched, backlog: Backlog, totals: Totals | None) -> list[str
     if backlog.oldest_seconds is not None and backlog.oldest_seconds > _LONG_SECONDS:
         needs.append("a file has waited for more than an hour")
     if totals is None:
-        needs.append("the database does not answer")
+        needs.append(f"the database: {trouble}")
     elif totals.open_failures:
         needs.append(
             f"{totals.open_failures:,} failed files: fix and replay them, or replay failed --dismiss NAME"
@@ -95,6 +98,7 @@ def _needs(daemon: Watched, backlog: Backlog, totals: Totals | None) -> list[str
 def show(status: Status, as_json: bool) -> None:
     """Prints the status on standard output."""
     if as_json:
+        output.for_programs()
         sys.stdout.write(json.format(json.encode(to_builtins(status)), indent=2).decode() + "\n")
         return
     for name, value in _facts(status):
@@ -117,7 +121,7 @@ def _facts(status: Status) -> list[tuple[str, str]]:
         count, first = len(backlog.not_looked_at), backlog.not_looked_at[0]
         facts.append(("ignored", f"{count:,} other files and folders, such as {first}"))
     if totals is None:
-        return [*facts, ("database", "does not answer")]
+        return [*facts, ("database", status.trouble)]
     return [
         *facts,
         ("loaded", f"{totals.loaded_files:,} files"),

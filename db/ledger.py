@@ -10,6 +10,34 @@ from db.tables import TABLES, Tables
 from processing.errors import TryAgain
 from processing.sink import Counts, Delivery
 
+_ADD = """
+    INSERT INTO mobileye_data.ingested_files AS old
+        (file_id, sha256, name, last_name, size, kind, state,
+         rows_read, rows_inserted, rows_duplicate, rows_rejected, started_at, extra)
+    SELECT file_id, decode(sha256, 'hex'), name, name, size, kind, 'loaded',
+           rows_read, rows_inserted, rows_duplicate, rows_rejected, started_at, extra::jsonb
+    FROM json_to_recordset(%s) AS new
+        (file_id bigint, sha256 text, name text, size bigint, kind text, rows_read bigint,
+         rows_inserted bigint, rows_duplicate bigint, rows_rejected bigint, started_at timestamptz,
+         extra text)
+    ORDER BY sha256
+    ON CONFLICT (sha256) DO UPDATE SET
+        file_id = excluded.file_id,
+        last_name = excluded.last_name,
+        kind = excluded.kind,
+        state = 'loaded',
+        rows_read = excluded.rows_read,
+        rows_inserted = excluded.rows_inserted,
+        rows_duplicate = excluded.rows_duplicate,
+        rows_rejected = excluded.rows_rejected,
+        started_at = excluded.started_at,
+        extra = excluded.extra,
+        finished_at = clock_timestamp(),
+        deliveries = old.deliveries + 1,
+        error = NULL
+    WHERE old.state = 'failed'
+"""
+
 
 @dataclass
 class Entry:
@@ -21,6 +49,7 @@ class Entry:
     read: int = 0
     duplicate: int = 0
     rejected: int = 0
+    extra: str | None = None
 
     @property
     def counts(self) -> Counts:
@@ -71,34 +100,7 @@ def add(cursor: Cursor, entries: Sequence[Entry]) -> None:
     before. The unique digest makes this wait for a transaction that is loading the same bytes, be it one of
     a process that died without its server knowing.
     """
-    cursor.execute(
-        """
-        INSERT INTO mobileye_data.ingested_files AS old
-            (file_id, sha256, name, last_name, size, kind, state,
-             rows_read, rows_inserted, rows_duplicate, rows_rejected, started_at)
-        SELECT file_id, decode(sha256, 'hex'), name, name, size, kind, 'loaded',
-               rows_read, rows_inserted, rows_duplicate, rows_rejected, started_at
-        FROM json_to_recordset(%s) AS new
-            (file_id bigint, sha256 text, name text, size bigint, kind text, rows_read bigint,
-             rows_inserted bigint, rows_duplicate bigint, rows_rejected bigint, started_at timestamptz)
-        ORDER BY sha256
-        ON CONFLICT (sha256) DO UPDATE SET
-            file_id = excluded.file_id,
-            last_name = excluded.last_name,
-            kind = excluded.kind,
-            state = 'loaded',
-            rows_read = excluded.rows_read,
-            rows_inserted = excluded.rows_inserted,
-            rows_duplicate = excluded.rows_duplicate,
-            rows_rejected = excluded.rows_rejected,
-            started_at = excluded.started_at,
-            finished_at = clock_timestamp(),
-            deliveries = old.deliveries + 1,
-            error = NULL
-        WHERE old.state = 'failed'
-        """,
-        (json.encode([_fields(entry) for entry in entries]).decode(),),
-    )
+    cursor.execute(_ADD, (json.encode([_fields(entry) for entry in entries]).decode(),))
     if cursor.rowcount < len(entries):
         raise TryAgain("another process has loaded the same file")
 
@@ -156,6 +158,7 @@ def _fields(entry: Entry) -> dict[str, object]:
         "rows_duplicate": counts.duplicate,
         "rows_rejected": counts.rejected,
         "started_at": delivery.started_at,
+        "extra": entry.extra,
     }
 
 

@@ -174,6 +174,10 @@ class PostgresTransaction:
         entry.read += len(parsed.records) + len(parsed.rejected)
         self._writer.add(entry, self._kind, parsed)
 
+    def keep(self, extra: str) -> None:
+        """Keeps the fields beside the array in the entry of the file that was begun last."""
+        self.entries[-1].extra = extra
+
     def redelivered(self, delivery: Delivery) -> None:
         """Counts one more arrival, in commit(): the bytes may have come twice in this transaction."""
         self._redelivered.append(delivery)
@@ -249,6 +253,9 @@ class DelegatingTransaction:
 
     def write(self, parsed: Parsed) -> None:
         self.inner.write(parsed)
+
+    def keep(self, extra: str) -> None:
+        self.inner.keep(extra)
 
     def redelivered(self, delivery: Delivery) -> None:
         self.inner.redelivered(delivery)

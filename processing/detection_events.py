@@ -4,10 +4,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from msgspec import DecodeError, Struct, ValidationError, convert
+from msgspec import DecodeError, Struct
 from msgspec.json import Decoder
 
 from processing.records import Instant, Int32, Kind, Parsed, Record, Rejected, Text
+from processing.spellings import read_as
 from processing.validation import (
     Invalid,
     check_text,
@@ -19,7 +20,6 @@ from processing.validation import (
     is_common_year,
     is_plain,
     to_json,
-    translate,
     unknown_fields,
 )
 
@@ -112,7 +112,7 @@ def read_event(index: int, position: int, item: Any) -> Parsed:
     """One event, as a whole if it is flawless, else detection by detection."""
     try:
         records, keys = flawless(item)
-    except (Invalid, ValidationError):
+    except Invalid:
         records, rejected, originals = one_by_one(index, position, item)
         keys = count_keys(item)
     else:
@@ -127,8 +127,8 @@ _KEY_BYTES = 10
 
 
 def flawless(item: Any) -> tuple[list[Record], int]:
-    """Returns all records of an event, and its number of keys; raises ValidationError or Invalid."""
-    event = convert(item, Event)
+    """Returns all records of an event, and its number of keys; raises Invalid."""
+    event = read_as(Event, item)
     vehicle_id, time = event.vehicle_id, event.detection_time
     check_text(vehicle_id, ".vehicle_id")
     check_year(time, ".detection_time")
@@ -212,10 +212,7 @@ def parts(path: str, position: int, item: Any) -> tuple[list[Record], list[Rejec
 
 def read_header(item: Any) -> tuple[Header, dict[str, Any]]:
     """Returns the fields that all detections of an event share, and its unknown ones; raises Invalid."""
-    try:
-        header = convert(item, Header)
-    except ValidationError as error:
-        raise translate(error) from None
+    header = read_as(Header, item)
     check_text(header.vehicle_id, ".vehicle_id")
     check_year(header.detection_time, ".detection_time")
     return header, shared_fields(item)
@@ -223,10 +220,7 @@ def read_header(item: Any) -> tuple[Header, dict[str, Any]]:
 
 def read_detection(header: Header, source: Any, shared: Mapping[str, Any]) -> Record:
     """One detection of an event; raises Invalid."""
-    try:
-        counted = convert(source, Counted)
-    except ValidationError as error:
-        raise translate(error) from None
+    counted = read_as(Counted, source)
     check_text(counted.object_type, ".object_type")
     return detection(header.vehicle_id, header.detection_time, counted, source, shared)
 

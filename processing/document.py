@@ -13,6 +13,7 @@ from ijson.utils import sendable_list
 from msgspec.structs import replace
 
 from processing.digits import LongIntegers
+from processing.envelope import Envelope, has_several
 from processing.errors import BadFile, Incomplete
 from processing.fast_path import HEAD, UNFINISHED_HEAD, FastPath
 from processing.file_types import KINDS, Kinds, kind_of_key, kind_of_name
@@ -33,6 +34,8 @@ _SOLE_NUMBER = re.compile(
     rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+(?![0-9.eE+-])",
     re.DOTALL,
 )
+
+_SEVERAL = "several JSON values one behind the other (NDJSON?)"
 
 #: Bytes that elements take in memory, for each byte of their text.
 _WEIGHT = 2
@@ -65,15 +68,19 @@ class Document:
     The fast path reads blocks of elements that are exactly as documented. From the first other block on, the
     parser takes over, which can say what is wrong with any text: it reads the document again from its
     beginning, so one bad record sends the rest of the file through the slow path. A careful pass reports
-    repeated keys and takes no harm from long ones, at twice the time.
+    repeated keys and takes no harm from long ones, at twice the time. Once it has been read, extra
+    has the fields beside the array as JSON.
     """
 
     def __init__(self, name: str, open_text: OpenText, *, careful: bool, kinds: Kinds = KINDS) -> None:
         self.has_repeats = False
-        self._open_text = open_text
+        self.extra: str | None = None
+        self._open_bytes = open_text
         self._careful = careful
         self._kinds = kinds
-        self._text = Tally(open_text())
+        self._keys = [kind.key for kind in kinds.values()]
+        self._envelope = self._open_envelope(is_hasty=True)
+        self._text = Tally(self._envelope)
         self._head = self._read_head()
         match = HEAD.match(self._head)
         self._key = match[1].decode() if match else self._read_unusual_key(self._head)
@@ -93,6 +100,7 @@ class Document:
             self.check(self._fast_path.elements, self._fast_path.records)
         else:
             yield from islice(self._parsed_one_by_one(), self._fast_path.elements, None)
+        self.extra = self._envelope.extra()
 
     def check(self, elements: int, records: int) -> None:
         """Compares what was handed on with a count that is made in another way.
@@ -107,8 +115,15 @@ class Document:
         if not agrees:
             raise Miscounted(elements, records)
 
+    def _open_envelope(self, *, is_hasty: bool = False) -> Envelope:
+        return Envelope(self._open_bytes(), self._keys, is_hasty=is_hasty)
+
+    def _open_text(self) -> Readable:
+        return self._open_envelope()
+
     def _parsed_one_by_one(self) -> Iterator[Parsed]:
-        self._checked = _Checked(self._open_text(), is_wary=not self._careful)
+        self._envelope = self._open_envelope()
+        self._checked = _Checked(self._envelope, is_wary=not self._careful)
         keys, read = 1, 0
         for parsed in self.kind.parse(self._elements()):
             keys += parsed.keys
@@ -157,6 +172,8 @@ class Document:
         if [event for event, _ in events] == ["start_map", "map_key", "start_array"]:
             return str(events[1][1])
         found = _describe(events)
+        if found and has_several(head):
+            raise BadFile(f"expected one document, got {_SEVERAL}")
         if found:
             raise BadFile(f"expected one array under one of the keys {_known_keys(self._kinds)}, got {found}")
         self._checked = _Checked(self._open_text())
@@ -181,6 +198,10 @@ class Document:
         # In a string a zero is a bad character, unless all that is left is zeros.
         if _holds_zeros(self._open_text(), offset, to_end=complaint.endswith("inside string")):
             raise Incomplete(f"it holds zeros in place of text at byte {offset}") from None
+        if complaint.endswith("trailing garbage") and _byte_at(self._open_text(), offset) in (b"{", b"["):
+            raise BadFile(
+                f"expected one document, got more behind it: {_SEVERAL}, at byte {offset}"
+            ) from None
         place = f"at byte {offset}, in element {count}"
         raise BadFile(f"expected valid JSON, got a {complaint} {place}") from None
 
@@ -231,6 +252,12 @@ def _last_good(text: _Checked, start: int, step: int) -> int:
             parser.send(text.read(step))
         return text.chunk_end
     return text.chunk_start
+
+
+def _byte_at(text: Readable, offset: int) -> bytes:
+    while offset >= len(chunk := text.read(CHUNK_BYTES)) and chunk:
+        offset -= len(chunk)
+    return chunk[offset : offset + 1]
 
 
 def _holds_zeros(text: Readable, offset: int, *, to_end: bool) -> bool:

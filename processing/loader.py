@@ -154,6 +154,8 @@ class Loader:
                     file.record(error)
                     continue
                 _write_elements(transaction, file, elements)
+                if file.extra:
+                    transaction.keep(file.extra)
                 loaded.add(file.opened.sha256)
                 written.append(file)
             # Finished before any count is checked: conflicts count as rejects, and show only then.
@@ -203,6 +205,8 @@ class Loader:
                 raise
             file.opened.check_unchanged()
             document.check(file.elements, file.records)
+            if document.extra:
+                transaction.keep(document.extra)
             (counts,) = transaction.finish()
             self._check_counts(file, counts)
             if careful:
@@ -293,6 +297,7 @@ def _read_once(file: LoadingFile, kinds: Kinds, *, careful: bool) -> list[Parsed
     # Counted from the list, not in the loop above: what is in the list is what is handed on.
     records = sum(len(parsed.records) + len(parsed.rejected) for parsed in elements)
     document.check(sum(parsed.count for parsed in elements), records)
+    file.extra = document.extra
     if careful:
         file.note_fault(document)
     return elements

@@ -27,6 +27,7 @@ class LoadingFile:
         self.elements = self.records = 0
         self.why_careful: Exception | None = None
         self.fault = ""
+        self.extra: str | None = None
         self._started_at = datetime.now(UTC)
 
     @property

@@ -45,6 +45,9 @@ class Transaction(Protocol):
     def write(self, parsed: Parsed) -> None:
         """Takes records and rejects; a sink may send them later, many at a time."""
 
+    def keep(self, extra: str) -> None:
+        """Keeps the fields beside the array of the file that was begun last, as JSON."""
+
     def redelivered(self, delivery: Delivery) -> None:
         """Counts one more arrival of bytes that are loaded, by this transaction or before."""
 

@@ -5,10 +5,11 @@ from datetime import datetime
 from itertools import count
 from typing import Any
 
-from msgspec import DecodeError, Struct, ValidationError, convert
+from msgspec import DecodeError, Struct
 from msgspec.json import Decoder
 
 from processing.records import Instant, Kind, Parsed, Record, Rejected, Text
+from processing.spellings import read_as
 from processing.validation import (
     Invalid,
     check_text,
@@ -19,7 +20,6 @@ from processing.validation import (
     is_common_year,
     is_plain,
     to_json,
-    translate,
     unknown_fields,
 )
 
@@ -76,8 +76,7 @@ def read_report(index: int, position: int, item: Any) -> Parsed:
     """One report, or why it can't be loaded."""
     try:
         report, extra, keys = flawless(item)
-    except (Invalid, ValidationError) as error:
-        flaw = error if isinstance(error, Invalid) else translate(error)
+    except Invalid as flaw:
         size = len(to_json(item))
         original = held(item, size)
         rejected = Rejected(position, f"$.{KEY}[{index}]{flaw.path}", "invalid", flaw.detail, original)
@@ -89,8 +88,8 @@ def read_report(index: int, position: int, item: Any) -> Parsed:
 
 
 def flawless(item: Any) -> tuple[Report, str | None, int]:
-    """A report, its extra fields and its number of keys; raises ValidationError or Invalid."""
-    report = convert(item, Report)
+    """A report, its extra fields and its number of keys; raises Invalid."""
+    report = read_as(Report, item)
     check_text(report.vehicle_id, ".vehicle_id")
     check_text(report.status, ".status")
     check_year(report.report_time, ".report_time")

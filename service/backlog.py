@@ -178,7 +178,9 @@ class Backlog:
         self._suspects.count_strike(name, reason)
         if self._suspects.verdict(name):
             return NextTry(is_poison=True)
-        return NextTry(self._suspend(self._files.by_name[name], seconds, _LONGEST_SUSPENSE))
+        file = self._files.by_name[name]
+        # The first pause is short: mostly the cause is over, such as a server that was silent for a while.
+        return NextTry(self._suspend(file, seconds if file.tries else 0.0, _LONGEST_SUSPENSE))
 
     def record_setback(self, batch: list[FileTask], seconds: float) -> None:
         """Records a setback, which a file may have caused but is never failed for.

@@ -1,8 +1,9 @@
 """The database of the settings, for as long as a command needs it."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext, suppress
 
 from psycopg2.extensions import connection as Connection
 
@@ -26,12 +27,15 @@ from service.marker import Marker
 from service.outage import Outage
 from service.signals import StopSignal
 
+_WATCH_SECONDS = 1.0
+
 
 @contextmanager
 def open_database(
     settings: Settings,
     is_cancelled: Callable[[], bool] = lambda: False,
     publish: Publish = lambda event: None,
+    on_gone: Callable[[], None] | None = None,
     *,
     may_create: bool = False,
     accepts_new: bool = False,
@@ -40,6 +44,7 @@ def open_database(
 
     Makes a cluster only with may_create, and only where the marker names no other database, or with
     accepts_new. Waiting for the embedded server raises StartCancelled as soon as is_cancelled() is true.
+    Calls on_gone() if the cluster is moved or removed meanwhile, and raises Misconfigured in the end.
     """
     outside = settings.outside_database
     if outside is not None:
@@ -63,7 +68,32 @@ def open_database(
             embedded.ensure_running()
             return Database(embedded.url)
 
-        yield ensure_running
+        with _watched(embedded, on_gone) if on_gone else nullcontext():
+            yield ensure_running
+
+
+@contextmanager
+def _watched(embedded: Embedded, on_gone: Callable[[], None]) -> Iterator[None]:
+    """Looks every second whether the cluster is at its place: an idle daemon would not notice before long."""
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(_WATCH_SECONDS):
+            with suppress(OSError):  # a disk that does not answer is no disk that is gone
+                if embedded.is_gone():
+                    on_gone()
+                    return
+
+    thread = threading.Thread(target=watch, name="watch of the cluster", daemon=True)
+    with suppress(RuntimeError):  # no thread to be had: the next outage shows it, too
+        thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        if thread.is_alive():
+            thread.join()
+    embedded.check_place()
 
 
 @contextmanager

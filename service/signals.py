@@ -42,6 +42,10 @@ class StopSignal:
                 return  # a terminal that is closed may send several
             os._exit(128 + number)  # open transactions roll back, and their files stay
         self._asked = True
+        self.ask()
+
+    def ask(self) -> None:
+        """Asks the program to stop, as the first signal does."""
         self._stops.put(True)  # may interrupt itself, which event.set() may not
 
     def _wait(self) -> None:

@@ -26,6 +26,7 @@ class Entry:
     deliveries: int = 1
     reason: str = ""
     rejected: list[Rejected] = field(default_factory=list)
+    extra: str | None = None
 
 
 class MemorySink:
@@ -100,6 +101,10 @@ class MemoryTransaction:
             before.duplicate + duplicate,
             before.rejected + rejected,
         )
+
+    def keep(self, extra: str) -> None:
+        """Keeps the fields beside the file's array."""
+        self._entries[-1][1].extra = extra
 
     def redelivered(self, delivery: Delivery) -> None:
         """Notes that bytes which are loaded already have come again."""

@@ -54,6 +54,7 @@ class Embedded:
         self._folder = data_folder.resolve()
         self._cluster = self._folder / "postgres"
         self._users = -1
+        self._entered = -1  # the cluster's folder; held open, or a new one could get its inode
 
     def __enter__(self) -> Self:
         try:
@@ -64,6 +65,9 @@ class Embedded:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.is_gone():
+            self._leave()  # its keeper stops it, wherever it is now
+            return
         self._leave()
         with suppress(OSError):
             wait_for(lambda: not self._is_kept() or self._is_used(), STOP_SECONDS)
@@ -75,13 +79,34 @@ class Embedded:
             return f"postgresql://mobileye:{password}@127.0.0.1:{self._port()}/mobileye"
 
     def ensure_running(self) -> None:
-        """Starts the server if it is not running; cheap if it is."""
+        """Starts the server if it is not running; cheap if it is.
+
+        Raises Misconfigured if the cluster is not the one of before: its rows must not go into two.
+        """
         with translate_os_errors(self._folder):
+            self.check_place()
             if not self._has_joined():
                 self._join()
             if not self._is_ready():
                 with self._only_starter():
                     self._start()
+            if self._entered < 0:
+                self._entered = os.open(self._cluster, os.O_RDONLY | os.O_DIRECTORY)
+                self._may_create = False
+
+    def check_place(self) -> None:
+        """Raises Misconfigured if the cluster that this process has entered is no longer at its place."""
+        if self.is_gone():
+            raise Misconfigured(
+                f"The data folder {self._folder} was moved, removed or replaced while its database "
+                "was in use: put it back or correct DATA_FOLDER, then start again."
+            )
+
+    def is_gone(self) -> bool:
+        try:
+            return self._entered >= 0 and not os.path.samestat(os.fstat(self._entered), self._cluster.stat())
+        except (FileNotFoundError, NotADirectoryError):
+            return True
 
     def _has_joined(self) -> bool:
         """Returns whether this process holds the users lock; false, too, if the data folder was replaced."""
@@ -90,7 +115,7 @@ class Embedded:
 
     def _join(self) -> None:
         """Takes the users lock, before anything else: a keeper never stops a server that has users."""
-        self._leave()
+        self._release_users()
         make_folder(self._folder)
         self._refuse_root()
         self._users = keeper.open_lock(self._folder / "users.lock")
@@ -118,10 +143,16 @@ class Embedded:
                 f"The embedded database in {self._folder} is no longer needed: its start was cancelled."
             )
 
-    def _leave(self) -> None:
+    def _release_users(self) -> None:
         if self._users >= 0:
             close_lock(self._users)
             self._users = -1
+
+    def _leave(self) -> None:
+        self._release_users()
+        if self._entered >= 0:
+            os.close(self._entered)
+            self._entered = -1
 
     @contextmanager
     def _only_starter(self) -> Iterator[None]:

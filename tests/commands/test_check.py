@@ -158,7 +158,7 @@ def test_nothing_is_left_behind(daemon: Daemon, database: Database, tmp_path: Pa
     assert [(s.st_ino, s.st_mtime_ns, s.st_ctime_ns) for s in after] == [
         (s.st_ino, s.st_mtime_ns, s.st_ctime_ns) for s in before
     ]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "b.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".env", "a.json", "b.json"]
 
 
 def test_what_was_checked_loads(daemon: Daemon) -> None:

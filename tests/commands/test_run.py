@@ -212,7 +212,7 @@ def test_once_gives_up_a_database_that_is_not_there(
 
 
 def test_a_database_that_goes_away_right_after_it_was_prepared_is_an_outage(
-    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     drop(tmp_path, "vehicles_status_1.json", GOOD)
     answers = iter([database])
@@ -229,7 +229,7 @@ def test_a_database_that_goes_away_right_after_it_was_prepared_is_an_outage(
     monkeypatch.setattr("commands.run.open_database", opened)
     settings = Settings(watch_folder=tmp_path, failed_folder=tmp_path / "failed", database_url=database.url)
     assert run(settings, once=True) == 0
-    assert " loaded=1 " in capsys.readouterr().err.splitlines()[-1]
+    assert " loaded=1 " in capfd.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.slow

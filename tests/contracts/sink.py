@@ -30,6 +30,10 @@ class Kit:
         """Returns all entries, sorted."""
         raise NotImplementedError
 
+    def extras(self) -> list[Any]:
+        """Returns what was kept beside the arrays of the files, in the order of their names."""
+        raise NotImplementedError
+
     def rejects(self) -> list[tuple[str, str]]:
         """Returns reason and path of each rejected record, sorted."""
         raise NotImplementedError
@@ -62,6 +66,17 @@ class SinkContract:
         assert write(kit, "a.json", report(0), report(60, "parking")) == Counts(2, 2, 0, 0)
         assert list(kit.statuses().values()) == ["driving", "parking"]
         assert kit.ledger() == [("a.json", "loaded", 1, Counts(2, 2, 0, 0))]
+
+    def test_fields_beside_the_array_stay_with_their_file(self, kit: Kit) -> None:
+        kit.sink.record_failure(delivery("b.json"), None, "it was bad")
+        with kit.sink.transaction() as transaction:
+            transaction.loaded([delivery(name).sha256 or b"" for name in ("a.json", "b.json")])
+            for name, extra in (("a.json", None), ("b.json", '{"version": [1.50, "\u00e9"]}')):
+                transaction.begin_file(delivery(name), KIND)
+                if extra:
+                    transaction.keep(extra)
+            transaction.commit()
+        assert kit.extras() == [None, {"version": [1.5, "\u00e9"]}]
 
     def test_what_is_not_committed_leaves_nothing(self, kit: Kit) -> None:
         with kit.sink.transaction() as transaction:

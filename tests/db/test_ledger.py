@@ -37,7 +37,7 @@ def second(database: Database) -> Iterator[Connection]:
 def entry(connection: Connection, of: Delivery = GOOD, **numbers: int) -> Entry:
     with connection.cursor() as cursor:
         (file_id,), _ = ledger.draw_file_ids(cursor, 1)
-    return Entry(file_id, of, "vehicles_status", **numbers)
+    return Entry(file_id, of, "vehicles_status", **numbers)  # type: ignore[arg-type]
 
 
 def add(connection: Connection, *deliveries: Delivery) -> None:

@@ -32,6 +32,7 @@ class Reading(Struct):
     kind: str
     records: list[Record]
     rejected: list[Rejected]
+    extra: str | None = None
 
 
 def read(content: bytes, name: str = "dropped.json") -> Reading:
@@ -47,7 +48,7 @@ def read_opened(opened: OpenText, name: str = "dropped.json") -> Reading:
             records = [record for parsed in elements for record in parsed.records]
             rejected = [reject for parsed in elements for reject in parsed.rejected]
             document.check(sum(parsed.count for parsed in elements), len(records) + len(rejected))
-            return Reading(document.kind.name, records, rejected)
+            return Reading(document.kind.name, records, rejected, document.extra)
     raise AssertionError("a careful pass asked for another, or lost something")
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -71,6 +72,45 @@ def test_every_text_of_255_characters_is_taken(text: str) -> None:
 def test_every_integer_of_32_bits_is_taken(value: int) -> None:
     (record,) = found(read_array(KEY, event_of({**CARS, "object_value": value})))
     assert record.object_value == value
+
+
+@pytest.mark.parametrize(
+    ("spelling", "value"),
+    [
+        ("3.0", 3),
+        ("1e1", 10),
+        ("-20E-1", -2),
+        ("0.0", 0),
+        ("-0.0", 0),
+        ("0e999999999", 0),
+        ("2147483647.0", 2**31 - 1),
+    ],
+)
+def test_an_integer_may_have_a_point_or_an_exponent(spelling: str, value: int) -> None:
+    (record,) = found(read(spelled(spelling)))
+    assert record.object_value == value
+
+
+@pytest.mark.parametrize(
+    ("spelling", "detail"),
+    [
+        ("2.5", "Expected `int`, got `float`"),
+        ("1e-400", "Expected `int`, got `float`"),
+        ("2147483648.0", "Expected `int` <= 2147483647"),
+        ("-1e19", "Expected `int` >= -2147483648"),
+        ("-1e999999999", "Expected `int` >= -2147483648"),
+        ("1" * 700, "Expected `int` <= 2147483647"),
+    ],
+)
+def test_another_number_is_rejected_alone_as_it_was_written(spelling: str, detail: str) -> None:
+    (reject,) = read(spelled(spelling)).rejected
+    assert (reject.path, reject.detail) == (f"$.{KEY}[0].detections[0].object_value", detail)
+    assert Decimal(str(reject.original["detections"][0]["object_value"])) == Decimal(spelling)
+
+
+def spelled(number: str) -> bytes:
+    text = json.dumps({KEY: [event_of({**CARS, "object_value": "N"})]})
+    return text.replace('"N"', number).encode()
 
 
 @pytest.mark.parametrize(("text", "instant"), TIMES)

@@ -35,7 +35,7 @@ SECRET = b"hunter2"
         (b'{"a":1e-99999}', "a number under the key 'a'"),
         (b'"vehicle_status"', "text"),
         (b"{}", "an empty object"),
-        (b' { } [{"vehicle_status":[]}]', "an empty object"),
+        (b" { } ", "an empty object"),
         (b'{"vehicle_status":{}}', "an object under the key 'vehicle_status'"),
         (b'{"vehicle_status":{"item":[{}]}}', "an object under the key 'vehicle_status'"),
         (b'{"vehicle_status":null}', "null under the key 'vehicle_status'"),
@@ -184,14 +184,16 @@ def test_whole_elements_of_an_incomplete_document_are_counted() -> None:
 @pytest.mark.parametrize("tail", [b"x", b"]", b"}", b"{}", b"[]", statuses(report()), b"x" + bytes(16)])
 def test_what_follows_the_document_spoils_it(tail: bytes) -> None:
     content = statuses(report())
-    assert f"trailing garbage at byte {len(content)}, in element 1" in refusal(content + tail)
+    several = f"one behind the other (NDJSON?), at byte {len(content)}"
+    garbage = f"trailing garbage at byte {len(content)}, in element 1"
+    assert (several if tail[:1] in (b"{", b"[") else garbage) in refusal(content + tail)
 
 
-@pytest.mark.parametrize("tail", [b',"vehicle_status":[]}', b',"a":1}', b',"item":{}}', b',"a":[{}]}'])
+@pytest.mark.parametrize("tail", [b',"vehicle_status":[]}', b',"objects_detection_events":1}'])
 @pytest.mark.parametrize("records", [0, 1, 1000])
 def test_a_second_key_spoils_the_document(tail: bytes, records: int) -> None:
     content = statuses(*map(report, range(records)))
-    assert refusal(content[:-1] + tail) == SHAPE
+    assert refusal(content[:-1] + tail).startswith("expected one array under one top-level key, got another")
 
 
 SYNTAX = [

@@ -130,3 +130,12 @@ def test_bad_files_among_50_good_ones_do_not_touch_them(drops: Drops) -> None:
     )
     assert drops.count(HISTORY) == 50
     assert drops.left() == [f"{S}half.json"]
+
+
+@pytest.mark.parametrize("records", [2, 30_000])
+def test_fields_beside_the_array_are_kept_in_the_ledger(drops: Drops, records: int) -> None:
+    content = statuses(*many_reports(records)).replace(b"{", b'{"version": 1.50, ', 1)[:-1] + b',"n":[1]}'
+    assert states(drops.load(vehicles_status_1=content)) == ["loaded"]
+    (extra,) = drops.values("SELECT extra::text FROM mobileye_data.ingested_files")
+    assert extra == '{"n": [1], "version": 1.50}'
+    assert drops.count("vehicle_status_history") == records

@@ -470,8 +470,12 @@ def test_a_suspect_without_others_is_poison_later_with_growing_pauses(backlog: B
     assert pauses == sorted(pauses) and pauses[0] == pytest.approx(0.2) and pauses[-1] > 40
 
 
-def test_a_suspect_rests_for_as_long_as_it_kept_a_worker(backlog: Backlog) -> None:
+def test_a_suspect_is_tried_again_soon_and_then_rests_for_as_long_as_it_kept_a_worker(
+    backlog: Backlog, clock: Clock
+) -> None:
     backlog.on_scan(["a"])
+    assert backlog.suspect(take(backlog), "no", 120.0) == NextTry(pause=0.2)
+    clock.go_to(backlog.next_due())
     assert backlog.suspect(take(backlog), "no", 120.0) == NextTry(pause=120.0)
 
 

@@ -1,8 +1,11 @@
 """The embedded database shared by the daemon and the other commands, at any moment of its start and stop."""
 
+import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,8 +14,9 @@ import pytest
 
 from config import Settings
 from db.connection import Database
+from processing.errors import Misconfigured
 from service.database import open_database
-from tests.support import ROOT, Daemon, Server, detections, event, query, report, statuses
+from tests.support import ROOT, Daemon, Server, detections, event, query, report, statuses, until
 
 
 @pytest.fixture
@@ -77,6 +81,44 @@ def test_each_command_works_whether_the_daemon_runs_or_not(embedded: Daemon) -> 
     assert psql.stdout == "1\n"
 
 
+@pytest.mark.parametrize("is_idle", [True, False])
+def test_a_daemon_whose_data_folder_is_moved_stops_and_loses_nothing(embedded: Daemon, is_idle: bool) -> None:
+    embedded.start()
+    files = [f"vehicles_status_{number}.json" for number in range(400)]
+    for number, name in enumerate(files):
+        embedded.drop(name, statuses(report(number)))
+    until(lambda: len(embedded.left()) < 300)
+    if is_idle:
+        embedded.until_empty()
+    (embedded.folder / "data").rename(embedded.folder / "moved")
+    assert embedded.wait() == 2
+    embedded.process = None
+    last = embedded.log().splitlines()[-1]
+    assert " error   ended " in last and "The data folder " in last and last.endswith(" code=2")
+    assert not (embedded.folder / "data").exists() and not os.listdir(embedded.failed)
+    assert embedded.start("--once", wait=False).wait() == 2, "it made a new database"
+    (embedded.folder / "moved").rename(embedded.folder / "data")
+    embedded.start()
+    embedded.until_empty()
+    counted = embedded.command("sql", "select count(*) from vehicle_status_history", "--csv")
+    assert counted.stdout == "count\n400\n"
+    assert "ledger, tables and folders add up" in embedded.command("verify").stdout
+
+
+def test_without_a_thread_a_missing_data_folder_is_noticed_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    settings = Settings(watch_folder=tmp_path / "in", data_folder=tmp_path / "data")
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    opened = open_database(settings, on_gone=lambda: None, may_create=True)
+    with pytest.raises(Misconfigured, match="was moved, removed or replaced"), opened as ensure_running:
+        assert query(ensure_running().url, "SELECT 1") == [(1,)]
+        (tmp_path / "data").rename(tmp_path / "moved")
+
+
 def test_a_database_outside_is_given_as_it_is_configured(tmp_path: Path) -> None:
     settings = Settings(watch_folder=tmp_path, database_url="host=h dbname=d")
     with open_database(settings) as ensure_running:
@@ -89,6 +131,26 @@ def test_the_embedded_database_is_one_and_the_same_however_often_it_is_asked_for
     with open_database(settings, may_create=True) as ensure_running, open_database(settings) as again:
         assert ensure_running() == ensure_running() == again()
         assert query(ensure_running().url, "SELECT current_database()") == [("mobileye",)]
+
+
+def test_the_server_is_kept_for_the_url_only_while_asked(embedded: Daemon) -> None:
+    assert embedded.start("--once", wait=False).wait() == 0
+    done = embedded.command("url")
+    assert done.returncode == 0 and done.stdout.count("\n") == 1
+    assert done.stderr.endswith("runs only while the daemon or another command does; --wait keeps it.\n")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with started(embedded, "url", "--wait") as process:
+            assert process.stdout is not None and process.stderr is not None
+            url = process.stdout.readline().strip()
+            assert "runs until Ctrl+C" in process.stderr.readline()
+            assert query(url, "SELECT 6 * 7") == [(42,)]
+            process.send_signal(number)
+            assert (process.wait(20), process.stderr.read()) == (0, "")
+
+
+def test_the_url_of_an_outside_database_needs_no_waiting(daemon: Daemon) -> None:
+    done = daemon.command("url", "--wait")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{daemon.url}\n", "")
 
 
 # Databases that can't be written ---------------------------------------------------------------------

@@ -98,6 +98,8 @@ def test_a_file_over_which_the_database_sleeps_fails_and_stops_nothing(
     tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("service.heartbeat.DATABASE_SECONDS", 1.0)
+    # Files that shared its batch would wait for their own rows: the backend of the killed worker sleeps on.
+    monkeypatch.setattr("service.backlog.BATCH_FILES", 1)
     curse(database, "PERFORM pg_sleep(300)")
     daemon = Daemon(tmp_path, database.url)
     drop_cursed(daemon)

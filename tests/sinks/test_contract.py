@@ -1,7 +1,9 @@
 """The contract of a sink, kept by PostgreSQL and by memory."""
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 import pytest
 
@@ -29,6 +31,10 @@ class MemoryKit(Kit):
         entries = self.memory.ledger.values()
         return sorted((entry.name, entry.state, entry.deliveries, entry.counts) for entry in entries)
 
+    def extras(self) -> list[Any]:
+        entries = sorted(self.memory.ledger.values(), key=lambda entry: entry.name)
+        return [json.loads(entry.extra) if entry.extra else None for entry in entries]
+
     def rejects(self) -> list[tuple[str, str]]:
         rejected = [reject for entry in self.memory.ledger.values() for reject in entry.rejected]
         return sorted((reject.reason, reject.path) for reject in rejected)
@@ -54,6 +60,12 @@ class PostgresKit(Kit):
             " FROM mobileye_data.ingested_files ORDER BY 1",
         )
         return [(name, state, deliveries, Counts(*counts)) for name, state, deliveries, *counts in rows]
+
+    def extras(self) -> list[Any]:
+        return [
+            extra
+            for (extra,) in query(self._url, "SELECT extra FROM mobileye_data.ingested_files ORDER BY name")
+        ]
 
     def rejects(self) -> list[tuple[str, str]]:
         return query(self._url, "SELECT reason, path FROM mobileye_data.rejected_records ORDER BY 1, 2")

@@ -4,6 +4,7 @@ import fcntl
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import socket
 import stat
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import psycopg2
 import pytest
 
@@ -351,14 +353,47 @@ def test_users_locks_do_not_leak_to_the_server(folder: Path) -> None:
         assert os.getsid(0) not in sessions
 
 
-def test_the_data_folder_may_be_removed_while_it_is_used(folder: Path) -> None:
+def move_away(folder: Path) -> None:
+    folder.rename(folder.with_name("moved"))
+
+
+def move_the_cluster_away(folder: Path) -> None:
+    (folder / "postgres").rename(folder / "moved")
+
+
+def remove(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def replace(folder: Path) -> None:
+    folder.rename(folder.with_name("moved"))
+    shutil.copytree(folder.with_name("moved"), folder)
+
+
+@pytest.mark.parametrize("harm", [move_away, move_the_cluster_away, remove, replace])
+def test_no_other_cluster_is_used_if_the_data_folder_is_changed_in_use(
+    folder: Path, harm: Callable[[Path], None]
+) -> None:
     with Embedded(folder) as database:
-        old = postmaster(folder)
-        folder.rename(folder.with_name("removed"))
-        database.ensure_running()
-        assert postmaster(folder) != old
-        assert run(database.url, "select 1") == [(1,)]
-    assert until(lambda: not is_running(folder.with_name("removed")))
+        add_row(database.url)
+        server = postmaster(folder)
+        harm(folder)
+        for _ in range(2):
+            with pytest.raises(Misconfigured, match="was moved, removed or replaced"):
+                database.ensure_running()
+        assert database.is_gone()
+        assert folder.exists() == (harm in (replace, move_the_cluster_away)), "it made a new one"
+    assert until(lambda: not psutil.pid_exists(server)), "nobody stops it"
+
+
+def test_a_cluster_that_was_moved_in_use_is_not_harmed(folder: Path) -> None:
+    moved = folder.with_name("moved")
+    with Embedded(folder) as database:
+        add_row(database.url)
+        folder.rename(moved)
+    with Embedded(moved) as database:
+        assert count_rows(database.url) == 1
+    assert "database system was not properly shut down" not in (moved / "postgres.log").read_text()
 
 
 def test_a_server_that_does_not_start_is_explained_by_its_log(folder: Path) -> None:
