@@ -187,8 +187,8 @@ def _private_folder(folder: str) -> tuple[str, int]:
     while True:
         claims = os.path.join(folder, CLAIMS, secrets.token_hex(8))
         with suppress(FileExistsError):
-            os.mkdir(os.path.dirname(claims), mode=0o700)
-        os.mkdir(claims, mode=0o700)
+            _make_folder(os.path.dirname(claims), folder)
+        _make_folder(claims, folder)
         # A recovering process may remove the folder before it is locked: then another one is made.
         with suppress(FileNotFoundError):
             lock = os.open(claims, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -199,6 +199,15 @@ def _private_folder(folder: str) -> tuple[str, int]:
             except BaseException:
                 os.close(lock)
                 raise
+
+
+def _make_folder(path: str, watched: str) -> None:
+    """Makes a folder of the watch folder's owner: one of root's would lock out a service of another user."""
+    os.mkdir(path, mode=0o700)
+    if os.geteuid() == 0:
+        owner = os.stat(watched)
+        with suppress(OSError):  # not on every network file system may root do so
+            os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def move(path: str, folder: str, name: str) -> str:

