@@ -13,7 +13,7 @@ from ijson.utils import sendable_list
 from msgspec.structs import replace
 
 from processing.digits import LongIntegers
-from processing.envelope import Envelope, has_several
+from processing.envelope import Envelope, has_several, is_usual
 from processing.errors import BadFile, Incomplete
 from processing.fast_path import HEAD, UNFINISHED_HEAD, FastPath
 from processing.file_types import KINDS, Kinds, kind_of_key, kind_of_name
@@ -79,9 +79,13 @@ class Document:
         self._careful = careful
         self._kinds = kinds
         self._keys = [kind.key for kind in kinds.values()]
-        self._envelope = self._open_envelope(is_hasty=True)
-        self._text = Tally(self._envelope)
+        self._envelope: Envelope | None = None
+        self._text = Tally(open_text())
         self._head = self._read_head()
+        if len(self._head) >= CHUNK_BYTES or not is_usual(self._head, self._keys):
+            self._envelope = self._open_envelope(is_hasty=True)
+            self._text = Tally(self._envelope)
+            self._head = self._read_head()
         match = HEAD.match(self._head)
         self._key = match[1].decode() if match else self._read_unusual_key(self._head)
         self.kind = _kind(name, self._key, kinds)
@@ -100,7 +104,7 @@ class Document:
             self.check(self._fast_path.elements, self._fast_path.records)
         else:
             yield from islice(self._parsed_one_by_one(), self._fast_path.elements, None)
-        self.extra = self._envelope.extra()
+        self.extra = self._envelope.extra() if self._envelope else None
 
     def check(self, elements: int, records: int) -> None:
         """Compares what was handed on with a count that is made in another way.

@@ -151,6 +151,12 @@ class Envelope:
         return True
 
 
+def is_usual(text: bytes, keys: Container[str]) -> bool:
+    """Returns whether a text begins and ends with the array, as far as its first and last bytes show."""
+    head = HEAD.match(text)
+    return bool(head and head[1].decode() in keys and _USUAL_END.search(text, max(0, len(text) - _NEAR_END)))
+
+
 def has_several(head: bytes) -> bool:
     """Returns whether another object or array stands behind the first one, as in NDJSON."""
     text = head.decode("latin-1")
