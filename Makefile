@@ -20,7 +20,7 @@ test: .venv  ## run the tests without the slow ones
 	$(python) -m pytest
 
 test-slow: .venv  ## run all tests
-	$(python) -m pytest -m "slow or not slow"
+	$(python) -m pytest -m ""
 
 check: .venv  ## lint and types
 	$(python) -m ruff check .
