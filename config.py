@@ -1,5 +1,6 @@
 """The settings: what each may be, and its default."""
 
+import os
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
@@ -133,6 +134,12 @@ class Settings(BaseModel):
     @property
     def archive(self) -> Path | None:
         return self.archive_folder
+
+    @property
+    def own_names(self) -> set[str]:
+        """The names in the watch folder by which one comes to our own folders."""
+        folders = [self.failed, *([self.archive] if self.archive else [])]
+        return {os.path.relpath(folder, self.folder).partition(os.sep)[0] for folder in folders}
 
     @property
     def outside_database(self) -> str | None:

@@ -1,10 +1,8 @@
 """Shows whether a daemon runs, what waits in the watch folder, what was loaded and what failed."""
 
-import os
 import sys
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 
 from msgspec import Struct, json, to_builtins
 from psycopg2.extensions import connection as Connection
@@ -180,7 +178,7 @@ def _formatted_counts(file: FileEntry | Totals) -> str:
 def _backlog(settings: Settings) -> Backlog:
     folder = str(settings.folder)
     try:
-        files, others = watcher.scan.waiting_files(folder), watcher.scan.not_looked_at(folder)
+        files, others = watcher.scan.waiting_files(folder), watcher.scan.listing(folder).ignored
     except OSError as error:
         return Backlog(printable(folder), error.strerror or str(error))
     # The time of change, too: a file keeps the time of its content when it is moved here.
@@ -188,8 +186,6 @@ def _backlog(settings: Settings) -> Backlog:
     ages = {name: now - max(status.st_mtime, status.st_ctime) for name, status in files}
     sizes = {name: status.st_size for name, status in files}
     oldest = sorted(ages, key=lambda name: -ages[name])[:_SHOWN]
-    # The name in the folder by which one comes to each of our own folders.
-    own = {os.path.relpath(path, folder).partition(os.sep)[0] for path in _own_folders(settings)}
     return Backlog(
         printable(folder),
         "",
@@ -197,12 +193,8 @@ def _backlog(settings: Settings) -> Backlog:
         sum(sizes.values()),
         max(ages.values(), default=None),
         [Waiting(printable(name), sizes[name], ages[name], _why(folder, name)) for name in oldest],
-        [printable(name) for name in others if name not in own],
+        [printable(name) for name in others if name not in settings.own_names],
     )
-
-
-def _own_folders(settings: Settings) -> list[Path]:
-    return [settings.failed, *([settings.archive] if settings.archive else [])]
 
 
 def _why(folder: str, name: str) -> str:

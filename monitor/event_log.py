@@ -40,6 +40,7 @@ LINES: dict[type[Event], tuple[Level, str]] = {
     events.FolderUnreadable: ("error", "cannot read the watch folder"),
     events.FolderReadable: ("info", "reading the watch folder again"),
     events.ClaimPassedOver: ("warning", "passed over"),
+    events.EntriesIgnored: ("warning", "ignored"),
     events.DatabaseSlow: ("info", "the embedded database is starting"),
     events.DatabaseNew: ("info", "new database"),
     events.MarkerUnwritten: ("warning", "cannot mark the watch folder"),
@@ -127,6 +128,8 @@ def lines(event: Event) -> Iterator[Line]:
             yield level, name, {"file": printable(outcome.name), "reason": outcome.reason}
         case events.FilesSuspected() | events.WorkerDied():
             yield level, name, {**_named(event.files), "reason": event.reason, "next": _next(event)}
+        case events.EntriesIgnored(files):
+            yield level, name, {**_named(files), "reason": "only .json, .json.gz and .json.zst are loaded"}
         case events.Stopped(totals):
             yield level, name, {key: totals.get(key, 0) for key in _WATCHED_TOTALS}
         case _:

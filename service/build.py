@@ -36,6 +36,7 @@ def make_daemon(
         presence or Presence(str(settings.folder)),
         on_file=lambda name: inbox.put(FileArrived(name)),
         on_names_lost=lambda: inbox.put(ScanWanted()),
+        own_names=settings.own_names,
     )
     pool = partial(make_pool, settings)
     return Daemon(settings, database, ensure_running, pool, discovery, inbox, publish, stop, once=once)

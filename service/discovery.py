@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import watcher.scan
 from service.events import (
     ClaimPassedOver,
+    EntriesIgnored,
     Event,
     FileRecovered,
     FolderReadable,
@@ -21,6 +22,7 @@ from service.presence import Presence
 from sources.claims import recover_claims
 from watcher.kind import ObserverKind
 from watcher.observer import FolderObserver
+from watcher.scan import UNFINISHED
 
 
 class FileDiscovery:
@@ -34,14 +36,20 @@ class FileDiscovery:
         presence: Presence,
         on_file: Callable[[str], None],
         on_names_lost: Callable[[], None],
+        own_names: Collection[str] = (),
     ) -> None:
-        """Starts nothing. The observer calls on_file with the name of a new file, or on_names_lost."""
+        """Starts nothing. The observer calls on_file with the name of a new file, or on_names_lost.
+
+        own_names are those of our own folders in the watch folder.
+        """
         self._folder = folder
         self._observer = FolderObserver(folder, kind, on_file, alarm=on_names_lost)
         self._publish = publish
         self._presence = presence
         self._troubles: dict[type[Event], str] = {}
         self._passed_over: Collection[str] = ()
+        self._own_names = frozenset(own_names)
+        self._ignored: set[str] = set()
 
     def observe(self) -> None:
         """Starts the observer if it does not work; to be called before a scan, so that nothing is missed."""
@@ -65,8 +73,17 @@ class FileDiscovery:
                 if path not in self._passed_over:
                     self._publish(ClaimPassedOver(path, os.strerror(error.errno or errno.EIO)))
             self._passed_over = passed_over.keys()
-            return watcher.scan.waiting(self._folder)
+            found = watcher.scan.listing(self._folder)
+            self._report_ignored({name for name in found.ignored if not name.lower().endswith(UNFINISHED)})
+            return found.wanted
         return None
+
+    def _report_ignored(self, ignored: set[str]) -> None:
+        """Publishes what is ignored once, and again only if it was away meanwhile."""
+        ignored -= self._own_names
+        if fresh := ignored - self._ignored:
+            self._publish(EntriesIgnored(sorted(fresh)))
+        self._ignored = ignored
 
     def stop(self) -> None:
         """Stops the observer, and no longer watches the folder."""

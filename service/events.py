@@ -183,6 +183,12 @@ class ClaimPassedOver(Event, frozen=True):
     reason: str
 
 
+class EntriesIgnored(Event, frozen=True):
+    """Files with other endings, or folders, lie in the watch folder; nobody will load them."""
+
+    files: Sequence[str]
+
+
 # The database -------------------------------------------------------------------------------------
 
 

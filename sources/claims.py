@@ -222,8 +222,9 @@ def move(path: str, folder: str, name: str) -> str:
 
 def names_like(name: str) -> Iterator[str]:
     """Random names like this one, no longer than a file system takes with the ending of a note."""
-    stem, dot, ending = name.rpartition(".json")
+    place = name.lower().rfind(".json")
+    stem, ending = (name[:place], name[place:]) if place >= 0 else ("", name)
     while True:
-        suffix = f"-{secrets.token_hex(4)}{dot}{ending}"
+        suffix = f"-{secrets.token_hex(4)}{ending}"
         room = MAX_NAME - len(os.fsencode(suffix))
         yield os.fsdecode(os.fsencode(stem)[:room]) + suffix if room > 0 else secrets.token_hex(8) + ".json"

@@ -2,23 +2,43 @@
 
 import os
 from contextlib import suppress
+from dataclasses import dataclass
 
 ENDINGS = (".json", ".json.gz", ".json.zst")
+
+#: Endings of files that a program is still writing, and renames then.
+UNFINISHED = (".tmp", ".part", ".partial", ".filepart", ".crdownload")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The sorted names in a folder that are not hidden: files to load, and files and folders that are not."""
+
+    wanted: list[str]
+    ignored: list[str]
 
 
 def is_wanted(name: str) -> bool:
     """Returns whether a file of this name is to be loaded; a file still being written has another name."""
-    return name.endswith(ENDINGS) and not name.startswith(".")
+    return name.lower().endswith(ENDINGS) and not name.startswith(".")
+
+
+def listing(folder: str) -> Listing:
+    """Lists the folder; raises OSError if that can't be done."""
+    wanted: list[str] = []
+    ignored: list[str] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if is_wanted(entry.name) and not entry.is_dir(follow_symlinks=False):
+                wanted.append(entry.name)
+            elif not entry.name.startswith("."):
+                ignored.append(entry.name)
+    return Listing(sorted(wanted), sorted(ignored))
 
 
 def waiting(folder: str) -> list[str]:
     """Returns the sorted names of the files to load; raises OSError if the folder can't be listed."""
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if is_wanted(entry.name) and not _is_folder(entry))
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    return entry.is_dir(follow_symlinks=False)
+    return listing(folder).wanted
 
 
 def waiting_files(folder: str) -> list[tuple[str, os.stat_result]]:
@@ -28,13 +48,3 @@ def waiting_files(folder: str) -> list[tuple[str, os.stat_result]]:
         with suppress(FileNotFoundError):
             found.append((name, os.lstat(os.path.join(folder, name))))
     return found
-
-
-def not_looked_at(folder: str) -> list[str]:
-    """Returns the sorted names of files and folders that are neither hidden nor to be loaded."""
-    with os.scandir(folder) as entries:
-        return sorted(
-            entry.name
-            for entry in entries
-            if not entry.name.startswith(".") and (_is_folder(entry) or not is_wanted(entry.name))
-        )

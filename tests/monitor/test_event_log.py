@@ -46,6 +46,8 @@ SAMPLES: list[Event] = [
     events.FolderUnreadable("in", "no"),
     events.FolderReadable("in"),
     events.ClaimPassedOver("in/.claimed/a", "no"),
+    events.EntriesIgnored(["a.csv"]),
+    events.EntriesIgnored(["a.csv", "b"]),
     events.DatabaseSlow("it recovers"),
     events.DatabaseNew("the embedded database in data"),
     events.MarkerUnwritten("in", "no space left"),

@@ -14,6 +14,7 @@ from db.connection import Database
 from service.discovery import FileDiscovery
 from service.events import (
     ClaimPassedOver,
+    EntriesIgnored,
     Event,
     FileRecovered,
     FolderReadable,
@@ -131,6 +132,7 @@ def look(folder: Path, publish: Publish) -> tuple[FileDiscovery, "queue.SimpleQu
         Presence(str(folder)),
         heard.put,
         on_names_lost=lambda: heard.put(None),
+        own_names=["failed"],
     )
     return discovery, heard
 
@@ -201,3 +203,18 @@ def test_what_is_passed_over_is_reported_once_and_again_when_it_comes_back(folde
         stray.unlink()
         assert discovery.scan() == ["a.json"]
     assert events == 2 * [ClaimPassedOver(str(stray), "Not a directory")]
+
+
+def test_what_is_ignored_is_reported_once_and_again_when_it_comes_back(folder: Path) -> None:
+    events = list[Event]()
+    discovery, _ = look(folder, events.append)
+    for name in ("a.JSON", "b.csv", "c.json.part", ".d", "e.tmp"):
+        drop(folder, name, b"{}")
+    (folder / "failed").mkdir()
+    (folder / "2026-06-05.json").mkdir()
+    for _ in range(2):
+        assert [discovery.scan() for _ in range(3)] == 3 * [["a.JSON"]]
+        (folder / "b.csv").unlink()
+        discovery.scan()
+        drop(folder, "b.csv", b"{}")
+    assert events == [EntriesIgnored(["2026-06-05.json", "b.csv"]), EntriesIgnored(["b.csv"])]

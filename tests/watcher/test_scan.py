@@ -20,6 +20,9 @@ from watcher.scan import is_wanted, waiting, waiting_files
         "-rf.json",
         os.fsdecode(b"\xff\xfe.json"),
         "x.tmp.json",
+        "X.JSON",
+        "x.Json.GZ",
+        "x.json.ZST",
     ],
 )
 def test_wanted(name: str) -> None:
@@ -38,7 +41,6 @@ def test_wanted(name: str) -> None:
         "x.json.gz.part",
         "x.json~",
         "x.json.bak",
-        "x.JSON",
         "x.jsonl",
         "x.csv",
         "x.gz",
