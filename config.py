@@ -87,6 +87,7 @@ class Settings(BaseModel):
     on_loaded: OnLoaded = OnLoaded.DELETE
     max_file_bytes: Annotated[int, Field(ge=1)] = 10 * 1024**3
     max_reject_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
+    max_future_hours: Annotated[float, Field(ge=0, le=876_000)] = 24.0
     log_format: LogFormat = LogFormat.TEXT
     log_level: Annotated[LogLevel, BeforeValidator(_lower)] = LogLevel.INFO
 

@@ -30,7 +30,7 @@ def run(
 def _check(
     settings: Settings, database: Database, path: Path, report: Callable[[str], None], known: FileKinds
 ) -> bool:
-    with closing(DryRunSink(database, known.tables)) as sink:
+    with closing(DryRunSink(database, known.tables, settings.max_future_hours)) as sink:
         outcome = _rehearse(settings, sink, path, known)
         report(f"{printable(str(path))}: {_result(outcome)}")
         for line in _rejects(sink, outcome):

@@ -66,7 +66,12 @@ def files(
     names = [_name_in(folder, path) for path in paths] or _all_names(folder)
     archive = str(settings.archive or "")
     source = FolderSource(str(folder), str(folder), archive, settings.on_loaded, settings.quiet_seconds)
-    with closing(PostgresSink(database, tables=known.tables)) as sink, closing(source):
+    with (
+        closing(
+            PostgresSink(database, tables=known.tables, max_future_hours=settings.max_future_hours)
+        ) as sink,
+        closing(source),
+    ):
         limits = settings.max_file_bytes, settings.max_reject_ratio
         loader = Loader(source, sink, *limits, known.kinds)
         loaded = [_load_file(loader, str(folder), name, report) for name in names]
@@ -260,7 +265,7 @@ def load_records(
 ) -> Replayed:
     """Loads each record as a file that must not have a reject."""
     source = MemorySource(lambda name: document(named[name], known.kinds))
-    with closing(ReplaySink(database, named, known.tables)) as sink:
+    with closing(ReplaySink(database, named, known.tables, settings.max_future_hours)) as sink:
         loader = Loader(source, sink, settings.max_file_bytes, max_reject_ratio=0, kinds=known.kinds)
         outcomes = loader.load([FileTask(name) for name in named])
         alone = [outcome.name for outcome in outcomes if outcome.state == "retry_alone"]

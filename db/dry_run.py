@@ -16,9 +16,9 @@ MOST_REJECTS = 100
 class DryRunSink:
     """Keeps nothing; rejects has the first ones of the last transaction."""
 
-    def __init__(self, database: Database, tables: Tables = TABLES) -> None:
+    def __init__(self, database: Database, tables: Tables = TABLES, max_future_hours: float = 0.0) -> None:
         self.rejects: Sequence[Stored] = ()
-        self._sink = PostgresSink(database, tables=tables)
+        self._sink = PostgresSink(database, tables=tables, max_future_hours=max_future_hours)
 
     @contextmanager
     def transaction(self, *, is_hasty: bool = False) -> Iterator["DryRunTransaction"]:

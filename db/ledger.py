@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
 
 from msgspec import json
 from psycopg2.extensions import cursor as Cursor
@@ -76,14 +78,22 @@ def loaded(cursor: Cursor, digests: Sequence[bytes], before: str = "") -> set[by
     return {bytes(digest) for (digest,) in cursor.fetchall()}
 
 
-def draw_file_ids(cursor: Cursor, count: int, tables: Tables = TABLES) -> tuple[list[int], set[str]]:
-    """New file ids, with gaps where a transaction rolls back; and the tables of records that have a rule.
+class Drawn(NamedTuple):
+    """The needs of a transaction before its first file: new file ids, tables with a rule, and the time."""
 
-    Both in one statement, since a small file pays for each.
+    file_ids: list[int]
+    ruled: set[str]
+    now: datetime
+
+
+def draw_file_ids(cursor: Cursor, count: int, tables: Tables = TABLES) -> Drawn:
+    """Draws file ids, with gaps where a transaction rolls back, and looks for rules and at the clock.
+
+    All in one statement, since a small file pays for each.
     """
     cursor.execute(
         """
-        SELECT nextval('mobileye_data.file_ids'),
+        SELECT nextval('mobileye_data.file_ids'), clock_timestamp(),
                ARRAY(SELECT relname::text FROM pg_class
                      WHERE relhasrules AND oid IN (SELECT to_regclass(name) FROM unnest(%s) AS ours (name)))
         FROM generate_series(1, %s)
@@ -91,7 +101,9 @@ def draw_file_ids(cursor: Cursor, count: int, tables: Tables = TABLES) -> tuple[
         ([table.full_name for table in tables.values()], count),
     )
     drawn = cursor.fetchall()
-    return [file_id for file_id, _ in drawn], {name for _, names in drawn for name in names}
+    return Drawn(
+        [file_id for file_id, *_ in drawn], {name for *_, names in drawn for name in names}, drawn[0][1]
+    )
 
 
 def add(cursor: Cursor, entries: Sequence[Entry]) -> None:

@@ -78,10 +78,18 @@ class ReplaySink:
     have the very bytes of a record's document, before or after.
     """
 
-    def __init__(self, database: Database, records: Mapping[str, Reject], tables: Tables = TABLES) -> None:
+    def __init__(
+        self,
+        database: Database,
+        records: Mapping[str, Reject],
+        tables: Tables = TABLES,
+        max_future_hours: float = 0.0,
+    ) -> None:
         self.found: dict[str, Stored] = {}
         self._records = records
-        self._sink = PostgresSink(database, participants=[self], tables=tables)
+        self._sink = PostgresSink(
+            database, participants=[self], tables=tables, max_future_hours=max_future_hours
+        )
 
     @contextmanager
     def transaction(self, *, is_hasty: bool = False) -> Iterator["ReplayTransaction"]:

@@ -60,11 +60,14 @@ class PostgresSink:
         idle_seconds: float = IDLE_SECONDS,
         participants: Sequence[Participant["PostgresTransaction"]] = (),
         tables: Tables = TABLES,
+        max_future_hours: float = 0.0,
     ) -> None:
+        """Rejects records that are dated more hours ahead of the database's clock; 0: there is no bound."""
         self._database = database
         self._idle_seconds = idle_seconds
         self._participants = participants
         self._tables = tables
+        self._max_future_hours = max_future_hours
         self._writer: Writer | None = None
         self._waiting = waiting
         self._connection: Connection | None = None
@@ -78,7 +81,9 @@ class PostgresSink:
         with self._waiting():
             self._partitions.forget()
             connection = self._connection = self._connection or self._database.connect()
-        writer = self._writer = Writer(connection, self._partitions, self._sender, self._met, self._tables)
+        writer = self._writer = Writer(
+            connection, self._partitions, self._sender, self._met, self._tables, self._max_future_hours
+        )
         transaction = PostgresTransaction(
             connection, writer, self._waiting, self._participants, HASTY if is_hasty else ""
         )
@@ -162,9 +167,8 @@ class PostgresTransaction:
             with self._waiting(), translate_errors():
                 self._writer.wait()  # until then the connection may be the sender's
                 count = max(1, self._new_files - len(self.entries))
-                self._file_ids, self._writer.ruled = ledger.draw_file_ids(
-                    self.cursor, count, self._writer.tables
-                )
+                self._file_ids, ruled, now = ledger.draw_file_ids(self.cursor, count, self._writer.tables)
+                self._writer.prepare(ruled, now)
         self._kind = kind
         self.entries.append(Entry(self._file_ids.pop(), delivery, kind.name))
 

@@ -1,9 +1,10 @@
 """Writes rows into tables, a chunk at a time: by COPY, or around those that exist already."""
 
 import time
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from psycopg2.extensions import connection as Connection
 
@@ -52,7 +53,10 @@ class Writer:
         sender: ThreadPoolExecutor,
         met: Met,
         tables: Tables = TABLES,
+        max_future_hours: float = 0.0,
     ) -> None:
+        self._max_future_hours = max_future_hours
+        self._latest: datetime | None = None
         self._connection = connection
         self._partitions = partitions
         self._sender = sender
@@ -65,6 +69,12 @@ class Writer:
         self._shows_status = met.status_refuses
         self._has_refused = False
         self._sent_at = time.monotonic()
+
+    def prepare(self, ruled: set[str], now: datetime) -> None:
+        """Takes what the database says before the first row: its tables with a rule, and its time."""
+        self.ruled = ruled
+        if self._max_future_hours:
+            self._latest = now + timedelta(hours=self._max_future_hours)
 
     def add(self, entry: Entry, kind: Kind, parsed: Parsed) -> None:
         chunk = self._chunks.get(kind.name)
@@ -121,15 +131,28 @@ class Writer:
 
     def _write(self, chunk: Chunk) -> None:
         if chunk.packed.rows:
-            table = chunk.table
-            self._partitions.ensure(self._connection, table, chunk.packed.dates())
-            is_bound_to_fail = table.name in self._met.overlapping or table.name in self.ruled
+            table, dates = chunk.table, chunk.packed.dates()
+            ahead: dict[int, tuple[str, str]] = {}
+            if self._latest is not None and dates[-1] >= self._latest.date():
+                ahead = self._dated_ahead(chunk, self._latest)
+                dates = [day for day in dates if day <= self._latest.date()]
+            self._partitions.ensure(self._connection, table, dates)
+            is_bound_to_fail = ahead or table.name in self._met.overlapping or table.name in self.ruled
             if is_bound_to_fail or self._shows_status_of(table) or not self._insert(chunk):
-                self._merge(chunk)
+                self._merge(chunk, ahead)
         if chunk.rejected:
             self._reject(chunk.rejected)
         if self._latest_status.is_full():
             self._flush_latest()
+
+    def _dated_ahead(self, chunk: Chunk, latest: datetime) -> dict[int, tuple[str, str]]:
+        """Returns the rows that are rejected: they would stay the latest of their vehicles for years."""
+        detail = (
+            f"Expected a time at most {self._max_future_hours:g} hours ahead of the database's clock "
+            "(MAX_FUTURE_HOURS), got a later one"
+        )
+        times = (chunk.table.time(record) for _, records in chunk.records() for record in records)
+        return {index: ("invalid", detail) for index, time in enumerate(times) if time > latest}
 
     def _shows_status_of(self, table: Table) -> bool:
         return self._shows_status and table.has_latest
@@ -144,11 +167,11 @@ class Writer:
         self._accept(chunk)
         return True
 
-    def _merge(self, chunk: Chunk) -> None:
+    def _merge(self, chunk: Chunk, ahead: Mapping[int, tuple[str, str]]) -> None:
         shows_status = self._shows_status_of(chunk.table)
         is_ruled = chunk.table.name in self.ruled
         merge = ConflictResolver(self._connection, chunk, shows_status=shows_status, is_ruled=is_ruled)
-        merge.run()
+        merge.run(ahead)
         # Where one chunk met rows that exist, the next one will too: the fast way would fail half-way.
         reasons = {reason for reason, _ in merge.rejects.values()}
         overlaps, overlapping = merge.duplicates or "conflict" in reasons, self._met.overlapping

@@ -53,5 +53,6 @@ def make_pool(settings: Settings, database: Database) -> Pool:
         database,
         settings.max_reject_ratio,
         settings.quiet_seconds,
+        settings.max_future_hours,
     )
     return Pool(wanted_workers(settings), start, settings.quiet_seconds)

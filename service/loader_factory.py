@@ -22,10 +22,11 @@ class LoaderFactory:
     database: Database
     max_reject_ratio: float = 1.0
     quiet_seconds: float = QUIET_SECONDS
+    max_future_hours: float = 0.0
 
     def __call__(self, heartbeat: Heartbeat | None = None) -> Loader:
         heartbeat = heartbeat or Heartbeat()
-        sink = PostgresSink(self.database, heartbeat.waiting)
+        sink = PostgresSink(self.database, heartbeat.waiting, max_future_hours=self.max_future_hours)
 
         def beat() -> None:
             heartbeat.beat()

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 from processing.detection_events import Detection
 from processing.errors import TryAgain
@@ -32,8 +33,12 @@ class Entry:
 class MemorySink:
     """Keeps rows by their key, and the ledger by the digest of each file."""
 
-    def __init__(self, key_fields: Mapping[type[Record], int] = KEY_FIELDS) -> None:
+    def __init__(
+        self, key_fields: Mapping[type[Record], int] = KEY_FIELDS, max_future_hours: float = 0.0
+    ) -> None:
+        """Rejects records that are dated more hours ahead of the clock; 0: there is no bound."""
         self.key_fields = key_fields
+        self.max_future_hours = max_future_hours
         self.rows: dict[Key, Record] = {}
         self.ledger: dict[bytes, Entry] = {}
         #: Failures of files that could not be read, and so have no digest.
@@ -79,22 +84,26 @@ class MemoryTransaction:
         _, entry = self._entries[-1]
         entry.rejected += parsed.rejected
         inserted = duplicate = 0
-        conflicts: dict[int, str] = {}
+        rejects: dict[int, tuple[str, str]] = {}
+        hours = self._sink.max_future_hours
+        latest = datetime.now(UTC) + timedelta(hours=hours) if hours else None
         for number, record in enumerate(parsed.records):
             values = tuple(getattr(record, name) for name in record.__struct_fields__)
             key = (type(record), *values[: self._sink.key_fields[type(record)]])
             stored = self._rows.get(key) or self._sink.rows.get(key)
-            if stored is None:
+            if latest is not None and values[1] > latest:
+                rejects[number] = "invalid", f"Expected a time at most {hours:g} hours ahead, got a later one"
+            elif stored is None:
                 self._rows[key] = record
                 inserted += 1
             elif stored == record:
                 duplicate += 1
             else:
-                conflicts[number] = f"Expected the stored value, got another: {stored}"
+                rejects[number] = "conflict", f"Expected the stored value, got another: {stored}"
         assert self._kind is not None
-        entry.rejected += _conflicts(self._kind, parsed, conflicts)
+        entry.rejected += _rejected(self._kind, parsed, rejects)
         read = len(parsed.records) + len(parsed.rejected)
-        before, rejected = entry.counts, len(parsed.rejected) + len(conflicts)
+        before, rejected = entry.counts, len(parsed.rejected) + len(rejects)
         entry.counts = Counts(
             before.read + read,
             before.inserted + inserted,
@@ -141,11 +150,11 @@ def _first(rejected: list[Rejected]) -> FirstReject | None:
     return FirstReject(first.position, first.path, first.reason) if first else None
 
 
-def _conflicts(kind: Kind, parsed: Parsed, conflicts: dict[int, str]) -> Iterator[Rejected]:
-    """Yields a reject for each record that is stored with another value; these are named by their number."""
+def _rejected(kind: Kind, parsed: Parsed, rejects: dict[int, tuple[str, str]]) -> Iterator[Rejected]:
+    """Yields a reject for each record that is named by its number, with reason and detail."""
     taken = {rejected.position - parsed.position for rejected in parsed.rejected}
     places = [place for place in range(len(parsed.records) + len(taken)) if place not in taken]
-    wanted = [places[number] for number in conflicts]
+    wanted = [places[number] for number in rejects]
     origins = kind.locate(parsed, wanted)
-    for place, detail, (path, original) in zip(wanted, conflicts.values(), origins, strict=True):
-        yield Rejected(parsed.position + place, path, "conflict", detail, original)
+    for place, found, (path, original) in zip(wanted, rejects.values(), origins, strict=True):
+        yield Rejected(parsed.position + place, path, *found, original)

@@ -5,7 +5,7 @@ A test module subclasses SinkContract and has a fixture `kit`, which looks into 
 
 import hashlib
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from processing.records import Kind, Parsed
@@ -142,6 +142,17 @@ class SinkContract:
             FirstReject(1, "$.vehicle_status[1]", "conflict"),
             FirstReject(1, "$.vehicle_status[1]", "invalid"),
         ]
+
+    def test_a_record_dated_too_far_ahead_is_rejected(self, kit: Kit) -> None:
+        """The bound of the kit's sink is 24 hours."""
+        hours = [(-1, "past"), (23, "soon"), (25, "late"), (600_000, "lost"), (1, "again")]
+        dated = [
+            report(vehicle=name) | {"report_time": (datetime.now(UTC) + timedelta(hours=hour)).isoformat()}
+            for hour, name in hours
+        ]
+        assert write(kit, "a.json", *dated, {}) == Counts(6, 3, 0, 3)
+        assert sorted({vehicle for vehicle, _ in kit.statuses()}) == ["again", "past", "soon"]
+        assert kit.rejects() == [("invalid", f"$.vehicle_status[{place}]") for place in (2, 3, 5)]
 
     def test_of_equal_keys_in_a_file_the_first_counts(self, kit: Kit) -> None:
         counts = write(kit, "a.json", report(0), report(0), report(0, "parking"))

@@ -36,7 +36,7 @@ def second(database: Database) -> Iterator[Connection]:
 
 def entry(connection: Connection, of: Delivery = GOOD, **numbers: Any) -> Entry:
     with connection.cursor() as cursor:
-        (file_id,), _ = ledger.draw_file_ids(cursor, 1)
+        (file_id,), *_ = ledger.draw_file_ids(cursor, 1)
     return Entry(file_id, of, "vehicles_status", **numbers)
 
 
@@ -80,7 +80,7 @@ def test_counts_are_what_was_read_less_what_was_not_inserted() -> None:
 
 def test_file_ids_are_new_each_time(connection: Connection) -> None:
     with connection.cursor() as cursor:
-        first, _ = ledger.draw_file_ids(cursor, 3)
+        first, *_ = ledger.draw_file_ids(cursor, 3)
         connection.rollback()
         assert len({*first, *ledger.draw_file_ids(cursor, 3)[0]}) == 6
 
@@ -105,7 +105,7 @@ def test_only_what_is_loaded_is_loaded(connection: Connection) -> None:
 
 def test_thousands_of_files_are_entered_at_once(connection: Connection, database: Database) -> None:
     with connection, connection.cursor() as cursor:
-        numbers, _ = ledger.draw_file_ids(cursor, 2500)
+        numbers, *_ = ledger.draw_file_ids(cursor, 2500)
         entries = [Entry(n, delivery(b"%d" % n), "x") for n in numbers]
         ledger.add(cursor, entries)
     assert rows(database, "file_id") == [(number,) for number in sorted(numbers)]

@@ -18,7 +18,7 @@ from tests.support import query
 
 class MemoryKit(Kit):
     def __init__(self) -> None:
-        self.sink = self.memory = MemorySink()
+        self.sink = self.memory = MemorySink(max_future_hours=24)
 
     def statuses(self) -> dict[tuple[str, int], str]:
         rows = [row for row in self.memory.rows.values() if isinstance(row, StatusReport)]
@@ -80,5 +80,5 @@ class TestMemory(SinkContract):
 class TestPostgres(SinkContract):
     @pytest.fixture
     def kit(self, database: Database) -> Iterator[Kit]:
-        with closing(PostgresSink(database)) as sink:
+        with closing(PostgresSink(database, max_future_hours=24)) as sink:
             yield PostgresKit(database, sink)
