@@ -34,9 +34,13 @@ ALTER TABLE mobileye_data.ingested_files    -- when and by whom a failure was ac
     ADD COLUMN IF NOT EXISTS dismissed_by text;
 
 ALTER TABLE mobileye_data.ingested_files
-    ADD COLUMN IF NOT EXISTS extra jsonb;   -- the fields beside the file's array
+    ADD COLUMN IF NOT EXISTS extra jsonb,   -- the fields beside the file's array
+    ADD COLUMN IF NOT EXISTS elements_empty bigint NOT NULL DEFAULT 0;  -- such as events without detections
 COMMENT ON COLUMN mobileye_data.ingested_files.extra IS
     'The fields beside the array of the file, such as a version; null if there are none';
+
+COMMENT ON COLUMN mobileye_data.ingested_files.elements_empty IS
+    'Elements of the array that hold no record: events with an empty array of detections';
 
 COMMENT ON TABLE mobileye_data.ingested_files IS
     'The ledger: one entry for each distinct content that was dropped';

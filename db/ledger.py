@@ -15,13 +15,13 @@ from processing.sink import Counts, Delivery, FirstReject
 _ADD = """
     INSERT INTO mobileye_data.ingested_files AS old
         (file_id, sha256, name, last_name, size, kind, state,
-         rows_read, rows_inserted, rows_duplicate, rows_rejected, started_at, extra)
+         rows_read, rows_inserted, rows_duplicate, rows_rejected, elements_empty, started_at, extra)
     SELECT file_id, decode(sha256, 'hex'), name, name, size, kind, 'loaded',
-           rows_read, rows_inserted, rows_duplicate, rows_rejected, started_at, extra::jsonb
+           rows_read, rows_inserted, rows_duplicate, rows_rejected, elements_empty, started_at, extra::jsonb
     FROM json_to_recordset(%s) AS new
         (file_id bigint, sha256 text, name text, size bigint, kind text, rows_read bigint,
-         rows_inserted bigint, rows_duplicate bigint, rows_rejected bigint, started_at timestamptz,
-         extra text)
+         rows_inserted bigint, rows_duplicate bigint, rows_rejected bigint, elements_empty bigint,
+         started_at timestamptz, extra text)
     ORDER BY sha256
     ON CONFLICT (sha256) DO UPDATE SET
         file_id = excluded.file_id,
@@ -32,6 +32,7 @@ _ADD = """
         rows_inserted = excluded.rows_inserted,
         rows_duplicate = excluded.rows_duplicate,
         rows_rejected = excluded.rows_rejected,
+        elements_empty = excluded.elements_empty,
         started_at = excluded.started_at,
         extra = excluded.extra,
         finished_at = clock_timestamp(),
@@ -51,13 +52,14 @@ class Entry:
     read: int = 0
     duplicate: int = 0
     rejected: int = 0
+    empty: int = 0
     first_reject: FirstReject | None = None
     extra: str | None = None
 
     @property
     def counts(self) -> Counts:
         inserted = self.read - self.duplicate - self.rejected
-        return Counts(self.read, inserted, self.duplicate, self.rejected)
+        return Counts(self.read, inserted, self.duplicate, self.rejected, self.empty)
 
 
 def loaded(cursor: Cursor, digests: Sequence[bytes], before: str = "") -> set[bytes]:
@@ -170,6 +172,7 @@ def _fields(entry: Entry) -> dict[str, object]:
         "rows_inserted": counts.inserted,
         "rows_duplicate": counts.duplicate,
         "rows_rejected": counts.rejected,
+        "elements_empty": counts.empty,
         "started_at": delivery.started_at,
         "extra": entry.extra,
     }

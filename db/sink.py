@@ -177,6 +177,7 @@ class PostgresTransaction:
         assert self._kind is not None
         entry = self.entries[-1]
         entry.read += len(parsed.records) + len(parsed.rejected)
+        entry.empty += parsed.empty
         self._writer.add(entry, self._kind, parsed)
 
     def keep(self, extra: str) -> None:

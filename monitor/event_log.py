@@ -156,6 +156,8 @@ def _counts(outcome: Outcome) -> dict[str, object]:
         counts = outcome.counts
         fields |= {"kind": outcome.kind, "rows": counts.read, "inserted": counts.inserted}
         fields |= {"duplicate": counts.duplicate, "rejected": counts.rejected}
+        if counts.empty:
+            fields["empty"] = counts.empty
     if outcome.first_reject and outcome.counts.rejected:
         path = printable(outcome.first_reject.path)[:_PATH_CHARACTERS]
         fields |= {"first_reason": outcome.first_reject.reason, "first_path": path}

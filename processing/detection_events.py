@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import DecodeError, Struct
 from msgspec.json import Decoder
 
-from processing.records import Instant, Int32, Kind, Parsed, Record, Rejected, Text
+from processing.records import Decoded, Instant, Int32, Kind, Parsed, Record, Rejected, Text
 from processing.spellings import read_as
 from processing.validation import (
     Invalid,
@@ -75,7 +75,7 @@ class Header(Struct):
     detections: list[Any]
 
 
-def decode_fast(array: bytes) -> tuple[int, list[Record]] | None:
+def decode_fast(array: bytes) -> Decoded | None:
     """The number and records of events, from their text; None unless each is as documented."""
     try:
         events = _FAST.decode(array)
@@ -87,7 +87,8 @@ def decode_fast(array: bytes) -> tuple[int, list[Record]] | None:
         for counted in event.detections
     ]
     common = all(map(is_common_year, [event.detection_time for event in events]))
-    return (len(events), records) if is_plain(array) and common else None
+    empty = sum([not event.detections for event in events])
+    return Decoded(len(events), records, empty) if is_plain(array) and common else None
 
 
 def fast_strings(events: int, detections: int) -> int:
@@ -119,7 +120,8 @@ def read_event(index: int, position: int, item: Any) -> Parsed:
         rejected, originals = [], 0
     loose = originals if keys == 3 + 2 * len(records) else originals + extra_bytes(records)
     source = held(item, loose + _KEY_BYTES * keys)
-    return Parsed(index, position, source, records, rejected, keys, loose)
+    empty = int(not records and not rejected)
+    return Parsed(index, position, source, records, rejected, keys, loose, empty=empty)
 
 
 #: What a key and its value take at least, about.

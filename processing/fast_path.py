@@ -12,7 +12,7 @@ from functools import cache
 
 from msgspec import Struct
 
-from processing.records import Kind, Parsed, Record
+from processing.records import Decoded, Kind, Parsed
 from processing.text import Readable
 
 #: Bytes read at a time.
@@ -53,15 +53,15 @@ class FastPath:
 
     def parsed(self) -> Iterator[Parsed]:
         """Yields the elements in order, block by block; raises what the text's read() raises."""
-        for array, elements, records in self._blocks():
+        for array, (elements, records, empty) in self._blocks():
             if elements:
-                yield Parsed(self.elements, self.records, array, records, [], count=elements)
+                yield Parsed(self.elements, self.records, array, records, [], count=elements, empty=empty)
             # Counted only after the caller took them: the slow path continues after these elements.
             self.elements += elements
             self.records += len(records)
 
-    def _blocks(self) -> Iterator[tuple[bytes, int, list[Record]]]:
-        """Yields for each block its array as JSON, the number of its elements, and their records."""
+    def _blocks(self) -> Iterator[tuple[bytes, Decoded]]:
+        """Yields for each block its array as JSON, and what it was decoded to."""
         head = HEAD.match(self._head)
         if head is None:
             return
@@ -72,7 +72,7 @@ class FastPath:
             decoded = self._kind.decode_fast(array)
             if decoded is None:
                 return
-            yield array, *decoded
+            yield array, decoded
             if len(rest) > _MAX_ELEMENT_BYTES:
                 return
         tail = _TAIL.fullmatch(rest, max(0, rest.rfind(b"]")))
@@ -80,7 +80,7 @@ class FastPath:
         decoded = self._kind.decode_fast(array) if tail else None
         if decoded is not None:
             self.is_whole = True
-            yield array, *decoded
+            yield array, decoded
 
     def _cut(self, text: bytes) -> tuple[bytes, bytes]:
         """Cuts the text at its last separator: returns the whole elements before it and the rest after it."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from json import loads
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from msgspec import Meta, Raw, Struct, json
 
@@ -50,7 +50,8 @@ class Parsed(Struct, frozen=True, gc=False):
     index and position are those of the first element and the first record. source is the only element, its
     JSON text if it is large, or the JSON text of all elements. keys counts the keys of a single element.
     extra_bytes is the approximate size of the data without a limit: the element, unknown fields and rejected
-    originals. count is the number of elements.
+    originals. count is the number of elements, empty that of those without a record, such as an event without
+    detections.
     """
 
     index: int
@@ -61,6 +62,7 @@ class Parsed(Struct, frozen=True, gc=False):
     keys: int = 0
     extra_bytes: int = 0
     count: int = 1
+    empty: int = 0
 
     @property
     def bytes(self) -> int:
@@ -74,12 +76,20 @@ class Parsed(Struct, frozen=True, gc=False):
         return json.decode(self.source) if isinstance(self.source, bytes) else [self.source]
 
 
+class Decoded(NamedTuple):
+    """The records of some elements that are exactly as documented; empty counts those without a record."""
+
+    elements: int
+    records: list[Record]
+    empty: int = 0
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of file: the beginning of its names, the key of its array, and the functions that read it.
 
     `element` has the fields of an array element. `parse` takes elements of any form. `decode_fast` takes the
-    text of some elements; it returns their number and records, or None unless each is exactly as documented.
+    text of some elements; it returns None unless each is exactly as documented.
     It does not notice a repeated key: `fast_strings` returns how many strings, keys included, that many
     elements and records have otherwise. `locate` yields the JSON path and the original of records, by their
     places in the elements, in order: for rejects that are found only when rows are written.
@@ -91,6 +101,6 @@ class Kind:
     element: type[Struct]
     record: type[Record]
     parse: Callable[[Iterable[Any]], Iterator[Parsed]]
-    decode_fast: Callable[[bytes], tuple[int, list[Record]] | None]
+    decode_fast: Callable[[bytes], Decoded | None]
     fast_strings: Callable[[int, int], int]
     locate: Callable[[Parsed, Iterable[int]], Iterator[tuple[str, Any]]]

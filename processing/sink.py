@@ -22,12 +22,13 @@ class Delivery(Struct, frozen=True):
 
 
 class Counts(Struct, frozen=True):
-    """Counts of a file's records: read = inserted + duplicate + rejected."""
+    """Counts of a file's records: read = inserted + duplicate + rejected; and elements without any."""
 
     read: int = 0
     inserted: int = 0
     duplicate: int = 0
     rejected: int = 0
+    empty: int = 0
 
 
 class FirstReject(Struct, frozen=True):

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import DecodeError, Struct
 from msgspec.json import Decoder
 
-from processing.records import Instant, Kind, Parsed, Record, Rejected, Text
+from processing.records import Decoded, Instant, Kind, Parsed, Record, Rejected, Text
 from processing.spellings import read_as
 from processing.validation import (
     Invalid,
@@ -46,7 +46,7 @@ class FastReport(Report, forbid_unknown_fields=True):
     """A report with no other fields."""
 
 
-def decode_fast(array: bytes) -> tuple[int, list[Record]] | None:
+def decode_fast(array: bytes) -> Decoded | None:
     """The number and records of reports, from their text; None unless each is as documented."""
     try:
         reports = _FAST.decode(array)
@@ -56,7 +56,7 @@ def decode_fast(array: bytes) -> tuple[int, list[Record]] | None:
         StatusReport(report.vehicle_id, report.report_time, report.status, None) for report in reports
     ]
     common = all(map(is_common_year, [report.report_time for report in reports]))
-    return (len(reports), records) if is_plain(array) and common else None
+    return Decoded(len(reports), records) if is_plain(array) and common else None
 
 
 def fast_strings(reports: int, _: int) -> int:

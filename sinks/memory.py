@@ -109,6 +109,7 @@ class MemoryTransaction:
             before.inserted + inserted,
             before.duplicate + duplicate,
             before.rejected + rejected,
+            before.empty + parsed.empty,
         )
 
     def keep(self, extra: str) -> None:

@@ -19,7 +19,7 @@ ENDED = Outcome(
     "a.json", "loaded", "it is stuck", "vehicle_status", 10, Counts(), 0.1, target="failed/a.json"
 )
 FIRST = FirstReject(1, "$.a[1]\x1b.b", "invalid")
-REJECTED = replace(ENDED, reason="", counts=Counts(3, 2, 0, 1), first_reject=FIRST)
+REJECTED = replace(ENDED, reason="", counts=Counts(3, 2, 0, 1, 4), first_reject=FIRST)
 
 SAMPLES: list[Event] = [
     events.Started("in", "native", 2, None, "data", None),

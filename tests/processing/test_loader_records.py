@@ -179,3 +179,12 @@ def test_what_jsonb_can_not_hold_is_never_sent(drops: Drops, monkeypatch: pytest
     content = statuses(*[report(second, km=0) for second in range(300)]).replace(b":0}", b":1e200000}")
     (outcome,) = drops.load(vehicles_status_1=content)
     assert (outcome.state, outcome.counts.rejected) == ("loaded", 300)
+
+
+@pytest.mark.parametrize("lane", [{}, {"lane": 3}], ids=["fast", "with unknown fields"])
+@pytest.mark.parametrize("count", [1, 1200], ids=["small", "several blocks"])
+def test_events_without_detections_are_counted(drops: Drops, lane: dict[str, Any], count: int) -> None:
+    found = [event(i, ("cars", 1), **lane) | ({"detections": []} if i % 3 else {}) for i in range(3 * count)]
+    (outcome,) = drops.load(objects_detection_1=detections(*found))
+    assert (outcome.counts.inserted, outcome.counts.empty) == (count, 2 * count)
+    assert drops.rows("SELECT rows_read, elements_empty FROM ingested_files") == [(count, 2 * count)]
