@@ -57,8 +57,12 @@ def within(
     """
     result: Future[T] = Future()
     deadline = None if seconds is None else time.monotonic() + seconds
-    Thread(target=_run, args=(function, result), name="patience", daemon=True).start()
+    thread = Thread(target=_run, args=(function, result), name="patience", daemon=True)
     try:
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise DatabaseUnavailable(f"the system has no thread to wait for it: {error}") from None
         while not wait([result], _LOOK_SECONDS).done:
             if is_cancelled():
                 raise WaitCancelled("the wait for the database was cancelled")

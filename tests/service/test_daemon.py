@@ -117,7 +117,7 @@ def test_a_file_that_ends_in_the_middle_fails_when_it_has_settled(tmp_path: Path
     ]
     assert "it ends in the middle" in (daemon.failed / "vehicles_status_1.json.reason.txt").read_text()
     assert daemon.stop() == 0
-    lines = [line.split()[2] for line in daemon.log().splitlines() if "file=" in line]
+    lines = [line.split()[2] for line in daemon.log().splitlines() if " file=" in line]
     assert lines == ["waiting", "failed"]
 
 

@@ -214,7 +214,7 @@ def _stored(rig: Rig) -> Stored:
     found = {}
     for table, columns in _COLUMNS.items():
         for *row, extra, number in query(
-            rig.url, f"SELECT {columns}, extra::text, {_NUMBER} FROM mobileye_data.{table} {_JOIN}"
+            rig.url, f"SELECT {columns}, {table}.extra::text, {_NUMBER} FROM mobileye_data.{table} {_JOIN}"
         ):
             found[tuple(row[:-1])] = (*row, _exact(_loaded(extra))), number
     return found
