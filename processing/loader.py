@@ -1,5 +1,6 @@
 """Loads one batch of files: opens, parses and writes them, commits, and then disposes of them."""
 
+import gc
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -322,5 +323,7 @@ def _repeat_lost_races(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) 
         except LockTimeout:
             raise
         except TryAgain:
-            continue
+            pass
+        # The cycles of the exception hold all rows of the try, and by themselves are hardly ever collected.
+        gc.collect()
     return step(*args, **kwargs)
