@@ -134,6 +134,9 @@ class Loader:
             for file in files:
                 file.counts = Counts()
                 file.error = file.error or (RetryAlone() if len(files) > 1 else alone)
+        else:
+            return
+        gc.collect()  # as in _repeat_lost_races()
 
     def _write_together(self, files: Sequence[LoadingFile]) -> bool:
         """Reads each file whole before its rows join the transaction: a bad one leaves no trace in it.

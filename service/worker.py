@@ -147,10 +147,7 @@ class BatchRunner:
         self._heartbeat.begin()
         try:
             self._loader = self._loader or self._start(self._heartbeat)
-            outcomes = self._loader.load(batch)
-            if any(outcome.state in ("contended", "retry_alone") for outcome in outcomes):
-                gc.collect()  # for the same reason as below: the transaction has failed
-            return outcomes
+            return self._loader.load(batch)
         except (DatabaseUnavailable, Misconfigured) as error:
             failure: Exception = error
         except RuntimeError as error:
