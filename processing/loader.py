@@ -1,6 +1,5 @@
 """Loads one batch of files: opens, parses and writes them, commits, and then disposes of them."""
 
-import gc
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -134,9 +133,6 @@ class Loader:
             for file in files:
                 file.counts = Counts()
                 file.error = file.error or (RetryAlone() if len(files) > 1 else alone)
-        else:
-            return
-        gc.collect()  # as in _repeat_lost_races()
 
     def _write_together(self, files: Sequence[LoadingFile]) -> bool:
         """Reads each file whole before its rows join the transaction: a bad one leaves no trace in it.
@@ -326,7 +322,5 @@ def _repeat_lost_races(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) 
         except LockTimeout:
             raise
         except TryAgain:
-            pass
-        # The cycles of the exception hold all rows of the try, and by themselves are hardly ever collected.
-        gc.collect()
+            continue
     return step(*args, **kwargs)
