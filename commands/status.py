@@ -186,6 +186,7 @@ def _backlog(settings: Settings) -> Backlog:
     ages = {name: now - max(status.st_mtime, status.st_ctime) for name, status in files}
     sizes = {name: status.st_size for name, status in files}
     oldest = sorted(ages, key=lambda name: -ages[name])[:_SHOWN]
+    own = settings.own_names
     return Backlog(
         printable(folder),
         "",
@@ -193,7 +194,7 @@ def _backlog(settings: Settings) -> Backlog:
         sum(sizes.values()),
         max(ages.values(), default=None),
         [Waiting(printable(name), sizes[name], ages[name], _why(folder, name)) for name in oldest],
-        [printable(name) for name in others if name not in settings.own_names],
+        [printable(name) for name in others if name not in own],
     )
 
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 import db.chunk
 from db import schema
 from db.connection import Database
-from tests.support import Daemon, Server
+from tests.support import Daemon, Server, running_server
 
 
 def pytest_configure() -> None:
@@ -21,14 +20,9 @@ def pytest_configure() -> None:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        server = Server(Path(folder) / "server")
-        server.create()
-        # The tests kill processes, never the machine.
-        server.start("fsync=off")
+    # The tests kill processes, never the machine.
+    with running_server("fsync=off") as server:
         yield server
-        server.stop()
 
 
 @pytest.fixture

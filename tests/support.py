@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -139,6 +140,20 @@ class Server:
         finally:
             with suppress(psycopg2.OperationalError):
                 self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@contextmanager
+def running_server(*settings: str) -> Iterator[Server]:
+    """Yields a server in a temporary folder, the parent of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        server = Server(Path(folder) / "server")
+        server.create()
+        server.start(*settings)
+        try:
+            yield server
+        finally:
+            server.stop()
 
 
 def query(url: str, statement: str, values: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:

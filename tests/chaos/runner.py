@@ -4,15 +4,13 @@ import math
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.chaos.catalogue import FULL_MINUTES, Scenario
 from tests.chaos.oracle import FAULTS
 from tests.chaos.rig import Finding, NaiveDaemon, Trial
-from tests.support import Daemon, Server
+from tests.support import Daemon, Server, running_server
 
 #: The least time limit of a scenario; starts alone take some seconds.
 _LEAST_SECONDS = 120.0
@@ -54,7 +52,7 @@ class Result:
 
 def run_apart(scenario: Scenario, *, minutes: float, seed: int, naive: bool = False) -> Result:
     """Runs one scenario with its own server."""
-    with a_server() as server:
+    with running_server("fsync=off") as server:  # processes are killed, never the machine
         return run(scenario, server, minutes=minutes, seed=seed, naive=naive)
 
 
@@ -78,17 +76,3 @@ def _tried(scenario: Scenario, trial: Trial) -> Finding:
         return scenario.run(trial)
     except Exception as error:  # noqa: BLE001  # a scenario that breaks has failed; the others continue
         return Finding(complaints=[f"{type(error).__name__}: {error}"[:2000]])
-
-
-@contextmanager
-def a_server() -> Iterator[Server]:
-    """Yields a server that the scenarios may harm."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        server = Server(Path(folder) / "server")
-        server.create()
-        server.start("fsync=off")  # processes are killed, never the machine
-        try:
-            yield server
-        finally:
-            server.stop()

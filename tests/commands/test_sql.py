@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import msgspec
 import psycopg2
@@ -352,28 +353,35 @@ def test_the_command_writes_only_if_asked(daemon: Daemon) -> None:
     assert daemon.command("sql", "--write", statement).stderr == "SELECT 1\n"
 
 
-def test_ctrl_c_cancels_the_statement(daemon: Daemon, server: Server) -> None:
+def sleepers(daemon: Daemon, server: Server) -> list[tuple[int]]:
+    """Returns the server processes of the daemon's database that sleep."""
     name = str(daemon.url).rpartition("/")[2]
-    sleeping = f"SELECT 1 FROM pg_stat_activity WHERE datname = '{name}' AND wait_event = 'PgSleep'"
+    statement = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname"
+    return server.execute(f"{statement} = '{name}'")
+
+
+@contextmanager
+def sleeping(daemon: Daemon) -> Iterator["subprocess.Popen[bytes]"]:
+    """A command, in a process group of its own, whose statement does not end."""
     command = [sys.executable, str(ROOT / "main.py"), "sql", "select pg_sleep(1000)"]
     with subprocess.Popen(
         command, cwd=daemon.folder, env=daemon.environment(), stderr=subprocess.PIPE, start_new_session=True
     ) as process:
-        until(lambda: server.execute(sleeping))
+        yield process
+
+
+def test_ctrl_c_cancels_the_statement(daemon: Daemon, server: Server) -> None:
+    with sleeping(daemon) as process:
+        until(lambda: sleepers(daemon, server))
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(20) == 1 and process.stderr is not None
         assert process.stderr.read() == b"error: canceling statement due to user request\n"
-    until(lambda: not server.execute(sleeping))
+    until(lambda: not sleepers(daemon, server))
 
 
 def test_ctrl_c_ends_a_statement_of_a_frozen_server_process(daemon: Daemon, server: Server) -> None:
-    name = str(daemon.url).rpartition("/")[2]
-    sleeping = f"SELECT pid FROM pg_stat_activity WHERE datname = '{name}' AND wait_event = 'PgSleep'"
-    command = [sys.executable, str(ROOT / "main.py"), "sql", "select pg_sleep(1000)"]
-    with subprocess.Popen(
-        command, cwd=daemon.folder, env=daemon.environment(), stderr=subprocess.PIPE, start_new_session=True
-    ) as process:
-        ((pid,),) = until(lambda: server.execute(sleeping))
+    with sleeping(daemon) as process:
+        ((pid,),) = until(lambda: sleepers(daemon, server))
         os.kill(pid, signal.SIGSTOP)
         try:
             os.killpg(process.pid, signal.SIGINT)

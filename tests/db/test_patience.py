@@ -3,13 +3,11 @@
 import os
 import signal
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from pathlib import Path
 
 import psycopg2
 import pytest
@@ -20,17 +18,13 @@ from db.partitions import Partitions
 from db.patience import WaitCancelled, ask, cancel, cut, within
 from db.writer import Met, Writer
 from processing.errors import DatabaseUnavailable
-from tests.support import Server, until
+from tests.support import Server, running_server, until
 
 
 @pytest.fixture
 def own_server() -> Iterator[Server]:
     """A server that may be frozen as a whole: that of the other tests goes on."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        server = Server(Path(folder) / "server")
-        server.create()
-        server.start("fsync=off")
+    with running_server("fsync=off") as server:
         yield server
         server.stop(signal.SIGQUIT)
 

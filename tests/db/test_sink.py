@@ -1,11 +1,9 @@
 """Transactions of a PostgresSink on a real server that is ill, held up, or taken away."""
 
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from pathlib import Path
 
 import psycopg2
 import pytest
@@ -20,7 +18,7 @@ from db.sink import PostgresSink, PostgresTransaction
 from processing.errors import DatabaseUnavailable, Misconfigured, TryAgain
 from processing.sink import Counts
 from tests.db.loading import count, counts, delivery, load, sink_to, write, write_rows
-from tests.support import Server, detections, event, query, report, statuses, until
+from tests.support import Server, detections, event, query, report, running_server, statuses, until
 
 ONE, TWO = statuses(report(1)), statuses(report(2))
 REPORTS = [report(i % 3600, vehicle=f"car-{i // 3600}") for i in range(25_000)]
@@ -269,11 +267,7 @@ def test_after_trouble_within_a_transaction_nothing_is_left_and_the_sink_works_a
 
 
 def test_a_server_that_is_restarted_costs_a_try_for_each_outage() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        server = Server(Path(folder) / "server")
-        server.create()
-        server.start("fsync=off")
+    with running_server("fsync=off") as server:
         database = Database(server.url())
         with closing(database.connect()) as connection:
             schema.apply(connection)
@@ -286,7 +280,6 @@ def test_a_server_that_is_restarted_costs_a_try_for_each_outage() -> None:
             server.start("fsync=off")
             load(sink, TWO)
             assert count(database, "vehicle_status_history") == 2
-        server.stop()
 
 
 def test_a_revoked_right_needs_a_person(server: Server, database: Database) -> None:

@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -34,7 +33,7 @@ from service.signals import StopSignal
 from service.suspects import MAX_CRASHES
 from service.worker import Results
 from tests.service.support import to_log
-from tests.support import Daemon, Server, detections, event, query, report, statuses, until
+from tests.support import Daemon, Server, detections, event, query, report, running_server, statuses, until
 
 
 def one_status(number: int) -> bytes:
@@ -537,13 +536,8 @@ def test_a_folder_that_is_taken_for_a_new_file_is_left_alone(tmp_path: Path, dat
 @pytest.fixture(scope="module")
 def ill_server() -> Iterator[Server]:
     """A server that the tests may stop."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        server = Server(Path(folder) / "server")
-        server.create()
-        server.start()
+    with running_server() as server:
         yield server
-        server.stop()
 
 
 @pytest.fixture

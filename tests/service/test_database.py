@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,17 @@ from config import Settings
 from db.connection import Database
 from processing.errors import Misconfigured
 from service.database import open_database
-from tests.support import ROOT, Daemon, Server, detections, event, query, report, statuses, until
+from tests.support import (
+    ROOT,
+    Daemon,
+    detections,
+    event,
+    query,
+    report,
+    running_server,
+    statuses,
+    until,
+)
 
 
 @pytest.fixture
@@ -199,20 +208,16 @@ def loaded(daemon: Daemon) -> Daemon:
 @pytest.fixture
 def standby() -> Iterator[tuple[Database, Path]]:
     """A server in recovery with our tables and two rows, and an empty folder."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        server = Server(Path(folder) / "server")
-        server.create()
-        server.start("fsync=off")
+    with running_server("fsync=off") as server:
+        folder = server.folder.parent
         server.execute("CREATE DATABASE fleet")
-        daemon = Daemon(Path(folder), server.url("fleet"))
+        daemon = Daemon(folder, server.url("fleet"))
         daemon.drop("objects_detection_1.json", detections(event()))
         assert daemon.start("--once", wait=False).wait() == 0
         server.stop()
         (server.folder / "data" / "standby.signal").touch()
         server.start()
-        yield Database(server.url("fleet")), Path(folder)
-        server.stop()
+        yield Database(server.url("fleet")), folder
 
 
 def test_a_standby_answers_the_commands_that_read(standby: tuple[Database, Path]) -> None:
