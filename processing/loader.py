@@ -177,7 +177,7 @@ class Loader:
             try:
                 _repeat_lost_races(self._stream, file, careful=False)
             except _MUST_BE_CAREFUL as why:
-                file.why_careful = why
+                file.note_careful(why)
                 _repeat_lost_races(self._stream, file, careful=True)
         except TooLarge:
             file.record(BadFile(f"expected at most {self._max_bytes} bytes of text (MAX_FILE_BYTES)"))
@@ -274,7 +274,7 @@ def _read_whole(file: LoadingFile, kinds: Kinds) -> list[Parsed]:
     try:
         elements = _read_once(file, kinds, careful=False)
     except _MUST_BE_CAREFUL as why:
-        file.why_careful = why
+        file.note_careful(why)
         elements = _read_once(file, kinds, careful=True)
     file.opened.check_unchanged()
     return elements

@@ -42,6 +42,11 @@ class LoadingFile:
         digest, size = (file.sha256 or None, file.identity.size) if file else (None, 0)
         return Delivery(digest, printable(self.task.name), size, self._started_at)
 
+    def note_careful(self, why: Exception) -> None:
+        """Notes why a second, careful pass is needed."""
+        _forget_frames(why)
+        self.why_careful = why
+
     def note_fault(self, document: Document) -> None:
         """Notes a careful pass that was needed, though no reason for it lies in the document."""
         is_ours = isinstance(self.why_careful, Miscounted) and not document.has_repeats
@@ -49,6 +54,7 @@ class LoadingFile:
 
     def record(self, error: FileError) -> None:
         """Records what is wrong with the file."""
+        _forget_frames(error)
         if isinstance(error, Incomplete) and self._is_stable:
             error = BadFile(str(error))
         self.error = self._unless_changed(error) if isinstance(error, BadFile) else error
@@ -90,3 +96,11 @@ class LoadingFile:
             return outcome
         identity = self.source_file.identity_if_moved()
         return replace(outcome, identity=identity, undisposed=Undisposed(identity, failure))
+
+
+def _forget_frames(error: Exception) -> None:
+    """Removes the traces of an error that is kept: their frames hold the file, and all that was read of it.
+
+    The file holds the error: only the collector would free such a cycle, and it counts objects, not bytes.
+    """
+    error.__traceback__ = error.__cause__ = error.__context__ = None

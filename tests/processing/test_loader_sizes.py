@@ -1,6 +1,8 @@
 """A file that is too large to share a transaction is loaded alone; one beyond MAX_FILE_BYTES fails."""
 
+import gc
 import gzip
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import processing.loader
 from db.connection import Database
 from processing.batch import FileTask
 from tests.processing.loading import HISTORY, Drops, S, counts, many_reports, states
-from tests.support import report, statuses
+from tests.support import drop, report, statuses
 
 
 def test_a_text_too_large_to_share_a_transaction_is_loaded_alone(drops: Drops) -> None:
@@ -65,3 +67,22 @@ def test_a_small_file_of_many_rejects_is_streamed_alone(
     assert [outcome.state for outcome in outcomes] == ["retry_alone", "loaded"]
     (outcome,) = drops.load(vehicles_status_1=wrong)
     assert (outcome.state, outcome.counts.inserted, outcome.counts.rejected) == ("loaded", 1, 3)
+
+
+@pytest.mark.parametrize("unusual", [{}, {"x" * 2000: 1}], ids=["fast", "read carefully"])
+def test_what_was_read_of_a_file_is_freed_when_it_is_given_up(drops: Drops, unusual: dict[str, Any]) -> None:
+    """At once, not when the collector comes: here it never does."""
+    large = gzip.compress(statuses(report(**unusual), *many_reports(30_000)))
+    names = [f"{S}{number}.json.gz" for number in range(4)]
+    for name in names:
+        drop(drops.incoming, name, large)
+    gc.collect()
+    gc.disable()
+    try:
+        tracemalloc.start()
+        assert set(states(drops.processor.load(list(map(FileTask, names))))) == {"retry_alone"}
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert kept < 1_000_000
