@@ -1,6 +1,5 @@
 """Loads fixed files of the failed folder, and rejected records, again."""
 
-import gc
 import os
 import pwd
 import socket
@@ -18,7 +17,7 @@ from commands.verify import look
 from config import Settings
 from db import failures, reject_pages, replay
 from db.connection import Database, translate_errors
-from db.reject_pages import PAGE_BYTES, Key, Reject, Sized
+from db.reject_pages import Key, Reject, Sized
 from db.rejects import Stored
 from db.replay import ReplaySink
 from db.sink import PostgresSink
@@ -226,7 +225,7 @@ def _replay(
     report: Report,
     known: FileKinds,
 ) -> int:
-    asked = refused = garbage = 0
+    asked = refused = 0
     for page in pages:
         outcome = load_records(settings, database, {record.name: record for record in page}, known)
         for name, why in outcome.reasons.items():
@@ -234,12 +233,6 @@ def _replay(
         for line in _duplicates(connection, outcome.duplicates, known):
             report(printable(line))
         asked, refused = asked + len(page), refused + len(outcome.reasons)
-        # A failed record refers to its error, and the error to everything that its frames held. The collector
-        # counts objects, not bytes, and would run only after hundreds of megabytes.
-        garbage += sum(len(record.text) for record in page)
-        if garbage >= PAGE_BYTES:
-            gc.collect()
-            garbage = 0
     report(f"{asked:,} records: {asked - refused:,} loaded, {refused:,} still rejected")
     return 1 if refused else 0
 

@@ -71,6 +71,18 @@ def keep_open(cursor: Cursor, key: Key, why: Stored) -> None:
     )
 
 
+class Resolver:
+    """Joins the transactions of a replay: a record is resolved together with its rows, or not at all."""
+
+    def __init__(self, records: Mapping[str, Reject]) -> None:
+        self._records = records
+
+    def before_commit(self, transaction: PostgresTransaction) -> None:
+        """Resolves the records whose rows are about to be committed."""
+        loaded = [(self._records[entry.delivery.name], entry.file_id) for entry in transaction.entries]
+        resolve(transaction.cursor, loaded)
+
+
 class ReplaySink:
     """Takes open records, each as the file of its name; found says why some of them stay open.
 
@@ -88,7 +100,7 @@ class ReplaySink:
         self.found: dict[str, Stored] = {}
         self._records = records
         self._sink = PostgresSink(
-            database, participants=[self], tables=tables, max_future_hours=max_future_hours
+            database, participants=[Resolver(records)], tables=tables, max_future_hours=max_future_hours
         )
 
     @contextmanager
@@ -96,11 +108,6 @@ class ReplaySink:
         """Begins a transaction that is never hasty: the person who waits has nothing else to do."""
         with self._sink.transaction() as transaction:
             yield ReplayTransaction(transaction, self.found)
-
-    def before_commit(self, transaction: PostgresTransaction) -> None:
-        """Resolves the records whose rows are about to be committed."""
-        loaded = [(self._records[entry.delivery.name], entry.file_id) for entry in transaction.entries]
-        resolve(transaction.cursor, loaded)
 
     def record_failure(self, delivery: Delivery, kind: str | None, reason: str) -> None:
         """Leaves the record open, with the reason for which it was rejected now."""
