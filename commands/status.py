@@ -15,6 +15,8 @@ from db.patience import ask
 from db.queries import FileEntry, Totals
 from processing.errors import BadFile, Gone, NotReady
 from processing.printable import printable
+from processing.sink import Counts
+from service.load_one import format_counts
 from service.presence import Watched, watched
 from sources.peek import PeekSource
 
@@ -171,14 +173,14 @@ def _formatted(file: FileEntry) -> str:
 
 
 def _formatted_counts(file: FileEntry | Totals) -> str:
-    parts = f"{file.rows_inserted:,} inserted + {file.rows_duplicate:,} duplicate"
-    return f"{file.rows_read:,} = {parts} + {file.rows_rejected:,} rejected"
+    return format_counts(Counts(file.rows_read, file.rows_inserted, file.rows_duplicate, file.rows_rejected))
 
 
 def _backlog(settings: Settings) -> Backlog:
     folder = str(settings.folder)
     try:
-        files, others = watcher.scan.waiting_files(folder), watcher.scan.listing(folder).ignored
+        found = watcher.scan.listing(folder)
+        files = watcher.scan.with_status(folder, found.wanted)
     except OSError as error:
         return Backlog(printable(folder), error.strerror or str(error))
     # The time of change, too: a file keeps the time of its content when it is moved here.
@@ -194,7 +196,7 @@ def _backlog(settings: Settings) -> Backlog:
         sum(sizes.values()),
         max(ages.values(), default=None),
         [Waiting(printable(name), sizes[name], ages[name], _why(folder, name)) for name in oldest],
-        [printable(name) for name in others if name not in own],
+        [printable(name) for name in found.ignored if name not in own],
     )
 
 

@@ -1,10 +1,9 @@
 """Inserts the new rows of a chunk when others exist already or are refused, and reports those."""
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from operator import attrgetter
-from types import MappingProxyType
 
 from msgspec import json
 from psycopg2.extensions import connection as Connection
@@ -53,12 +52,11 @@ class ConflictResolver:
         self._shows_status = shows_status
         self._is_ruled = is_ruled
 
-    def run(self, rejects: Mapping[int, tuple[str, str]] = MappingProxyType({})) -> None:
-        """Inserts the rows but those which are rejected already, with reason and detail."""
-        self.rejects |= rejects
-        rest = (
-            [index for index in self._chunk.order if index not in rejects] if rejects else self._chunk.order
-        )
+    def run(self) -> None:
+        """Inserts the rows, but those that are among the rejects already."""
+        rest = self._chunk.order
+        if self.rejects:
+            rest = [index for index in rest if index not in self.rejects]
         while rest:
             is_asked = False
             try:

@@ -171,7 +171,8 @@ class Writer:
         shows_status = self._shows_status_of(chunk.table)
         is_ruled = chunk.table.name in self.ruled
         merge = ConflictResolver(self._connection, chunk, shows_status=shows_status, is_ruled=is_ruled)
-        merge.run(ahead)
+        merge.rejects |= ahead
+        merge.run()
         # Where one chunk met rows that exist, the next one will too: the fast way would fail half-way.
         reasons = {reason for reason, _ in merge.rejects.values()}
         overlaps, overlapping = merge.duplicates or "conflict" in reasons, self._met.overlapping

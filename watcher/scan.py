@@ -1,6 +1,7 @@
 """Lists the files in the folder: the scan is the truth, events are only hints."""
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -41,10 +42,10 @@ def waiting(folder: str) -> list[str]:
     return listing(folder).wanted
 
 
-def waiting_files(folder: str) -> list[tuple[str, os.stat_result]]:
-    """Returns the files to load with their status; raises OSError if the folder can't be listed."""
+def with_status(folder: str, names: Iterable[str]) -> list[tuple[str, os.stat_result]]:
+    """Returns the files of a folder with their status, but those that are gone; raises other OSErrors."""
     found = []
-    for name in waiting(folder):
+    for name in names:
         with suppress(FileNotFoundError):
             found.append((name, os.lstat(os.path.join(folder, name))))
     return found

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import drop
-from watcher.scan import is_wanted, waiting, waiting_files
+from watcher.scan import is_wanted, waiting, with_status
 
 
 @pytest.mark.parametrize(
@@ -82,5 +82,5 @@ def test_a_missing_folder_is_an_error_not_an_empty_folder(tmp_path: Path) -> Non
 def test_the_files_are_listed_with_their_status(tmp_path: Path) -> None:
     drop(tmp_path, "a.json", b"12345")
     (tmp_path / "link.json").symlink_to("/etc/passwd")
-    found = {name: status.st_size for name, status in waiting_files(str(tmp_path))}
+    found = {name: status.st_size for name, status in with_status(str(tmp_path), waiting(str(tmp_path)))}
     assert found == {"a.json": 5, "link.json": len("/etc/passwd")}
