@@ -1,7 +1,6 @@
 """Loads fixed files of the failed folder, and rejected records, again."""
 
 import os
-import pwd
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -17,6 +16,7 @@ from commands.verify import look
 from config import Settings
 from db import failures, reject_pages, replay
 from db.connection import Database, translate_errors
+from db.embedded.account import user_name
 from db.reject_pages import Key, Reject, Sized
 from db.rejects import Stored
 from db.replay import ReplaySink
@@ -99,10 +99,7 @@ def _who() -> str:
     try:
         user = os.getlogin()  # also under sudo
     except OSError:
-        try:
-            user = pwd.getpwuid(os.getuid()).pw_name
-        except KeyError:
-            user = str(os.getuid())
+        user = user_name(os.getuid())
     return f"{user}@{socket.gethostname()}"
 
 

@@ -1,13 +1,13 @@
 """The main job: prepares folders and database, then lets the daemon load files until it is asked to stop."""
 
 import os
-import pwd
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
 import watcher.scan
 from config import LogFormat, Settings
+from db.embedded.account import user_name
 from db.embedded.server import StartCancelled
 from monitor.event_log import EventLog
 from monitor.log import adopt_libraries, open_log
@@ -101,13 +101,7 @@ def _check_folder(folder: Path, watched: Path) -> None:
         raise Misconfigured(f"{folder} has to be a folder")
     status = folder.stat()
     if not os.access(folder, os.W_OK | os.X_OK | os.R_OK):
-        raise Misconfigured(f"can't read and write the folder {folder}: it is of the user {_user(status)}")
+        whose = f"it is of the user {user_name(status.st_uid)}"
+        raise Misconfigured(f"can't read and write the folder {folder}: {whose}")
     if status.st_dev != watched.stat().st_dev:
         raise Misconfigured(f"{folder} has to be on the same file system as {watched}")
-
-
-def _user(status: os.stat_result) -> str:
-    try:
-        return pwd.getpwuid(status.st_uid).pw_name
-    except KeyError:
-        return str(status.st_uid)

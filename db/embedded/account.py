@@ -38,6 +38,14 @@ def choose_account(folder: Path, cluster: Path, binaries: Path) -> Account:
     )
 
 
+def user_name(uid: int) -> str:
+    """Returns the name of a user, or the number if there is no name."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
 def _has_name(uid: int) -> bool:
     with suppress(KeyError):
         pwd.getpwuid(uid)

