@@ -75,7 +75,7 @@ class Document:
     def __init__(self, name: str, open_text: OpenText, *, careful: bool, kinds: Kinds = KINDS) -> None:
         self.has_repeats = False
         self.extra: str | None = None
-        self._open_bytes = open_text
+        self._open_whole = open_text
         self._careful = careful
         self._kinds = kinds
         self._keys = [kind.key for kind in kinds.values()]
@@ -120,7 +120,7 @@ class Document:
             raise Miscounted(elements, records)
 
     def _open_envelope(self, *, is_hasty: bool = False) -> Envelope:
-        return Envelope(self._open_bytes(), self._keys, is_hasty=is_hasty)
+        return Envelope(self._open_whole(), self._keys, is_hasty=is_hasty)
 
     def _open_text(self) -> Readable:
         return self._open_envelope()
