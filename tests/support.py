@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg2
 from msgspec import json
 
@@ -166,6 +167,18 @@ def query(url: str, statement: str, values: Sequence[Any] | None = None) -> list
             return cursor.fetchall() if cursor.description else []
 
 
+def workers_of(process: psutil.Process) -> list[psutil.Process]:
+    """The children that load, whichever thread has started them."""
+    return [child for child in process.children() if is_worker(child)]
+
+
+def is_worker(process: psutil.Process) -> bool:
+    try:
+        return any("spawn_main" in word for word in process.cmdline())
+    except psutil.NoSuchProcess:  # it has ended meanwhile
+        return False
+
+
 class Daemon:
     """python main.py as its user starts it, in a folder of its own."""
 
@@ -234,6 +247,11 @@ class Daemon:
         """The exit code of a daemon that ends by itself."""
         assert self.process is not None
         return self.process.wait(seconds)
+
+    def workers(self) -> list[psutil.Process]:
+        """Its processes that load, not multiprocessing's own tracker."""
+        assert self.process is not None
+        return workers_of(psutil.Process(self.process.pid))
 
     def log(self) -> str:
         return self._log.read_text(errors="replace") if self._log.exists() else ""

@@ -18,7 +18,7 @@ from tests.chaos.background import beside
 from tests.chaos.naive import TABLES
 from tests.chaos.oracle import Reader, judge, leaks
 from tests.chaos.producers import LARGEST, Journal, Producers
-from tests.support import ROOT, Daemon, Server, query, until
+from tests.support import ROOT, Daemon, Server, is_worker, query, until
 
 #: Connection options that let a proxy read the messages.
 _PLAIN = "sslmode=disable&gssencmode=disable"
@@ -186,10 +186,7 @@ class Rig:
     def workers(self) -> list[psutil.Process]:
         """Returns the worker processes of the daemon; the naive program is its own worker."""
         assert self.daemon.process is not None
-        process = psutil.Process(self.daemon.process.pid)
-        if not self._trial.is_ours:
-            return [process]
-        return [child for child in process.children() if _is_worker(child)]
+        return self.daemon.workers() if self._trial.is_ours else [psutil.Process(self.daemon.process.pid)]
 
     def finding(self, *figures: Figure) -> Finding:
         """Returns the verdict of the oracle on a drained rig."""
@@ -210,13 +207,6 @@ class Rig:
         if process is not None and process.poll() is None:
             process.kill()
             process.wait(20)
-
-
-def _is_worker(process: psutil.Process) -> bool:
-    try:
-        return "spawn_main" in " ".join(process.cmdline())
-    except psutil.NoSuchProcess:
-        return False
 
 
 @dataclass(frozen=True)
@@ -261,7 +251,7 @@ def _measured(process: psutil.Process) -> Sample:
         return Sample(
             time.monotonic(),
             (process.pid, process.create_time()),
-            _is_worker(process),
+            is_worker(process),
             process.memory_info().rss / 1e6,
             process.num_fds(),
             process.num_threads(),

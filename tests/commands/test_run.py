@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 import watcher.scan
@@ -331,8 +332,7 @@ def test_it_stops_at_once_while_it_waits_for_its_database_in_an_outage(tmp_path:
 
 def has_open(daemon: Daemon, name: str) -> bool:
     assert daemon.process is not None
-    opened = Path(f"/proc/{daemon.process.pid}/fd")
-    return any(link.readlink().name == name for link in opened.iterdir() if link.is_symlink())
+    return any(Path(opened.path).name == name for opened in psutil.Process(daemon.process.pid).open_files())
 
 
 def test_an_embedded_database_that_can_not_start_is_reported(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from service import heartbeat as heartbeat
 from service.heartbeat import Heartbeat
 from service.pool import Pool
 from service.worker import Results
-from tests.support import ROOT, until
+from tests.support import ROOT, until, workers_of
 
 ERRORS = {
     "unavailable": DatabaseUnavailable,
@@ -138,16 +138,7 @@ def pool_to_stop() -> Iterator[Pool]:
 
 
 def workers() -> list[psutil.Process]:
-    """Children that load, not multiprocessing's own tracker."""
-    children = psutil.Process().children()
-    return [child for child in children if "spawn_main" in " ".join(command_line(child))]
-
-
-def command_line(process: psutil.Process) -> list[str]:
-    try:
-        return list(process.cmdline())
-    except psutil.NoSuchProcess:
-        return []
+    return workers_of(psutil.Process())
 
 
 def load(pool: Pool, *names: str) -> Results:
