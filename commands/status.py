@@ -1,24 +1,21 @@
 """Shows whether a daemon runs, what waits in the watch folder, what was loaded and what failed."""
 
 import sys
-import time
 from datetime import UTC, datetime
 
 from msgspec import Struct, json, to_builtins
 from psycopg2.extensions import connection as Connection
 
-import watcher.scan
 from commands import output
 from config import Settings
 from db import queries
 from db.patience import ask
 from db.queries import FileEntry, Totals
-from processing.errors import BadFile, Gone, NotReady
 from processing.printable import printable
 from processing.sink import Counts
+from service.drop_folder import Backlog, Waiting, look
 from service.load_one import format_counts
 from service.presence import Watched, watched
-from sources.peek import PeekSource
 
 #: A ledger of a million files is added up in about a second.
 _SECONDS = 60.0
@@ -27,27 +24,6 @@ _SHOWN = 5
 
 #: A file that waits for longer needs a person; a daemon that is busy with a backlog may take a while.
 _LONG_SECONDS = 3600
-
-
-class Waiting(Struct, frozen=True):
-    """A file in the watch folder, and why it can't be read now, if it can't."""
-
-    name: str
-    bytes: int
-    seconds: float
-    reason: str
-
-
-class Backlog(Struct, frozen=True):
-    """The files in the watch folder, the oldest by themselves; error says why the folder can't be listed."""
-
-    folder: str
-    error: str = ""
-    files: int = 0
-    bytes: int = 0
-    oldest_seconds: float | None = None
-    oldest: list[Waiting] = []
-    not_looked_at: list[str] = []
 
 
 class Status(Struct, frozen=True):
@@ -65,7 +41,7 @@ class Status(Struct, frozen=True):
 
 def gather(settings: Settings, connection: Connection | None, trouble: str = "") -> Status:
     """Returns the facts; without a connection, for which trouble is the reason, only those of the folder."""
-    backlog, daemon = _backlog(settings), Watched(None)
+    backlog, daemon = look(settings, _SHOWN), Watched(None)
     if not backlog.error:
         daemon = watched(str(settings.folder))
     totals, files, failures = _ledger_of(connection) if connection else (None, [], [])
@@ -174,38 +150,3 @@ def _formatted(file: FileEntry) -> str:
 
 def _formatted_counts(file: FileEntry | Totals) -> str:
     return format_counts(Counts(file.rows_read, file.rows_inserted, file.rows_duplicate, file.rows_rejected))
-
-
-def _backlog(settings: Settings) -> Backlog:
-    folder = str(settings.folder)
-    try:
-        found = watcher.scan.listing(folder)
-        files = watcher.scan.with_status(folder, found.wanted)
-    except OSError as error:
-        return Backlog(printable(folder), error.strerror or str(error))
-    # The time of change, too: a file keeps the time of its content when it is moved here.
-    now = time.time()
-    ages = {name: now - max(status.st_mtime, status.st_ctime) for name, status in files}
-    sizes = {name: status.st_size for name, status in files}
-    oldest = sorted(ages, key=lambda name: -ages[name])[:_SHOWN]
-    own = settings.own_names
-    return Backlog(
-        printable(folder),
-        "",
-        len(files),
-        sum(sizes.values()),
-        max(ages.values(), default=None),
-        [Waiting(printable(name), sizes[name], ages[name], _why(folder, name)) for name in oldest],
-        [printable(name) for name in found.ignored if name not in own],
-    )
-
-
-def _why(folder: str, name: str) -> str:
-    """Returns why the daemon can't read a file now."""
-    try:
-        with PeekSource(folder).open(name):
-            return ""
-    except (NotReady, BadFile) as error:
-        return str(error)
-    except Gone:
-        return "it is gone by now"

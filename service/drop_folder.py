@@ -1,0 +1,68 @@
+"""The watch folder as any process sees it: which files wait in it, for how long, and why."""
+
+import time
+
+from msgspec import Struct
+
+import watcher.scan
+from config import Settings
+from processing.errors import BadFile, Gone, NotReady
+from processing.printable import printable
+from sources.peek import PeekSource
+
+
+class Waiting(Struct, frozen=True):
+    """A file in the watch folder, and why it can't be read now, if it can't."""
+
+    name: str
+    bytes: int
+    seconds: float
+    reason: str
+
+
+class Backlog(Struct, frozen=True):
+    """The files in the watch folder, the oldest by themselves; error says why the folder can't be listed."""
+
+    folder: str
+    error: str = ""
+    files: int = 0
+    bytes: int = 0
+    oldest_seconds: float | None = None
+    oldest: list[Waiting] = []
+    not_looked_at: list[str] = []
+
+
+def look(settings: Settings, shown: int) -> Backlog:
+    """Returns what waits in the watch folder, `shown` of the oldest files by themselves."""
+    folder = str(settings.folder)
+    try:
+        found = watcher.scan.listing(folder)
+        files = watcher.scan.with_status(folder, found.wanted)
+    except OSError as error:
+        return Backlog(printable(folder), error.strerror or str(error))
+    # The time of change, too: a file keeps the time of its content when it is moved here.
+    now = time.time()
+    ages = {name: now - max(status.st_mtime, status.st_ctime) for name, status in files}
+    sizes = {name: status.st_size for name, status in files}
+    oldest = sorted(ages, key=lambda name: -ages[name])[:shown]
+    own = settings.own_names
+    return Backlog(
+        printable(folder),
+        "",
+        len(files),
+        sum(sizes.values()),
+        max(ages.values(), default=None),
+        [Waiting(printable(name), sizes[name], ages[name], _why(folder, name)) for name in oldest],
+        [printable(name) for name in found.ignored if name not in own],
+    )
+
+
+def _why(folder: str, name: str) -> str:
+    """Returns why the daemon can't read a file now."""
+    try:
+        with PeekSource(folder).open(name):
+            return ""
+    except (NotReady, BadFile) as error:
+        return str(error)
+    except Gone:
+        return "it is gone by now"
