@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from commands import status
-from commands.status import Backlog
 from db.connection import Database
+from service.drop_folder import Backlog
 from service.presence import Watched
 from tests.db.test_queries import EMPTY
 from tests.support import Daemon, detections, event, report, statuses, until
