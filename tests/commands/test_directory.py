@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from db.connection import Database
-from tests.support import ROOT, Daemon, drop, report, statuses, until
+from tests.support import ROOT, Daemon, drop, report, statuses
 
 
 class Elsewhere(Daemon):
@@ -31,10 +31,12 @@ def test_everything_goes_on_without_the_directory_of_the_start(
 ) -> None:
     daemon = Elsewhere(tmp_path / "start", None if is_embedded else database.url)
     daemon.start()
+    daemon.drop("vehicles_status_first.json", statuses(report(second=1)))
+    daemon.until_empty()  # or the worker might still be starting, in the directory that goes
+    (worker,) = daemon.workers()
     shutil.rmtree(daemon.folder)
     if is_replaced:
         daemon.folder.mkdir()
-    (worker,) = until(daemon.workers)
     worker.kill()  # another one has to be started
     daemon.drop("vehicles_status_good.json", statuses(report()))
     daemon.drop("vehicles_status_bad.json", b"[]")
