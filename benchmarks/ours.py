@@ -44,6 +44,12 @@ class Daemon:
             wait_for(lambda: not watcher.scan.waiting(str(self.folder)))
             return time.perf_counter() - started
 
+    def processor_seconds(self) -> float:
+        """Returns the seconds of the processor that the daemon and its living workers have used."""
+        process = psutil.Process(self.process.pid)
+        times = [member.cpu_times() for member in (process, *process.children(recursive=True))]
+        return sum(used.user + used.system for used in times)
+
 
 def chunks(made: Made) -> Iterator[tuple[str, bytes]]:
     """Yields the kind and the bytes of each COPY that ours sends for a file."""

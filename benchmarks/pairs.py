@@ -1,18 +1,20 @@
 """Compares this checkout with another one in turns, on the same files: python -m benchmarks.pairs OTHER.
 
-Both are run as a user does, only by python main.py, so that any two versions can be compared.
+Both are run as a user does, only by python main.py, so that any two versions can be compared. The seconds are
+those of the clock, and those of the processor in daemon and workers, which a busy machine disturbs less.
 """
 
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import psycopg2
 import typer
+from msgspec import Struct
 
 from benchmarks import ours
 from benchmarks.contenders import ROOT, Bench, count_made
@@ -22,8 +24,15 @@ from benchmarks.server import execute, make_partitions, running_server
 NAMES = ("bulk", "large", "small", "repeat", "trickle", "start")
 
 
+class Cost(Struct, frozen=True):
+    """The seconds of the clock and of the processor."""
+
+    clock: float
+    processor: float
+
+
 class Pairs:
-    """The workloads of a checkout; each returns seconds."""
+    """The workloads of a checkout; each returns its cost."""
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
@@ -32,23 +41,23 @@ class Pairs:
         self._small = make_files(bench.folder / "small", [12] * 10_000, seed=4)
         self._again = make_files(bench.folder / "again", [100_000] * 10, seed=1, indent=" ")
 
-    def bulk(self, checkout: Path) -> float:
+    def bulk(self, checkout: Path) -> Cost:
         """Loads 10 files of 100,000 rows."""
         return self._load(checkout, self._bulk)
 
-    def large(self, checkout: Path) -> float:
+    def large(self, checkout: Path) -> Cost:
         """Loads one file of 1,000,000 rows."""
         return self._load(checkout, self._large)
 
-    def small(self, checkout: Path) -> float:
+    def small(self, checkout: Path) -> Cost:
         """Loads 10,000 files of 12 rows."""
         return self._load(checkout, self._small)
 
-    def repeat(self, checkout: Path) -> float:
+    def repeat(self, checkout: Path) -> Cost:
         """Loads 10 files of 100,000 rows that are all stored already."""
         return self._load(checkout, self._bulk, self._again)
 
-    def trickle(self, checkout: Path) -> float:
+    def trickle(self, checkout: Path) -> Cost:
         """Drops a file every 10 ms for 10 seconds; returns the median time until its rows are visible."""
         texts = [made.path.read_bytes() for made in self._small[:1000]]
         with self._bench.server.empty_database() as url, ours.running(url, checkout=checkout) as daemon:
@@ -70,30 +79,32 @@ class Pairs:
                 for (name,) in cursor.fetchall():
                     delays.setdefault(name, now - closed[name])
             connection.close()
-        return statistics.median(delays.values())
+            processor = daemon.processor_seconds() / len(texts)
+        return Cost(statistics.median(delays.values()), processor)
 
-    def start(self, checkout: Path) -> float:
+    def start(self, checkout: Path) -> Cost:
         """Starts the daemon until it watches, with a database that has the tables."""
         with self._bench.server.empty_database() as url:
             with ours.running(url, checkout=checkout):
                 pass
             started = time.perf_counter()
-            with ours.running(url, checkout=checkout):
-                seconds = time.perf_counter() - started
-        return seconds
+            with ours.running(url, checkout=checkout) as daemon:
+                return Cost(time.perf_counter() - started, daemon.processor_seconds())
 
-    def _load(self, checkout: Path, *rounds: list[Made]) -> float:
-        """Loads the files of each round; returns the seconds of the last one."""
-        count, seconds = 0, 0.0
+    def _load(self, checkout: Path, *rounds: list[Made]) -> Cost:
+        """Loads the files of each round; returns the cost of the last one."""
+        count, cost = 0, Cost(0.0, 0.0)
         with self._bench.server.empty_database() as url, ours.running(url, checkout=checkout) as daemon:
             make_partitions(url)
             for files in rounds:
                 count += len(files)
                 with self._bench.copied(files) as (place, _):
+                    before = daemon.processor_seconds()
                     seconds = daemon.load(place, count)
+                    cost = Cost(seconds, daemon.processor_seconds() - before)
             rows = sum(execute(url, f"SELECT count(*) FROM mobileye_data.{t}")[0][0] for t in TABLES.values())
             assert rows == count_made(rounds[0]), f"{checkout} stored {rows} rows"
-        return seconds
+        return cost
 
 
 def main(
@@ -106,19 +117,30 @@ def main(
     """Prints for each workload both medians and the median of the ratios of each pair."""
     with running_server() as server, tempfile.TemporaryDirectory(prefix="benchmark-pairs-") as folder:
         pairs = Pairs(Bench(server, Path(folder), turns))
-        print("workload   other, s    this, s  other / this, of each pair (more than 1: this one is faster)")
+        print(
+            f"{'workload':<19}{'other, s':>10}{'this, s':>10}  other / this, of each pair (more than 1: faster)"
+        )
         for name in only or NAMES:
-            workload: Callable[[Path], float] = getattr(pairs, name)
-            theirs: list[float] = []
-            mine: list[float] = []
+            workload: Callable[[Path], Cost] = getattr(pairs, name)
+            theirs: list[Cost] = []
+            mine: list[Cost] = []
             for turn in range(turns):
                 # Each checkout begins in every other turn, because the speed of the machine drifts.
-                for checkout, seconds in ((other, theirs), (ROOT, mine))[:: 1 if turn % 2 else -1]:
-                    seconds.append(workload(checkout.resolve()))
+                for checkout, costs in ((other, theirs), (ROOT, mine))[:: 1 if turn % 2 else -1]:
+                    costs.append(workload(checkout.resolve()))
                 print(f"{name}: turn {turn + 1} of {turns}", file=sys.stderr)
-            ratios = sorted(them / us for them, us in zip(theirs, mine, strict=True))
-            shown = f"{statistics.median(ratios):.3f}  ({ratios[0]:.3f} to {ratios[-1]:.3f})"
-            print(f"{name:<9} {statistics.median(theirs):>9.4f}  {statistics.median(mine):>9.4f}  {shown}")
+            _show(f"{name}", [cost.clock for cost in theirs], [cost.clock for cost in mine])
+            _show(
+                f"{name}, processor", [cost.processor for cost in theirs], [cost.processor for cost in mine]
+            )
+
+
+def _show(name: str, theirs: Sequence[float], mine: Sequence[float]) -> None:
+    ratios = sorted(them / us for them, us in zip(theirs, mine, strict=True))
+    shown = f"{statistics.median(ratios):.3f}  ({ratios[0]:.3f} to {ratios[-1]:.3f})"
+    print(
+        f"{name:<19}{statistics.median(theirs):>10.4f}{statistics.median(mine):>10.4f}  {shown}", flush=True
+    )
 
 
 if __name__ == "__main__":
