@@ -48,7 +48,7 @@ class Daemon:
         """Returns the seconds of the processor that the daemon and its living workers have used."""
         process = psutil.Process(self.process.pid)
         times = [member.cpu_times() for member in (process, *process.children(recursive=True))]
-        return sum(used.user + used.system for used in times)
+        return float(sum(used.user + used.system for used in times))
 
 
 def chunks(made: Made) -> Iterator[tuple[str, bytes]]:

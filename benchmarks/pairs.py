@@ -118,7 +118,7 @@ def main(
     with running_server() as server, tempfile.TemporaryDirectory(prefix="benchmark-pairs-") as folder:
         pairs = Pairs(Bench(server, Path(folder), turns))
         print(
-            f"{'workload':<19}{'other, s':>10}{'this, s':>10}  other / this, of each pair (more than 1: faster)"
+            f"{'workload':<19}{'other, s':>10}{'this, s':>10}  other / this, of each pair (above 1: faster)"
         )
         for name in only or NAMES:
             workload: Callable[[Path], Cost] = getattr(pairs, name)
@@ -129,10 +129,9 @@ def main(
                 for checkout, costs in ((other, theirs), (ROOT, mine))[:: 1 if turn % 2 else -1]:
                     costs.append(workload(checkout.resolve()))
                 print(f"{name}: turn {turn + 1} of {turns}", file=sys.stderr)
-            _show(f"{name}", [cost.clock for cost in theirs], [cost.clock for cost in mine])
-            _show(
-                f"{name}, processor", [cost.processor for cost in theirs], [cost.processor for cost in mine]
-            )
+            _show(name, [cost.clock for cost in theirs], [cost.clock for cost in mine])
+            name = f"{name}, processor"
+            _show(name, [cost.processor for cost in theirs], [cost.processor for cost in mine])
 
 
 def _show(name: str, theirs: Sequence[float], mine: Sequence[float]) -> None:
