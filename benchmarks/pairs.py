@@ -21,7 +21,7 @@ from benchmarks.contenders import ROOT, Bench, count_made
 from benchmarks.files import KINDS, TABLES, Made, make_files
 from benchmarks.server import execute, make_partitions, running_server
 
-NAMES = ("bulk", "large", "small", "repeat", "trickle", "start")
+NAMES = ("bulk", "large", "medium", "small", "repeat", "trickle", "start")
 
 
 class Cost(Struct, frozen=True):
@@ -38,6 +38,7 @@ class Pairs:
         self._bench = bench
         self._bulk = make_files(bench.folder / "bulk", [100_000] * 10, seed=1)
         self._large = make_files(bench.folder / "large", [1_000_000], seed=3)
+        self._medium = make_files(bench.folder / "medium", [30_000] * 40, seed=9)
         self._small = make_files(bench.folder / "small", [12] * 10_000, seed=4)
         self._again = make_files(bench.folder / "again", [100_000] * 10, seed=1, indent=" ")
 
@@ -48,6 +49,10 @@ class Pairs:
     def large(self, checkout: Path) -> Cost:
         """Loads one file of 1,000,000 rows."""
         return self._load(checkout, self._large)
+
+    def medium(self, checkout: Path) -> Cost:
+        """Loads 40 files of 30,000 rows: too large for a shared transaction, several to a batch's bytes."""
+        return self._load(checkout, self._medium)
 
     def small(self, checkout: Path) -> Cost:
         """Loads 10,000 files of 12 rows."""
@@ -109,9 +114,7 @@ class Pairs:
 
 def main(
     other: Annotated[Path, typer.Argument(help="The checkout to compare with, such as a git worktree.")],
-    only: Annotated[
-        list[str] | None, typer.Option(help="bulk, large, small, repeat, trickle, start.")
-    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help=f"{', '.join(NAMES)}.")] = None,
     turns: Annotated[int, typer.Option(min=1)] = 5,
 ) -> None:
     """Prints for each workload both medians and the median of the ratios of each pair."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 
 from processing.batch import FileTask, Outcome
-from processing.source import Identity
+from processing.source import MAX_SHARED_BYTES, Identity
 from service.events import NextTry
 from service.known_files import KnownFile, KnownFiles
 from service.suspects import Suspects
@@ -125,10 +125,12 @@ class Backlog:
             if size is None:
                 self._forget(file)
                 continue
-            if not files or (left >= size and not file.is_alone):
+            # Among others a large file would be read only to find that it has to be alone.
+            is_alone = file.is_alone or size > MAX_SHARED_BYTES
+            if not files or (left >= size and not is_alone):
                 files.append(file)
-                left -= size
-            if left <= 0 or file.is_alone:
+                left -= BATCH_BYTES if is_alone else size
+            if left <= 0:
                 break
         return files
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import pytest
 
 from processing.batch import FileTask, Outcome, State, Undisposed
+from processing.source import MAX_SHARED_BYTES
 from service.backlog import BATCH_BYTES, BATCH_FILES, Backlog
 from service.events import NextTry
 from service.suspects import (
@@ -107,13 +108,13 @@ def test_a_batch_is_bounded_in_files(backlog: Backlog) -> None:
 
 
 def test_a_batch_is_bounded_in_bytes(backlog: Backlog) -> None:
-    backlog.on_scan(numbered(5))
-    assert [len(take(backlog, size=BATCH_BYTES // 2)) for _ in range(3)] == [2, 2, 1]
+    backlog.on_scan(numbered(9))
+    assert [len(take(backlog, size=BATCH_BYTES // 4)) for _ in range(3)] == [4, 4, 1]
 
 
 def test_a_large_file_is_alone(backlog: Backlog) -> None:
     backlog.on_scan(["large", "small"])
-    sizes = {"large": BATCH_BYTES + 1, "small": 1}
+    sizes = {"large": MAX_SHARED_BYTES + 1, "small": 1}
     assert [names(backlog.batch(1, sizes.get)) for _ in range(2)] == [["large"], ["small"]]
 
 
