@@ -1,6 +1,5 @@
--- The tables of the Mobileye Data Processing System, schema 13. This file can be applied repeatedly, and makes all of a
--- new database. What it can't do to tables that exist is in db/migrations/. Raise the number with each change: a
--- program refuses tables of a higher one.
+-- The tables of the Mobileye Data Processing System, schema 14. This file can be applied repeatedly. Raise the number
+-- with each change: a program refuses tables of a higher one.
 -- Needs PostgreSQL 12 or later. All times are UTC instants (timestamptz).
 
 CREATE SCHEMA IF NOT EXISTS mobileye_data;
@@ -27,12 +26,21 @@ CREATE TABLE IF NOT EXISTS mobileye_data.ingested_files (
     deliveries      integer NOT NULL DEFAULT 1,
     last_name       text NOT NULL,
     error           text,
-    dismissed_at    timestamptz,            -- when and by whom a failure was acknowledged
-    dismissed_by    text,
-    extra           jsonb,                  -- the fields beside the file's array
-    elements_empty  bigint NOT NULL DEFAULT 0,  -- such as events without detections
     CONSTRAINT rows_add_up CHECK (rows_read = rows_inserted + rows_duplicate + rows_rejected)
 );
+
+ALTER TABLE mobileye_data.ingested_files    -- when and by whom a failure was acknowledged
+    ADD COLUMN IF NOT EXISTS dismissed_at timestamptz,
+    ADD COLUMN IF NOT EXISTS dismissed_by text;
+
+ALTER TABLE mobileye_data.ingested_files
+    ADD COLUMN IF NOT EXISTS extra jsonb,   -- the fields beside the file's array
+    ADD COLUMN IF NOT EXISTS elements_empty bigint NOT NULL DEFAULT 0;  -- such as events without detections
+COMMENT ON COLUMN mobileye_data.ingested_files.extra IS
+    'The fields beside the array of the file, such as a version; null if there are none';
+
+COMMENT ON COLUMN mobileye_data.ingested_files.elements_empty IS
+    'Elements of the array that hold no record: events with an empty array of detections';
 
 COMMENT ON TABLE mobileye_data.ingested_files IS
     'The ledger: one entry for each distinct content that was dropped';
@@ -44,10 +52,6 @@ COMMENT ON COLUMN mobileye_data.ingested_files.last_name IS
     'The name under which these bytes arrived last';
 COMMENT ON COLUMN mobileye_data.ingested_files.dismissed_at IS
     'When a person acknowledged the failure; one that failed again after that is open again';
-COMMENT ON COLUMN mobileye_data.ingested_files.extra IS
-    'The fields beside the array of the file, such as a version; null if there are none';
-COMMENT ON COLUMN mobileye_data.ingested_files.elements_empty IS
-    'Elements of the array that hold no record: events with an empty array of detections';
 
 -- Has an effect only if the sequence was dropped and made again: it must never give an id twice.
 SELECT setval('mobileye_data.file_ids', max(file_id))
@@ -77,8 +81,6 @@ CREATE TABLE IF NOT EXISTS mobileye_data.rejected_records (
     original     json NOT NULL,             -- json, not jsonb, which can't hold \u0000
     rejected_at  timestamptz NOT NULL DEFAULT now(),
     resolved_at  timestamptz,               -- when a replay loaded it
-    edited       json,                      -- the text that a replay loaded in place of the original
-    resolved_by  bigint,                    -- null also if it was resolved before this column existed
     PRIMARY KEY (file_id, position)
 );
 
@@ -86,6 +88,12 @@ COMMENT ON TABLE mobileye_data.rejected_records IS
     'Records that could not be loaded, with their original JSON and the reason';
 COMMENT ON COLUMN mobileye_data.rejected_records.reason IS
     'invalid: not as documented; conflict: its key is stored with another value; refused: by the database';
+
+ALTER TABLE mobileye_data.rejected_records
+    ADD COLUMN IF NOT EXISTS edited json;   -- the text that a replay loaded in place of the original
+
+ALTER TABLE mobileye_data.rejected_records
+    ADD COLUMN IF NOT EXISTS resolved_by bigint;    -- null also if it was resolved before this column existed
 
 COMMENT ON COLUMN mobileye_data.rejected_records.resolved_by IS
     'The file_id of the replay that loaded it: its rows have this file_id, or were stored already (rows_duplicate)';
@@ -117,6 +125,57 @@ CREATE INDEX IF NOT EXISTS objects_detection_events_time
 
 CREATE TABLE IF NOT EXISTS mobileye_data.objects_detection_events_other
     PARTITION OF mobileye_data.objects_detection_events DEFAULT;
+
+-- Added to in the transaction of the rows, so that it is exact at any time.
+CREATE TABLE IF NOT EXISTS mobileye_data.detections_hourly (
+    hour         timestamptz NOT NULL,      -- its beginning, in UTC
+    object_type  text COLLATE "C" NOT NULL,
+    detections   bigint NOT NULL,
+    objects      bigint NOT NULL,           -- the sum of object_value
+    PRIMARY KEY (hour, object_type)
+) WITH (fillfactor = 50);                   -- free space, because the rows of this hour are updated all the time
+
+COMMENT ON TABLE mobileye_data.detections_hourly IS
+    'Detections and objects by hour and type: what the rows of objects_detection_events add up to';
+
+-- For the rows that an older version loaded. The lock waits for loads that are under way, and they for it.
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM mobileye_data.detections_hourly) THEN
+        LOCK TABLE ONLY mobileye_data.objects_detection_events IN SHARE MODE;
+        INSERT INTO mobileye_data.detections_hourly
+        SELECT date_trunc('hour', detection_time, 'UTC'), object_type, count(*), sum(object_value)
+        FROM mobileye_data.objects_detection_events
+        GROUP BY 1, 2;
+    END IF;
+END
+$$;
+
+-- Counts a UTC day again, after its rows were changed by hand, or its partition was dropped. Loads of the day wait.
+CREATE OR REPLACE FUNCTION mobileye_data.recount_hours(day date) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    first timestamptz := format('%s 00:00:00+00', day);
+    next timestamptz := format('%s 00:00:00+00', day + 1);
+    place regclass;
+BEGIN
+    -- The day gets no partition meanwhile.
+    PERFORM pg_advisory_xact_lock(hashtext('mobileye_data.objects_detection_events'));
+    place := coalesce(to_regclass(format('mobileye_data.objects_detection_events_%s', to_char(day, 'YYYYMMDD'))),
+                      'mobileye_data.objects_detection_events_other');
+    EXECUTE format('LOCK TABLE %s IN SHARE MODE', place);
+    DELETE FROM mobileye_data.detections_hourly WHERE hour >= first AND hour < next;
+    EXECUTE format($q$
+        INSERT INTO mobileye_data.detections_hourly
+        SELECT date_trunc('hour', detection_time, 'UTC'), object_type, count(*), sum(object_value)
+        FROM %s
+        WHERE detection_time >= $1 AND detection_time < $2
+        GROUP BY 1, 2
+        $q$, place) USING first, next;
+END
+$$;
 
 -- Vehicle status --------------------------------------------------------------------------------
 
@@ -346,12 +405,9 @@ $$;
 -- Questions -------------------------------------------------------------------------------------
 
 CREATE OR REPLACE VIEW mobileye_data.detections_by_hour AS
-    SELECT date_trunc('hour', detection_time) AS hour,
-           object_type,
-           count(*)                           AS detections,
-           sum(object_value)                  AS objects
-    FROM mobileye_data.objects_detection_events
-    GROUP BY 1, 2;
+    SELECT hour, object_type, detections, objects
+    FROM mobileye_data.detections_hourly
+    WHERE detections > 0;
 COMMENT ON VIEW mobileye_data.detections_by_hour IS 'Counts by object type and hour';
 
 CREATE OR REPLACE VIEW mobileye_data.vehicles_by_status AS
@@ -378,3 +434,147 @@ CREATE OR REPLACE VIEW mobileye_data.open_rejects AS
     JOIN mobileye_data.ingested_files f USING (file_id)
     WHERE r.resolved_at IS NULL;
 COMMENT ON VIEW mobileye_data.open_rejects IS 'Rejected records that no replay has loaded yet';
+
+CREATE OR REPLACE VIEW mobileye_data.rejects_by_reason AS
+    SELECT r.reason,
+           f.kind,
+           count(*)                                       AS records,
+           count(*) FILTER (WHERE r.resolved_at IS NULL)  AS open,
+           max(r.rejected_at)                             AS latest
+    FROM mobileye_data.rejected_records r
+    JOIN mobileye_data.ingested_files f USING (file_id)
+    GROUP BY r.reason, f.kind;
+COMMENT ON VIEW mobileye_data.rejects_by_reason IS 'Rejected records by reason and kind of file';
+
+-- Questions with a range are functions. A view with a condition such as "> now() - interval '1 hour'" plans all
+-- partitions and locks them. EXECUTE plans with the values of a call, so only with the partitions of its range.
+-- A range is from `since` to before `until`. docs/questions.md has examples.
+
+CREATE OR REPLACE FUNCTION mobileye_data.vehicle_timeline(
+    vehicle text, since timestamptz, until timestamptz DEFAULT 'infinity'
+) RETURNS TABLE (at timestamptz, what text, value integer, file_id bigint)
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY EXECUTE $q$
+        SELECT detection_time, object_type, object_value, file_id
+        FROM mobileye_data.objects_detection_events
+        WHERE vehicle_id = $1 AND detection_time >= $2 AND detection_time < $3
+        UNION ALL
+        SELECT report_time, status, NULL, file_id
+        FROM mobileye_data.vehicle_status_history
+        WHERE vehicle_id = $1 AND report_time >= $2 AND report_time < $3
+        ORDER BY 1, 2
+        $q$ USING vehicle, since, until;
+END
+$$;
+COMMENT ON FUNCTION mobileye_data.vehicle_timeline(text, timestamptz, timestamptz) IS
+    'Detections and status reports of a vehicle, by time; a report has no value';
+
+-- The hours that begin in the range; of a vehicle, or of all.
+CREATE OR REPLACE FUNCTION mobileye_data.detections_by_hour(
+    since timestamptz, until timestamptz DEFAULT 'infinity', vehicle text DEFAULT NULL
+) RETURNS TABLE (hour timestamptz, object_type text, detections bigint, objects bigint)
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    nearly interval := interval '1 hour' - interval '1 microsecond';
+BEGIN
+    IF vehicle IS NULL THEN
+        RETURN QUERY EXECUTE $q$
+            SELECT hour, object_type, detections, objects
+            FROM mobileye_data.detections_by_hour
+            WHERE hour >= $1 AND hour < $2
+            ORDER BY 1, 2
+            $q$ USING since, until;
+    ELSE
+        RETURN QUERY EXECUTE $q$
+            SELECT date_trunc('hour', detection_time, 'UTC'), object_type, count(*), sum(object_value)
+            FROM mobileye_data.objects_detection_events
+            WHERE vehicle_id = $1 AND detection_time >= $2 AND detection_time < $3
+            GROUP BY 1, 2
+            ORDER BY 1, 2
+            $q$ USING vehicle, date_trunc('hour', since + nearly, 'UTC'), date_trunc('hour', until + nearly, 'UTC');
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION mobileye_data.detections_by_hour(timestamptz, timestamptz, text) IS
+    'Counts by object type and hour, of the hours that begin in the range; of all vehicles, or of one';
+
+CREATE OR REPLACE FUNCTION mobileye_data.accidents(
+    since timestamptz, until timestamptz DEFAULT 'infinity', minutes integer DEFAULT 10
+) RETURNS TABLE (vehicle_id text, report_time timestamptz, object_type text, detections bigint, objects bigint,
+                 last_seen timestamptz)
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    before interval := make_interval(mins => minutes);
+BEGIN
+    RETURN QUERY EXECUTE $q$
+        SELECT a.vehicle_id, a.report_time, seen.*
+        FROM mobileye_data.vehicle_status_history a
+        LEFT JOIN LATERAL (
+            SELECT d.object_type, count(*), sum(d.object_value), max(d.detection_time)
+            FROM mobileye_data.objects_detection_events d
+            WHERE d.vehicle_id = a.vehicle_id
+              AND d.detection_time >= a.report_time - $3 AND d.detection_time <= a.report_time
+              AND d.detection_time >= $4 AND d.detection_time < $2      -- leaves out partitions when planned
+            GROUP BY d.object_type
+        ) seen ON true
+        WHERE a.status = 'accident' AND a.report_time >= $1 AND a.report_time < $2
+        ORDER BY 2, 1, 3
+        $q$ USING since, until, before, since - before;
+END
+$$;
+COMMENT ON FUNCTION mobileye_data.accidents(timestamptz, timestamptz, integer) IS
+    'Reports of an accident, with what the vehicle detected in the minutes before; nulls if it detected nothing';
+
+CREATE OR REPLACE FUNCTION mobileye_data.busiest_vehicles(
+    since timestamptz, until timestamptz DEFAULT 'infinity', most bigint DEFAULT 10
+) RETURNS TABLE (vehicle_id text, detections bigint, objects bigint)
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY EXECUTE $q$
+        SELECT vehicle_id, count(*), sum(object_value)
+        FROM mobileye_data.objects_detection_events
+        WHERE detection_time >= $1 AND detection_time < $2
+        GROUP BY 1
+        ORDER BY 2 DESC, 1
+        LIMIT $3
+        $q$ USING since, until, most;
+END
+$$;
+COMMENT ON FUNCTION mobileye_data.busiest_vehicles(timestamptz, timestamptz, bigint) IS
+    'The vehicles with the most detections; reads all detections of the range';
+
+CREATE OR REPLACE FUNCTION mobileye_data.files_by_day(
+    since timestamptz, until timestamptz DEFAULT 'infinity'
+) RETURNS TABLE (day date, kind text, state text, files bigint, bytes bigint, rows_read bigint,
+                 rows_inserted bigint, rows_duplicate bigint, rows_rejected bigint)
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY EXECUTE $q$
+        SELECT (finished_at AT TIME ZONE 'UTC')::date, kind, state, count(*), coalesce(sum(size), 0)::bigint,
+               sum(rows_read)::bigint, sum(rows_inserted)::bigint, sum(rows_duplicate)::bigint,
+               sum(rows_rejected)::bigint
+        FROM mobileye_data.ingested_files
+        WHERE finished_at >= $1 AND finished_at < $2
+        GROUP BY 1, 2, 3
+        ORDER BY 1, 2, 3
+        $q$ USING since, until;
+END
+$$;
+COMMENT ON FUNCTION mobileye_data.files_by_day(timestamptz, timestamptz) IS
+    'Files and records by the UTC day on which they were finished, by kind and state';

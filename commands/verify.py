@@ -58,6 +58,7 @@ def _flaws(settings: Settings, connection: Connection, known: FileKinds) -> Iter
         yield from audit.wrong_rows(cursor, known.tables)
         yield from audit.wrong_rejects(cursor)
         yield from audit.wrong_latest(cursor, known.tables)
+        yield from audit.wrong_hours(cursor, known.tables)
         yield from resolved_wrongly(connection, known)
         digests = [file.sha256 for file in (*waiting, *failed) if file.sha256]
         states, failures = audit.states(cursor, digests), find_failures(cursor)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
-from db.tables import TABLES, Table, Tables
+from db.tables import DETECTIONS, TABLES, Table, Tables
 
 
 def begin(connection: Connection) -> None:
@@ -96,6 +96,37 @@ def _wrong_latest(cursor: Cursor, table: Table) -> Iterator[str]:
             yield f"vehicle {vehicle_id}: {name} is newer than the history: was a partition dropped?"
         else:
             yield f"vehicle {vehicle_id}: {name} is not the newest of the history"
+
+
+def wrong_hours(cursor: Cursor, tables: Tables = TABLES) -> Iterator[str]:
+    """Days on which the counts by hour are not those of the rows."""
+    if DETECTIONS not in tables.values():
+        return
+    cursor.execute(
+        f"""
+        WITH stored AS (
+            SELECT date_trunc('hour', detection_time, 'UTC') AS hour, object_type,
+                   count(*) AS detections, sum(object_value) AS objects
+            FROM {DETECTIONS.full_name}
+            GROUP BY 1, 2
+        ), counted AS (
+            SELECT * FROM mobileye_data.detections_hourly WHERE (detections, objects) <> (0, 0)
+        )
+        SELECT (hour AT TIME ZONE 'UTC')::date::text,
+               coalesce(sum(counted.detections), 0), coalesce(sum(counted.objects), 0),
+               coalesce(sum(stored.detections), 0), coalesce(sum(stored.objects), 0)
+        FROM stored
+        FULL JOIN counted USING (hour, object_type)
+        WHERE (counted.detections, counted.objects) IS DISTINCT FROM (stored.detections, stored.objects)
+        GROUP BY 1
+        ORDER BY 1
+        """
+    )
+    for day, detections, objects, rows, values in cursor:
+        yield (
+            f"{day}: detections_hourly has {detections:,} detections of {objects:,} objects for hours with "
+            f"{rows:,} of {values:,}; was a partition dropped? select mobileye_data.recount_hours('{day}')"
+        )
 
 
 def states(cursor: Cursor, digests: Sequence[bytes]) -> dict[bytes, str]:

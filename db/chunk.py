@@ -1,6 +1,7 @@
 """A chunk: rows of one table that are sent together, and the file and element of each row."""
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import groupby
@@ -56,6 +57,11 @@ class Chunk:
     def data(self) -> bytes:
         """The data of all rows in COPY format, in the order of self.order."""
         return self._data_of(self.order)
+
+    @cached_property
+    def hours(self) -> dict[int, Counter[bytes]]:
+        """The number of rows of each hour that end with the same bytes."""
+        return {hour: Counter(tails) for hour, tails in self.packed.hours.items()}
 
     def data_of(self, indexes: Sequence[int]) -> bytes:
         """Some rows in COPY format."""

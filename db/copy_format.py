@@ -4,6 +4,7 @@ See "File Formats" at PostgreSQL's COPY: each value has its length before it, nu
 significant byte first, an instant is microseconds since 2000.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
@@ -26,12 +27,22 @@ def in_utc(instant: datetime) -> datetime:
     return instant if instant.tzinfo is UTC else instant.astimezone(UTC)
 
 
+def hour_of(instant: datetime) -> int:
+    """Returns the hour of an instant, counted from 2000 in UTC."""
+    since = instant - _EPOCH
+    return since.days * 24 + since.seconds // 3600
+
+
 class CopyRows:
-    """Rows of COPY, and the UTC days of their times, counted from 2000."""
+    """Rows of COPY, and the UTC days of their times, counted from 2000.
+
+    hours has the last bytes of rows, those behind the time, by the hours of their times: see HourlyCounts.
+    """
 
     def __init__(self) -> None:
         self.rows: list[bytes] = []
         self.days: set[int] = set()
+        self.hours: defaultdict[int, list[bytes]] = defaultdict(list)
 
     def dates(self) -> list[date]:
         return [_EPOCH_DAY + timedelta(days) for days in sorted(self.days)]
@@ -52,12 +63,21 @@ def copy_data(rows: Iterable[bytes]) -> bytes:
 def pack_detections(packed: CopyRows, records: Sequence[Any], file_id: int) -> None:
     head, vehicle, time = b"", None, None
     heads, tails = _heads(6), _Tails(file_id)
-    append = packed.rows.append
+    append = note = packed.rows.append
     for record in records:
         if record.detection_time is not time or record.vehicle_id is not vehicle:  # an event has many
             time, vehicle = record.detection_time, record.vehicle_id
             head = heads[vehicle] + packed.time(time)
-        append(head + tails[record.object_type, record.object_value, record.extra])
+            note = packed.hours[hour_of(time)].append
+        tail = tails[record.object_type, record.object_value, record.extra]
+        append(head + tail)
+        note(tail)
+
+
+def read_detection(tail: bytes) -> tuple[str, int]:
+    """Returns the object type and value from the bytes behind the time."""
+    end = 4 + int.from_bytes(tail[:4])
+    return tail[4:end].decode(), int.from_bytes(tail[end + 4 : end + 8], signed=True)
 
 
 def pack_reports(packed: CopyRows, records: Sequence[Any], file_id: int) -> None:

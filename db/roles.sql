@@ -55,8 +55,11 @@ GRANT SELECT ON
     mobileye_data.detections_by_hour,
     mobileye_data.vehicles_by_status,
     mobileye_data.vehicle_timeline,
-    mobileye_data.open_rejects
+    mobileye_data.open_rejects,
+    mobileye_data.rejects_by_reason
 TO mobileye_loader;
+
+GRANT SELECT, INSERT, UPDATE (detections, objects) ON mobileye_data.detections_hourly TO mobileye_loader;
 
 -- A failed file may be loaded later, and any may come again.
 GRANT UPDATE (file_id, last_name, kind, state, rows_read, rows_inserted, rows_duplicate, rows_rejected,

@@ -190,7 +190,7 @@ class PostgresTransaction:
 
     def fail(self, delivery: Delivery, kind: str | None, reason: str) -> None:
         """Enters a file that can't be loaded."""
-        with self._waiting(), _no_row_is_refused():
+        with self._waiting(), _no_row_is_refused("the ledger refuses"):
             if self._setting:
                 self.cursor.execute(self._setting)
             ledger.fail(self.cursor, delivery, kind, reason)
@@ -214,10 +214,11 @@ class PostgresTransaction:
         """Does everything but COMMIT.
 
         The ledger comes late: a transaction that loads the same file waits from here on. It comes before the
-        participants, whose rows may refer to it.
+        participants, whose rows may refer to it. The counts by hour come last: every transaction that loads
+        the same hours waits from here on.
         """
         counts = self.finish()
-        with self._waiting(), _no_row_is_refused():
+        with self._waiting(), _no_row_is_refused("the ledger refuses"):
             if self.entries:
                 ledger.add(self.cursor, self.entries)
             for delivery in sorted(self._redelivered, key=lambda delivery: delivery.sha256 or b""):
@@ -225,6 +226,8 @@ class PostgresTransaction:
         for participant in self._participants:
             with self._waiting(), translate_errors():
                 participant.before_commit(self)
+        with self._waiting(), _no_row_is_refused("the counts by hour refuse"):
+            self._writer.add_hours()
         return counts
 
     def commit(self) -> list[Counts]:
@@ -240,13 +243,13 @@ class PostgresTransaction:
 
 
 @contextmanager
-def _no_row_is_refused() -> Iterator[None]:
-    """Translates errors; a refusal by the ledger is not that of a row."""
+def _no_row_is_refused(what: str) -> Iterator[None]:
+    """Translates errors; a refusal by the ledger, for example, is not that of a row."""
     try:
         with translate_errors():
             yield
     except RowRefused as refusal:
-        raise Refused(f"the ledger refuses the file: {refusal}") from None
+        raise Refused(f"{what} the file: {refusal}") from None
 
 
 class DelegatingTransaction:

@@ -12,6 +12,7 @@ from db import rejects
 from db.chunk import Chunk
 from db.conflicts import ConflictResolver
 from db.connection import RowRefused, savepoint, translate_errors
+from db.hourly_counts import HourlyCounts
 from db.insert import copy_rows
 from db.latest_status import LatestStatus
 from db.ledger import Entry
@@ -63,6 +64,7 @@ class Writer:
         self._sending: Future[None] | None = None
         self._chunks: dict[str, Chunk] = {}
         self._latest_status = LatestStatus()
+        self._hourly_counts = HourlyCounts()
         self.tables = tables
         self.ruled: set[str] = set()
         self._met = met
@@ -94,6 +96,11 @@ class Writer:
         if self._shows_status and not self._has_refused:
             self._met.status_refuses = False
 
+    def add_hours(self) -> None:
+        """Adds what was inserted to the counts by hour; nothing but COMMIT may follow."""
+        with translate_errors(), self._connection.cursor() as cursor:
+            self._hourly_counts.flush(cursor)
+
     def wait(self) -> None:
         """Waits until nothing is being sent; raises what the sending raised."""
         if self._sending is not None:
@@ -124,7 +131,7 @@ class Writer:
     def _send(self, chunk: Chunk) -> None:
         """Hands the chunk to the thread, as soon as it has sent the one before."""
         # Made here: the thread would have to fight for the interpreter, and the server wait for it.
-        _ = chunk.data
+        _ = chunk.data, chunk.hours
         self.wait()
         self._sending = self._sender.submit(self._write, chunk)
         self._sent_at = time.monotonic()
@@ -144,6 +151,9 @@ class Writer:
             self._reject(chunk.rejected)
         if self._latest_status.is_full():
             self._flush_latest()
+        if self._hourly_counts.is_full():
+            with translate_errors(), self._connection.cursor() as cursor:
+                self._hourly_counts.spill(cursor)
 
     def _dated_ahead(self, chunk: Chunk, latest: datetime) -> dict[int, tuple[str, str]]:
         """Returns the rows that are rejected: they would stay the latest of their vehicles for years."""
@@ -164,6 +174,7 @@ class Writer:
                 copy_rows(cursor, chunk.table, chunk.data, len(chunk.order))
         except RowRefused:
             return False
+        self._hourly_counts.add(chunk)
         self._accept(chunk)
         return True
 
@@ -180,6 +191,7 @@ class Writer:
         self._has_refused |= "refused" in reasons
         for index in merge.duplicates:
             chunk.entry(index).duplicate += 1
+        self._hourly_counts.add(chunk, {*merge.duplicates, *merge.rejects})
         self._reject(chunk.rejects(merge.rejects))
         if not shows_status:
             self._accept(chunk, merge.rejects)

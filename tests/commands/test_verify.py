@@ -76,11 +76,19 @@ def test_a_running_daemon_adds_up(used: Daemon) -> None:
         (
             "INSERT INTO objects_detection_events SELECT 'v', detection_time, object_type, 1, null, file_id "
             "FROM objects_detection_events LIMIT 1",
-            ["file {detection}: 3 rows, but 2 were loaded"],
+            [
+                "file {detection}: 3 rows, but 2 were loaded",
+                "2022-06-05: detections_hourly has 1 detections of 2 objects for hours with 2 of 3; "
+                "was a partition dropped? select mobileye_data.recount_hours('2022-06-05')",
+            ],
         ),
         (
             "INSERT INTO objects_detection_events VALUES ('v', '2022-01-01Z', 'x', 1, null, 999)",
-            ["file 999: 1 rows, but it is not in the ledger"],
+            [
+                "file 999: 1 rows, but it is not in the ledger",
+                "2022-01-01: detections_hourly has 0 detections of 0 objects for hours with 1 of 1; "
+                "was a partition dropped? select mobileye_data.recount_hours('2022-01-01')",
+            ],
         ),
         (
             "DELETE FROM rejected_records WHERE position = 1",

@@ -9,6 +9,7 @@ import pytest
 import db.chunk
 import db.conflicts
 import db.connection
+import db.hourly_counts
 import db.writer
 import processing.document
 import processing.fast_path
@@ -50,6 +51,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(db.chunk, "CHUNK_ROWS", 4)
     monkeypatch.setattr(db.conflicts, "_MANY_ROWS", 2)
     monkeypatch.setattr(db.conflicts, "_SPARSE", 0.5)
+    monkeypatch.setattr(db.hourly_counts, "_MOST", 2)
     monkeypatch.setattr(processing.fast_path, "WINDOW_BYTES", 300)
     monkeypatch.setattr(processing.document, "CHUNK_BYTES", 300)
     monkeypatch.setattr(processing.loader, "MAX_SHARED_BYTES", 1000)

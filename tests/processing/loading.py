@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, settings
 
+from db import audit
 from db.connection import Database
 from db.sink import PostgresSink
 from processing.batch import FileTask, Outcome
@@ -79,7 +81,11 @@ class Drops:
         )
 
     def clear(self) -> None:
-        self.rows("".join(f"DELETE FROM {table};" for table in TABLES))
+        self.rows("".join(f"DELETE FROM {table};" for table in (*TABLES, "detections_hourly")))
+
+    def wrong_hours(self) -> list[str]:
+        with closing(self.database.connect()) as connection, connection.cursor() as cursor:
+            return list(audit.wrong_hours(cursor))
 
 
 def states(outcomes: Iterable[Outcome]) -> list[str]:

@@ -143,6 +143,7 @@ def compare(drops: Drops, model: Model) -> None:
         "SELECT sha256, position, reason FROM rejected_records JOIN ingested_files USING (file_id)"
     )
     assert sorted((bytes(row[0]), *row[1:]) for row in found) == sorted(model.rejected)
+    assert drops.wrong_hours() == []
 
 
 def run_against_model(drops: Drops, batches: list[list[tuple[str, bytes]]]) -> None:
