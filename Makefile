@@ -5,7 +5,7 @@ python := .venv/bin/python
 help:  ## list the targets
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-.venv: requirements.txt requirements/dev.txt
+.venv: requirements.txt requirements/dev.txt requirements/lake.txt
 	python3 -m venv .venv
 	$(python) -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt
 	@touch .venv
