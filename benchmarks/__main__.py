@@ -1,4 +1,7 @@
-"""Compares ours, the limit and the alternatives on the same files and tables: python -m benchmarks."""
+"""Compares ours, the limit and the alternatives on the same files and tables: python -m benchmarks.
+
+python -m benchmarks answers asks questions instead.
+"""
 
 import sys
 import tempfile
@@ -8,12 +11,14 @@ from typing import Annotated
 import typer
 
 from benchmarks import report
+from benchmarks.answers import answers
 from benchmarks.contenders import Bench
 from benchmarks.server import running_server
 from benchmarks.works import WORKLOADS
 
 
 def main(
+    context: typer.Context,
     only: Annotated[
         list[str] | None,
         typer.Option(help=f"Run only this workload; may be repeated. One of: {', '.join(WORKLOADS)}."),
@@ -23,6 +28,8 @@ def main(
     plot: Annotated[Path | None, typer.Option(help="Draw the figures to this file.")] = None,
 ) -> None:
     """Prints the medians, and each ratio with its target."""
+    if context.invoked_subcommand:
+        return
     figures: list[report.Figures] = []
     ratios: list[report.Ratio] = []
     facts = report.environment()
@@ -42,5 +49,6 @@ def main(
 
 if __name__ == "__main__":
     app = typer.Typer(pretty_exceptions_enable=False)
-    app.command()(main)
+    app.callback(invoke_without_command=True)(main)
+    app.command()(answers)
     app()
