@@ -1,5 +1,6 @@
--- The tables of the Mobileye Data Processing System, schema 14. This file can be applied repeatedly. Raise the number
--- with each change: a program refuses tables of a higher one.
+-- The tables of the Mobileye Data Processing System, schema 14. This file can be applied repeatedly, and makes all of a
+-- new database. What it can't do to tables that exist is in db/migrations/. Raise the number with each change: a
+-- program refuses tables of a higher one.
 -- Needs PostgreSQL 12 or later. All times are UTC instants (timestamptz).
 
 CREATE SCHEMA IF NOT EXISTS mobileye_data;
@@ -26,21 +27,12 @@ CREATE TABLE IF NOT EXISTS mobileye_data.ingested_files (
     deliveries      integer NOT NULL DEFAULT 1,
     last_name       text NOT NULL,
     error           text,
+    dismissed_at    timestamptz,            -- when and by whom a failure was acknowledged
+    dismissed_by    text,
+    extra           jsonb,                  -- the fields beside the file's array
+    elements_empty  bigint NOT NULL DEFAULT 0,  -- such as events without detections
     CONSTRAINT rows_add_up CHECK (rows_read = rows_inserted + rows_duplicate + rows_rejected)
 );
-
-ALTER TABLE mobileye_data.ingested_files    -- when and by whom a failure was acknowledged
-    ADD COLUMN IF NOT EXISTS dismissed_at timestamptz,
-    ADD COLUMN IF NOT EXISTS dismissed_by text;
-
-ALTER TABLE mobileye_data.ingested_files
-    ADD COLUMN IF NOT EXISTS extra jsonb,   -- the fields beside the file's array
-    ADD COLUMN IF NOT EXISTS elements_empty bigint NOT NULL DEFAULT 0;  -- such as events without detections
-COMMENT ON COLUMN mobileye_data.ingested_files.extra IS
-    'The fields beside the array of the file, such as a version; null if there are none';
-
-COMMENT ON COLUMN mobileye_data.ingested_files.elements_empty IS
-    'Elements of the array that hold no record: events with an empty array of detections';
 
 COMMENT ON TABLE mobileye_data.ingested_files IS
     'The ledger: one entry for each distinct content that was dropped';
@@ -52,6 +44,10 @@ COMMENT ON COLUMN mobileye_data.ingested_files.last_name IS
     'The name under which these bytes arrived last';
 COMMENT ON COLUMN mobileye_data.ingested_files.dismissed_at IS
     'When a person acknowledged the failure; one that failed again after that is open again';
+COMMENT ON COLUMN mobileye_data.ingested_files.extra IS
+    'The fields beside the array of the file, such as a version; null if there are none';
+COMMENT ON COLUMN mobileye_data.ingested_files.elements_empty IS
+    'Elements of the array that hold no record: events with an empty array of detections';
 
 -- Has an effect only if the sequence was dropped and made again: it must never give an id twice.
 SELECT setval('mobileye_data.file_ids', max(file_id))
@@ -81,6 +77,8 @@ CREATE TABLE IF NOT EXISTS mobileye_data.rejected_records (
     original     json NOT NULL,             -- json, not jsonb, which can't hold \u0000
     rejected_at  timestamptz NOT NULL DEFAULT now(),
     resolved_at  timestamptz,               -- when a replay loaded it
+    edited       json,                      -- the text that a replay loaded in place of the original
+    resolved_by  bigint,                    -- null also if it was resolved before this column existed
     PRIMARY KEY (file_id, position)
 );
 
@@ -88,12 +86,6 @@ COMMENT ON TABLE mobileye_data.rejected_records IS
     'Records that could not be loaded, with their original JSON and the reason';
 COMMENT ON COLUMN mobileye_data.rejected_records.reason IS
     'invalid: not as documented; conflict: its key is stored with another value; refused: by the database';
-
-ALTER TABLE mobileye_data.rejected_records
-    ADD COLUMN IF NOT EXISTS edited json;   -- the text that a replay loaded in place of the original
-
-ALTER TABLE mobileye_data.rejected_records
-    ADD COLUMN IF NOT EXISTS resolved_by bigint;    -- null also if it was resolved before this column existed
 
 COMMENT ON COLUMN mobileye_data.rejected_records.resolved_by IS
     'The file_id of the replay that loaded it: its rows have this file_id, or were stored already (rows_duplicate)';

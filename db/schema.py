@@ -1,7 +1,8 @@
-"""Applies schema.sql, and only if the database does not have all of this very version of it."""
+"""Applies migrations and schema.sql, and only if the database does not have all of this very version."""
 
 import hashlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from psycopg2.extensions import connection as Connection
@@ -11,6 +12,9 @@ from db.connection import translate_errors
 from processing.errors import Misconfigured
 
 _SCHEMA_SQL = Path(__file__).parent.parent / "schema.sql"
+
+#: Changes of tables that exist already, each named by the number of the schema that needs it.
+_MIGRATIONS = Path(__file__).parent / "migrations"
 
 #: The tables, sequences, views and functions that it makes; a view and a function "name(" may share a name.
 _NAMED = re.compile(r"^CREATE [^;(]*?(mobileye_data\.\w+\(?)", re.MULTILINE)
@@ -27,12 +31,18 @@ _APPLIED = """
     SELECT obj_description(to_regnamespace('mobileye_data'), 'pg_namespace'),
            bool_and(CASE right(name, 1) WHEN '(' THEN to_regproc(rtrim(name, '('))::oid
                                         ELSE to_regclass(name)::oid END IS NOT NULL)
-    FROM unnest(%s) AS name
+    FROM unnest(%s::text[]) AS name
 """
 
 
-def apply(connection: Connection) -> bool:
+_HAS_TABLES = "SELECT EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('mobileye_data'))"
+
+
+def apply(connection: Connection, *, again: bool = False) -> bool:
     """Brings the tables about; False if all were there. The version stands in the schema's comment.
+
+    Older tables get the migrations that they lack, and then schema.sql, all in one transaction; with `again`
+    all tables get schema.sql.
 
     Raises Misconfigured where the tables are of a newer version, and where texts could not be stored as they
     are: other encodings than UTF-8 lack characters, SQL_ASCII counts bytes for them.
@@ -44,12 +54,14 @@ def apply(connection: Connection) -> bool:
         name, encoding, _ = cursor.fetchone()  # type: ignore[misc]  # one row
         if encoding != "UTF8":
             raise Misconfigured(f"the database {name} is {encoding}: make one with ENCODING 'UTF8'")
-        if _is_applied(cursor, sql):
+        if _is_applied(cursor, sql) and not again:
             return False
         # Two daemons may start at once, and the other may be a newer version.
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('mobileye_data.schema'))")
-        if _is_applied(cursor, sql):
+        if _is_applied(cursor, sql) and not again:
             return False
+        for migration in _missing(cursor):
+            cursor.execute(migration)
         cursor.execute(sql)
         cursor.execute("COMMENT ON SCHEMA mobileye_data IS %s", (_version(sql),))
         return True
@@ -82,12 +94,28 @@ def _number(text: str | None) -> int:
     return int(found[1]) if found and len(found[1]) < 16 else 0
 
 
-def _is_applied(cursor: Cursor, sql: str) -> bool:
+def _missing(cursor: Cursor) -> Iterator[str]:
+    """Yields the migrations that the tables lack; none for a database without tables."""
+    cursor.execute(_HAS_TABLES)
+    ((has_tables,),) = cursor.fetchall()
+    comment, _ = _applied(cursor, "")
+    for path in sorted(_MIGRATIONS.glob("*.sql")):
+        if has_tables and int(path.stem.partition("_")[0]) > _number(comment):
+            yield path.read_text(encoding="utf-8")
+
+
+def _applied(cursor: Cursor, sql: str) -> tuple[str | None, bool]:
+    """Returns the schema's comment, and whether all that the file makes is there."""
     cursor.execute(_APPLIED, (_NAMED.findall(sql),))
     comment, has_all = cursor.fetchone()  # type: ignore[misc]  # one row
+    return comment, bool(has_all)
+
+
+def _is_applied(cursor: Cursor, sql: str) -> bool:
+    comment, has_all = _applied(cursor, sql)
     if _number(comment) > _number(sql):
         raise Misconfigured(
             f"the database's tables are of schema {_number(comment)}, which a newer version of this program "
             f"made; this one knows schema {_number(sql)}: use the newer one"
         )
-    return bool(has_all) and comment == _version(sql)
+    return has_all and comment == _version(sql)
