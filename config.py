@@ -4,7 +4,7 @@ import os
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, NamedTuple, Self
 from urllib.parse import quote
 
 from pydantic import (
@@ -41,6 +41,26 @@ class LogLevel(StrEnum):
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
+
+
+class Address(NamedTuple):
+    """An address to listen at."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _address(value: object) -> object:
+    """Reads HOST:PORT, or [HOST]:PORT for IPv6."""
+    host, _, port = str(value).rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    is_port = port.isascii() and port.isdigit() and int(port) <= 65_535
+    if not bare or not is_port or (":" in bare) == (bare == host):
+        raise ValueError("it should be HOST:PORT, such as 127.0.0.1:9464 or [::1]:9464")
+    return Address(bare, int(port))
 
 
 def _lower(value: object) -> object:
@@ -88,6 +108,8 @@ class Settings(BaseModel):
     max_file_bytes: Annotated[int, Field(ge=1)] = 10 * 1024**3
     max_reject_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
     max_future_hours: Annotated[float, Field(ge=0, le=876_000)] = 24.0
+    #: None: there are no metrics.
+    metrics_address: Annotated[Address, BeforeValidator(_address)] | None = None
     log_format: LogFormat = LogFormat.TEXT
     log_level: Annotated[LogLevel, BeforeValidator(_lower)] = LogLevel.INFO
 

@@ -1,14 +1,18 @@
 """Compares this checkout with another one in turns, on the same files: python -m benchmarks.pairs OTHER.
 
 Both are run as a user does, only by python main.py, so that any two versions can be compared. The seconds are
-those of the clock, and those of the processor in daemon and workers, which a busy machine disturbs less.
+those of the clock, and those of the processor in daemon and workers, which a busy machine disturbs less. With
+--setting, which is for this checkout alone, OTHER may be the same one.
 """
 
 import statistics
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -31,8 +35,39 @@ class Cost(Struct, frozen=True):
     processor: float
 
 
+class Side(Struct, frozen=True):
+    """One of the two: a checkout with its settings."""
+
+    checkout: Path
+    settings: dict[str, str]
+
+
+@contextmanager
+def _running(url: str, side: Side) -> Iterator[ours.Daemon]:
+    """Runs the daemon of a side; if it has metrics, they are scraped each second."""
+    with ours.running(url, None, side.checkout, **side.settings) as daemon:
+        address = side.settings.get("METRICS_ADDRESS")
+        if address is None:
+            yield daemon
+            return
+        is_over = threading.Event()
+        thread = threading.Thread(target=_scrape, args=(f"http://{address}/metrics", is_over))
+        thread.start()
+        try:
+            yield daemon
+        finally:
+            is_over.set()
+            thread.join()
+
+
+def _scrape(address: str, is_over: threading.Event) -> None:
+    while not is_over.wait(1.0):
+        with urllib.request.urlopen(address) as answer:
+            assert b"mobileye_files_total" in answer.read()
+
+
 class Pairs:
-    """The workloads of a checkout; each returns its cost."""
+    """The workloads of a side; each returns its cost."""
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
@@ -42,30 +77,30 @@ class Pairs:
         self._small = make_files(bench.folder / "small", [12] * 10_000, seed=4)
         self._again = make_files(bench.folder / "again", [100_000] * 10, seed=1, indent=" ")
 
-    def bulk(self, checkout: Path) -> Cost:
+    def bulk(self, side: Side) -> Cost:
         """Loads 10 files of 100,000 rows."""
-        return self._load(checkout, self._bulk)
+        return self._load(side, self._bulk)
 
-    def large(self, checkout: Path) -> Cost:
+    def large(self, side: Side) -> Cost:
         """Loads one file of 1,000,000 rows."""
-        return self._load(checkout, self._large)
+        return self._load(side, self._large)
 
-    def medium(self, checkout: Path) -> Cost:
+    def medium(self, side: Side) -> Cost:
         """Loads 40 files of 30,000 rows: too large for a shared transaction, several to a batch's bytes."""
-        return self._load(checkout, self._medium)
+        return self._load(side, self._medium)
 
-    def small(self, checkout: Path) -> Cost:
+    def small(self, side: Side) -> Cost:
         """Loads 10,000 files of 12 rows."""
-        return self._load(checkout, self._small)
+        return self._load(side, self._small)
 
-    def repeat(self, checkout: Path) -> Cost:
+    def repeat(self, side: Side) -> Cost:
         """Loads 10 files of 100,000 rows that are all stored already."""
-        return self._load(checkout, self._bulk, self._again)
+        return self._load(side, self._bulk, self._again)
 
-    def trickle(self, checkout: Path) -> Cost:
+    def trickle(self, side: Side) -> Cost:
         """Drops a file every 10 ms for 10 seconds; returns the median time until its rows are visible."""
         texts = [made.path.read_bytes() for made in self._small[:1000]]
-        with self._bench.server.empty_database() as url, ours.running(url, checkout=checkout) as daemon:
+        with self._bench.server.empty_database() as url, _running(url, side) as daemon:
             make_partitions(url)
             connection = psycopg2.connect(url)
             connection.autocommit = True
@@ -87,19 +122,19 @@ class Pairs:
             processor = daemon.processor_seconds() / len(texts)
         return Cost(statistics.median(delays.values()), processor)
 
-    def start(self, checkout: Path) -> Cost:
+    def start(self, side: Side) -> Cost:
         """Starts the daemon until it watches, with a database that has the tables."""
         with self._bench.server.empty_database() as url:
-            with ours.running(url, checkout=checkout):
+            with _running(url, side):
                 pass
             started = time.perf_counter()
-            with ours.running(url, checkout=checkout) as daemon:
+            with _running(url, side) as daemon:
                 return Cost(time.perf_counter() - started, daemon.processor_seconds())
 
-    def _load(self, checkout: Path, *rounds: list[Made]) -> Cost:
+    def _load(self, side: Side, *rounds: list[Made]) -> Cost:
         """Loads the files of each round; returns the cost of the last one."""
         count, cost = 0, Cost(0.0, 0.0)
-        with self._bench.server.empty_database() as url, ours.running(url, checkout=checkout) as daemon:
+        with self._bench.server.empty_database() as url, _running(url, side) as daemon:
             make_partitions(url)
             for files in rounds:
                 count += len(files)
@@ -108,7 +143,7 @@ class Pairs:
                     seconds = daemon.load(place, count)
                     cost = Cost(seconds, daemon.processor_seconds() - before)
             rows = sum(execute(url, f"SELECT count(*) FROM mobileye_data.{t}")[0][0] for t in TABLES.values())
-            assert rows == count_made(rounds[0]), f"{checkout} stored {rows} rows"
+            assert rows == count_made(rounds[0]), f"{side} stored {rows} rows"
         return cost
 
 
@@ -116,21 +151,26 @@ def main(
     other: Annotated[Path, typer.Argument(help="The checkout to compare with, such as a git worktree.")],
     only: Annotated[list[str] | None, typer.Option(help=f"{', '.join(NAMES)}.")] = None,
     turns: Annotated[int, typer.Option(min=1)] = 5,
+    setting: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE for this checkout; metrics are scraped each second.")
+    ] = None,
 ) -> None:
     """Prints for each workload both medians and the median of the ratios of each pair."""
     with running_server() as server, tempfile.TemporaryDirectory(prefix="benchmark-pairs-") as folder:
+        settings = dict(pair.split("=", 1) for pair in setting or [])
+        both = Side(other.resolve(), {}), Side(ROOT, settings)
         pairs = Pairs(Bench(server, Path(folder), turns))
         print(
             f"{'workload':<19}{'other, s':>10}{'this, s':>10}  other / this, of each pair (above 1: faster)"
         )
         for name in only or NAMES:
-            workload: Callable[[Path], Cost] = getattr(pairs, name)
+            workload: Callable[[Side], Cost] = getattr(pairs, name)
             theirs: list[Cost] = []
             mine: list[Cost] = []
             for turn in range(turns):
                 # Each checkout begins in every other turn, because the speed of the machine drifts.
-                for checkout, costs in ((other, theirs), (ROOT, mine))[:: 1 if turn % 2 else -1]:
-                    costs.append(workload(checkout.resolve()))
+                for side, costs in ((both[0], theirs), (both[1], mine))[:: 1 if turn % 2 else -1]:
+                    costs.append(workload(side))
                 print(f"{name}: turn {turn + 1} of {turns}", file=sys.stderr)
             _show(name, [cost.clock for cost in theirs], [cost.clock for cost in mine])
             name = f"{name}, processor"

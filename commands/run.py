@@ -2,11 +2,12 @@
 
 import os
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import watcher.scan
-from config import LogFormat, Settings
+from config import Address, LogFormat, Settings
 from db.embedded.account import user_name
 from db.embedded.server import StartCancelled
 from monitor.event_log import EventLog
@@ -14,7 +15,7 @@ from monitor.log import adopt_libraries, open_log
 from processing.errors import DatabaseUnavailable, Misconfigured
 from service.build import make_daemon
 from service.capacity import wanted_workers
-from service.database import open_database, prepare_database
+from service.database import check_reachable, open_database, prepare_database
 from service.events import Ended, Publish, Started, Stopped
 from service.housekeeping import Housekeeping
 from service.outage import TimedOut
@@ -32,7 +33,10 @@ def run(settings: Settings, *, once: bool, accepts_new: bool = False) -> int:
         adopt_libraries(log)
         event_log = EventLog(log)
         try:
-            return _run(settings, event_log.write, once=once, accepts_new=accepts_new)
+            # What runs once ends before anybody asks, and may run beside a daemon with the same settings.
+            address = None if once else settings.metrics_address
+            with _exposed(settings, address, event_log.write) as publish:
+                return _run(settings, publish, once=once, accepts_new=accepts_new)
         except (Misconfigured, DatabaseUnavailable, TimedOut, OSError) as error:
             # Before the first line, a person at a terminal gets the plain sentence that other commands print.
             if settings.log_format is LogFormat.TEXT and not event_log.has_written:
@@ -40,6 +44,18 @@ def run(settings: Settings, *, once: bool, accepts_new: bool = False) -> int:
             code = 2 if isinstance(error, Misconfigured) else 1
             event_log.write(Ended(str(error), code))
             return code
+
+
+@contextmanager
+def _exposed(settings: Settings, address: Address | None, publish: Publish) -> Iterator[Publish]:
+    """Serves metrics and health at the address, if there is one; yields the function to publish with."""
+    if address is None:
+        yield publish
+        return
+    from monitor.exposure import expose  # with libraries that only this needs
+
+    with expose(settings, address, publish, lambda: check_reachable(settings)) as publish_to_all:
+        yield publish_to_all
 
 
 def _run(settings: Settings, publish: Publish, *, once: bool, accepts_new: bool) -> int:

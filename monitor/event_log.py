@@ -26,6 +26,8 @@ QUERY_IT = "query it"
 LINES: dict[type[Event], tuple[Level, str]] = {
     events.Stopped: ("info", "stopped"),
     events.Ended: ("error", "ended"),
+    events.MetricsServed: ("info", "serving metrics"),
+    events.MetricsFailed: ("warning", "metrics failed"),
     events.FileLoaded: ("info", "loaded"),
     events.FileDuplicate: ("info", "duplicate"),
     events.FileFailed: ("warning", "failed"),
@@ -105,17 +107,19 @@ class EventLog:
         self.has_written = False
 
     def write(self, event: Event) -> None:
-        self.has_written = True
         for level, name, fields in lines(event):
+            self.has_written = True
             getattr(self._log, level)(name, **fields)
 
 
 def lines(event: Event) -> Iterator[Line]:
-    """Returns the log lines of an event: one, or a few at the start."""
+    """Returns the log lines of an event: one, or a few at the start; none of what only metrics show."""
     match event:
         case events.Started():
             yield from _start(event)
             return
+        case events.LoopTurned() | events.WorkersCounted() | events.FolderListed():
+            return  # too many to be read, and of no interest while all is well
         case events.OutageBegan() | events.OutageReasonChanged() | events.OutageEnded():
             level, name = OUTAGE_LINES[type(event), event.resource]
         case _:

@@ -41,7 +41,8 @@ class Outcome(Struct, frozen=True):
     loaded, duplicate and failed are final. waiting: it is to be tried again; retry_alone: again, in a batch
     of its own; contended: both, another transaction holds what it needs; gone: no such file. Whatever the
     state, `undisposed` is set if the ledger has the file, but it could not be removed; `hides_writers` says
-    that nobody can know whether it is being written.
+    that nobody can know whether it is being written. `visible_seconds` is from its arrival to its COMMIT, if
+    it is loaded and its source knows when it arrived.
     """
 
     name: str
@@ -56,3 +57,4 @@ class Outcome(Struct, frozen=True):
     target: str = ""
     hides_writers: bool = False
     first_reject: FirstReject | None = None
+    visible_seconds: float | None = None

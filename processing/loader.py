@@ -74,12 +74,17 @@ class Loader:
                     file.record(error)
             # Parses them, writes their rows, and COMMITs.
             self._write([file for file in files if file.error is None and not file.is_duplicate])
+            committed_at = time.time()
             # Before any file is touched: from here on the database is not asked any more.
             self._record_failures(files)
             # Only here, after COMMIT has returned, may a file go.
+            delays = [file.visible_seconds(committed_at) for file in files]
             outcomes = [self._dispose(file) for file in files]
         seconds = (time.monotonic() - started) / len(batch)
-        return [replace(outcome, seconds=seconds) for outcome in outcomes]
+        return [
+            replace(outcome, seconds=seconds, visible_seconds=delay)
+            for outcome, delay in zip(outcomes, delays, strict=True)
+        ]
 
     def tidy(self) -> float | None:
         """Removes loaded files that have been quiet, between batches; returns the seconds until the next."""

@@ -42,6 +42,13 @@ class LoadingFile:
         digest, size = (file.sha256 or None, file.identity.size) if file else (None, 0)
         return Delivery(digest, printable(self.task.name), size, self._started_at)
 
+    def visible_seconds(self, committed_at: float) -> float | None:
+        """Returns the seconds from its arrival until its rows were committed, if they were."""
+        arrived_at = self.source_file.arrived_at if self.source_file else None
+        if self.error or self.is_duplicate or arrived_at is None:
+            return None
+        return max(0.0, committed_at - arrived_at)
+
     def note_careful(self, why: Exception) -> None:
         """Notes why a second, careful pass is needed."""
         _forget_frames(why)

@@ -37,6 +37,10 @@ class SourceFile(Protocol):
         """Identity when it was opened."""
 
     @property
+    def arrived_at(self) -> float | None:
+        """Time of its arrival, in seconds since the epoch; None if its source can't know."""
+
+    @property
     def sha256(self) -> bytes:
         """Digest by which the ledger knows it; empty before digest()."""
 

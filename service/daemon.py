@@ -41,6 +41,11 @@ STOP_SECONDS = 3.0
 #: A file that waits is normal for a moment; after this many tries it is published.
 _TRIES_UNTIL_PUBLISHED = 4
 
+_TURNED = events.LoopTurned()
+
+#: The main loop turns at least so often, also while nothing happens: else nobody could see that it is alive.
+_LONGEST_WAIT = 30.0
+
 _ENDS = {"loaded": events.FileLoaded, "duplicate": events.FileDuplicate, "failed": events.FileFailed}
 
 
@@ -84,6 +89,7 @@ class Daemon:
         self._next_scan: float | None = None  # None: before the first
         self._listed: list[str] | None = []  # by --once
         self._hides_writers = False
+        self._alive = 0  # workers, as published last
         self._totals: Counter[str] = Counter()
 
     def run(self) -> Counter[str]:
@@ -95,6 +101,7 @@ class Daemon:
         try:
             self._pool.start()
             while not self._stop.event.is_set():
+                self._publish(_TURNED)
                 if self._next_scan is None or time.monotonic() >= self._next_scan:
                     self._scan()
                 self._pool.check()
@@ -111,12 +118,16 @@ class Daemon:
 
     def _scan(self) -> None:
         is_first, self._next_scan = self._next_scan is None, time.monotonic() + self._settings.rescan_seconds
+        if (alive := self._pool.alive()) != self._alive:
+            self._alive = alive
+            self._publish(events.WorkersCounted(alive))
         if self._once and not is_first:
             return
         if not self._once:
             self._discovery.observe()
         names = self._discovery.scan()
         if names is not None:
+            self._publish(events.FolderListed(len(names)))
             self._backlog.keep_only(names)
             self._backlog.on_scan(names)
         if self._once:
@@ -161,7 +172,7 @@ class Daemon:
     def _wait(self) -> None:
         """Waits until something happens or is due, and handles all messages that are there by then."""
         now = time.monotonic()
-        due = [now if self._next_scan is None else self._next_scan]
+        due = [now if self._next_scan is None else self._next_scan, now + _LONGEST_WAIT]
         if self._flights or self._probe:
             due.append(now + CHECK_SECONDS)
         if self._outage and not self._flights:

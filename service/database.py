@@ -12,7 +12,7 @@ from config import Settings
 from db import ledger_name, schema
 from db.connection import Database
 from db.embedded.server import Embedded, has_cluster
-from db.patience import ask
+from db.patience import WaitCancelled, ask
 from db.queries import connections_allowed, keeps_commits, locks
 from db.session import is_pooled
 from environment import forget_libpq_variables
@@ -38,6 +38,9 @@ from service.signals import StopSignal
 _APPLY_SECONDS = 3600.0
 
 _WATCH_SECONDS = 1.0
+
+#: The longest wait for a connection that is only to show whether there can be one.
+_REACH_SECONDS = 4.0
 
 
 @contextmanager
@@ -81,6 +84,17 @@ def open_database(
 
         with _watched(embedded, on_gone) if on_gone else nullcontext():
             yield ensure_running
+
+
+def check_reachable(settings: Settings, seconds: float = _REACH_SECONDS) -> None:
+    """Connects to the database where it is, and starts none; raises DatabaseUnavailable or Misconfigured."""
+    embedded = Embedded(settings.data_folder, may_create=False)
+    database = Database(settings.outside_database or embedded.url)
+    deadline = time.monotonic() + seconds
+    try:
+        database.connect(is_cancelled=lambda: time.monotonic() >= deadline).close()
+    except WaitCancelled:
+        raise DatabaseUnavailable(f"it does not answer for {seconds:g} s") from None
 
 
 @contextmanager

@@ -47,6 +47,28 @@ class Ended(Event, frozen=True):
     code: int
 
 
+class LoopTurned(Event, frozen=True):
+    """The main loop of the daemon begins its next turn, also while nothing happens: it is alive."""
+
+
+class WorkersCounted(Event, frozen=True):
+    """The number of workers that are alive is another one than before; they are counted at each scan."""
+
+    alive: int
+
+
+class MetricsServed(Event, frozen=True):
+    """Metrics and health can be asked for under this address, from now until the end."""
+
+    address: str
+
+
+class MetricsFailed(Event, frozen=True):
+    """A fault of the metrics, the first one: they may be wrong from now on. Loading goes on."""
+
+    reason: str
+
+
 # Files --------------------------------------------------------------------------------------------
 
 
@@ -161,6 +183,12 @@ class ObserverWorks(Event, frozen=True):
 
 class ObserverRestarted(Event, frozen=True):
     """The observer was replaced, because its thread had died or the folder is another one."""
+
+
+class FolderListed(Event, frozen=True):
+    """A scan has listed the watch folder; files is the number of those to load."""
+
+    files: int
 
 
 class FolderUnreadable(Event, frozen=True):

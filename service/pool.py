@@ -64,6 +64,10 @@ class Pool:
         except Exception as error:  # noqa: BLE001  # such as of a worker started from a newer version
             raise WorkerDied(f"the worker's answer can't be read: {type(error).__name__}") from None
 
+    def alive(self) -> int:
+        """Returns the number of workers that live."""
+        return sum(worker.is_alive() for worker in self._workers)
+
     def check(self) -> None:
         """Kills workers that hang; to be called every CHECK_SECONDS while batches are in flight."""
         for flight in self._flights.values():

@@ -60,6 +60,11 @@ class LocalFile:
         #: Why nobody can know whether it is being written: then only time shows. Empty if it is known.
         self.hides_writers = ""
 
+    @property
+    def arrived_at(self) -> float:
+        """Time of its last change: that of its content, or of the rename that brought it here."""
+        return self.identity.ctime_ns / 1e9
+
     def open_bytes(self) -> "io.BufferedReader[io.BytesIO | _Raw]":
         """Opens the bytes as dropped, from the beginning; read() raises NotReady if the disk fails."""
         raw = io.BytesIO(self.content) if self.content is not None else _Raw(self.fd, self.beat)

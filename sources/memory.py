@@ -25,6 +25,7 @@ class MemoryFile:
     """A text that nobody else has: it is never locked and needs not be closed."""
 
     hides_writers = ""
+    arrived_at: float | None = None
 
     def __init__(self, name: str, content: bytes) -> None:
         self.name = name

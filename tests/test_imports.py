@@ -61,7 +61,7 @@ ROOMS = {
     ),
     "monitor": Room(
         "Shows what the service does.",
-        {"config", "processing", "service.events"},
+        {"config", "processing", "service.drop_folder", "service.events"},
     ),
     "commands": Room(
         "What a user types, one file a command.",

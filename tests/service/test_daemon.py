@@ -416,6 +416,9 @@ class ScriptedPool:
     def start(self) -> None:
         """There is nothing to start."""
 
+    def alive(self) -> int:
+        return self.size
+
     def check(self) -> None:
         """None hangs."""
 

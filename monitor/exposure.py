@@ -1,0 +1,103 @@
+"""Exposes the daemon to Prometheus and to health checks: makes the parts, and runs them beside it."""
+
+import platform
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import InfoMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from config import Address, Settings
+from monitor.health import Health
+from monitor.metrics import Metrics
+from monitor.metrics_server import Answer, MetricsServer, Responder
+from monitor.waiting_files import WaitingFiles
+from service.drop_folder import look
+from service.events import Event, MetricsFailed, MetricsServed, Publish
+
+_PROJECT = Path(__file__).parent.parent / "pyproject.toml"
+
+
+@contextmanager
+def expose(
+    settings: Settings, address: Address, publish: Publish, ask_database: Callable[[], None]
+) -> Iterator[Publish]:
+    """Serves metrics and health while it is entered; yields a function that publishes to them, too.
+
+    Raises Misconfigured if nobody can listen there. Later faults stop nothing; the first is published.
+    """
+    faults = _Faults(publish)
+    waiting = WaitingFiles(partial(look, settings, 0))
+    metrics = Metrics()
+    health = Health(waiting.complaint, ask_database)
+    server = MetricsServer(address, _pages(_registry(metrics, waiting), health), faults.report)
+
+    def publish_to_all(event: Event) -> None:
+        publish(event)
+        try:
+            metrics.note(event)
+            health.note(event)
+        except Exception as error:  # noqa: BLE001  # whoever publishes has to go on
+            faults.report(error)
+
+    publish(MetricsServed(f"http://{server.start()}/metrics"))
+    try:
+        waiting.start()
+        yield publish_to_all
+    finally:
+        waiting.stop()
+        server.stop()
+
+
+class _Faults:
+    """The faults of the metrics, of which the first is published."""
+
+    def __init__(self, publish: Publish) -> None:
+        self._publish = publish
+        self._is_published = False
+
+    def report(self, error: Exception) -> None:
+        if not self._is_published:
+            self._is_published = True
+            self._publish(MetricsFailed(f"{type(error).__name__}: {error}"))
+
+
+def _registry(*collectors: Collector) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    version = tomllib.loads(_PROJECT.read_text(encoding="utf-8"))["project"]["version"]
+    for collector in (*collectors, _Build(version)):
+        registry.register(collector)
+    ProcessCollector(registry=registry)
+    return registry
+
+
+def _pages(registry: CollectorRegistry, health: Health) -> dict[str, Responder]:
+    def show_metrics(accepted: str) -> Answer:
+        encode, content_type = choose_encoder(accepted)
+        return Answer(200, encode(registry), content_type)
+
+    def show(complaint: Callable[[], str], accepted: str) -> Answer:
+        reason = complaint()
+        return Answer(503 if reason else 200, f"{reason or 'ok'}\n".encode("utf-8", "backslashreplace"))
+
+    return {
+        "/metrics": show_metrics,
+        "/healthz": partial(show, health.why_not_alive),
+        "/readyz": partial(show, health.why_not_ready),
+    }
+
+
+class _Build(Collector):
+    """The version of the program, and of Python."""
+
+    def __init__(self, version: str) -> None:
+        self._labels = {"version": version, "python": platform.python_version()}
+
+    def collect(self) -> list[Metric]:
+        return [InfoMetricFamily("mobileye_build", "Versions of the program and of Python", self._labels)]
