@@ -145,6 +145,11 @@ def _expand(binding: Binding, known: Mapping[str, str | None]) -> str:
     return "".join(atom.resolve(known) for atom in parse_variables(value))
 
 
+def notify_socket() -> str:
+    """Returns where systemd wants to hear of a service of Type=notify; empty if it does not."""
+    return os.environ.get("NOTIFY_SOCKET", "")
+
+
 def forget_libpq_variables() -> None:
     """Removes PGHOSTADDR, PGSERVICE, PGTZ … from the environment of this process and of those that it starts.
 

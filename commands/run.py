@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import environment
 import watcher.scan
 from config import Address, LogFormat, Settings
 from db.embedded.account import user_name
@@ -16,7 +17,7 @@ from processing.errors import DatabaseUnavailable, Misconfigured
 from service.build import make_daemon
 from service.capacity import wanted_workers
 from service.database import check_reachable, open_database, prepare_database
-from service.events import Ended, Publish, Started, Stopped
+from service.events import Ended, Event, Publish, Started, Stopped
 from service.housekeeping import Housekeeping
 from service.outage import TimedOut
 from service.presence import Presence
@@ -35,7 +36,7 @@ def run(settings: Settings, *, once: bool, accepts_new: bool = False) -> int:
         try:
             # What runs once ends before anybody asks, and may run beside a daemon with the same settings.
             address = None if once else settings.metrics_address
-            with _exposed(settings, address, event_log.write) as publish:
+            with _exposed(settings, address, _announced(event_log.write)) as publish:
                 return _run(settings, publish, once=once, accepts_new=accepts_new)
         except (Misconfigured, DatabaseUnavailable, TimedOut, OSError) as error:
             # Before the first line, a person at a terminal gets the plain sentence that other commands print.
@@ -44,6 +45,22 @@ def run(settings: Settings, *, once: bool, accepts_new: bool = False) -> int:
             code = 2 if isinstance(error, Misconfigured) else 1
             event_log.write(Ended(str(error), code))
             return code
+
+
+def _announced(publish: Publish) -> Publish:
+    """Returns a function that publishes to systemd, too, if that wants to hear."""
+    address = environment.notify_socket()
+    if not address:
+        return publish
+    from monitor.systemd import ServiceManager  # only a service needs it
+
+    manager = ServiceManager(address)
+
+    def publish_to_both(event: Event) -> None:
+        publish(event)
+        manager.note(event)
+
+    return publish_to_both
 
 
 @contextmanager

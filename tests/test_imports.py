@@ -65,7 +65,7 @@ ROOMS = {
     ),
     "commands": Room(
         "What a user types, one file a command.",
-        {"config", "db", "monitor", "processing", "service", "sources", "watcher"},
+        {"config", "db", "environment", "monitor", "processing", "service", "sources", "watcher"},
     ),
 }
 
