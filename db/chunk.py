@@ -60,8 +60,8 @@ class Chunk:
 
     @cached_property
     def hours(self) -> dict[int, Counter[bytes]]:
-        """The number of rows of each hour that end with the same bytes."""
-        return {hour: Counter(tails) for hour, tails in self.packed.hours.items()}
+        """The number of rows of each hour with the same columns that are counted."""
+        return {hour: Counter(counted) for hour, counted in self.packed.hours.items()}
 
     def data_of(self, indexes: Sequence[int]) -> bytes:
         """Some rows in COPY format."""

@@ -7,7 +7,7 @@ significant byte first, an instant is microseconds since 2000.
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 #: What stands before the rows, and behind them.
@@ -36,7 +36,7 @@ def hour_of(instant: datetime) -> int:
 class CopyRows:
     """Rows of COPY, and the UTC days of their times, counted from 2000.
 
-    hours has the last bytes of rows, those behind the time, by the hours of their times: see HourlyCounts.
+    hours has the columns of each row that HourlyCounts counts, by the hour of its time.
     """
 
     def __init__(self) -> None:
@@ -61,23 +61,28 @@ def copy_data(rows: Iterable[bytes]) -> bytes:
 
 
 def pack_detections(packed: CopyRows, records: Sequence[Any], file_id: int) -> None:
-    head, vehicle, time = b"", None, None
-    heads, tails = _heads(6), _Tails(file_id)
+    head, vehicle, time, hour = b"", None, None, None
+    heads, tails = _heads(6), _CountedTails(file_id)
     append = note = packed.rows.append
     for record in records:
         if record.detection_time is not time or record.vehicle_id is not vehicle:  # an event has many
             time, vehicle = record.detection_time, record.vehicle_id
-            head = heads[vehicle] + packed.time(time)
-            note = packed.hours[hour_of(time)].append
-        tail = tails[record.object_type, record.object_value, record.extra]
+            since = time - _EPOCH  # as in time() and hour_of(), whose calls would cost as much as they do
+            days, seconds = since.days, since.seconds
+            packed.days.add(days)
+            sent = (days * _DAY + seconds * 1_000_000 + since.microseconds).to_bytes(8, signed=True)
+            head = heads[vehicle] + sent
+            if hour != (its_hour := days * 24 + seconds // 3600):
+                hour = its_hour
+                note = packed.hours[hour].append
+        tail, counted = tails[record.object_type, record.object_value, record.extra]
         append(head + tail)
-        note(tail)
+        note(counted)
 
 
-def read_detection(tail: bytes) -> tuple[str, int]:
-    """Returns the object type and value from the bytes behind the time."""
-    end = 4 + int.from_bytes(tail[:4])
-    return tail[4:end].decode(), int.from_bytes(tail[end + 4 : end + 8], signed=True)
+def read_counted(counted: bytes) -> tuple[str, int]:
+    """Returns the object type and value from their columns."""
+    return counted[4:-8].decode(), int.from_bytes(counted[-4:], signed=True)
 
 
 def pack_reports(packed: CopyRows, records: Sequence[Any], file_id: int) -> None:
@@ -132,6 +137,22 @@ def _heads(columns: int) -> _Heads:
 _MOST_TAILS = 5000
 
 
+class _CountedTails(dict[tuple[str, int, str | None], tuple[bytes, bytes]]):
+    """Caches as _Tails does, for detections, and has the columns that are counted beside all."""
+
+    def __init__(self, file_id: int) -> None:
+        super().__init__()
+        self._file_id = _EIGHT + file_id.to_bytes(8)
+
+    def __missing__(self, values: tuple[str, int, str | None]) -> tuple[bytes, bytes]:
+        object_type, value, extra = values
+        counted = _counted(object_type, value)
+        made = counted + _json(extra) + self._file_id, counted
+        if extra is None and len(self) < _MOST_TAILS:
+            self[values] = made
+        return made
+
+
 class _Tails(dict[tuple[str | int | None, ...], bytes]):
     """Caches the encoded columns after the time, by their values (the last is JSON): mostly they are few."""
 
@@ -146,6 +167,12 @@ class _Tails(dict[tuple[str | int | None, ...], bytes]):
         if extra is None and len(self) < _MOST_TAILS:  # unknown fields are seldom the same, and may be large
             self[values] = made
         return made
+
+
+@lru_cache(_MOST_TAILS)
+def _counted(object_type: str, value: int) -> bytes:
+    """Packs the columns that are counted: mostly one object for equal values, which is soon found equal."""
+    return _text(object_type) + _integer(value)
 
 
 def _text(value: str) -> bytes:

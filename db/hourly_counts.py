@@ -7,7 +7,7 @@ from msgspec import json
 from psycopg2.extensions import cursor as Cursor
 
 from db.chunk import Chunk
-from db.copy_format import hour_of, read_detection
+from db.copy_format import hour_of, read_counted
 
 #: Counts held in memory, and characters of their types.
 _MOST = 50_000
@@ -35,9 +35,9 @@ class HourlyCounts:
         """Counts the rows of a chunk, without those that were not inserted."""
         if len(without) == len(chunk.packed.rows):
             return
-        for hour, tails in chunk.hours.items():
-            for tail, rows in tails.items():
-                object_type, value = read_detection(tail)
+        for hour, numbers in chunk.hours.items():
+            for counted, rows in numbers.items():
+                object_type, value = read_counted(counted)
                 self._count(hour, object_type, rows, rows * value)
         if chunk.hours:
             for _, record in chunk.of(without):
