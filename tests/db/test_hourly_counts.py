@@ -230,7 +230,7 @@ class Mix:
         self.sink = PostgresSink(self.database)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 def test_the_counts_are_exact_whatever_happens(
     seed: int, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
