@@ -6,12 +6,14 @@ import sys
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl+C during the imports ends it without a traceback
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from commands import check, demo, output, replay, run, sql, status, verify
+from commands.progress import shown
 from commands.replay import Reason
 from commands.sql_forms import Form
 from config import load_settings
@@ -40,18 +42,21 @@ _ENDED_BY_CTRL_C = ("status", "url", "check", "verify", "replay")
 
 _NEW_DATABASE = "Load into this database, though the folder's files went into another one until now."
 
+_PLAIN = "Write only log lines, on a terminal, too; so does a set LOG_FORMAT."
+
 
 @app.callback(invoke_without_command=True)
 def watch(
     context: typer.Context,
     once: Annotated[bool, typer.Option("--once", help=_ONCE)] = False,
     new_database: Annotated[bool, typer.Option("--new-database", help=_NEW_DATABASE)] = False,
+    plain: Annotated[bool, typer.Option("--plain", help=_PLAIN)] = False,
 ) -> None:
     """Watches the folder and loads files until Ctrl+C or SIGTERM."""
     if context.invoked_subcommand in _ENDED_BY_CTRL_C and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     if context.invoked_subcommand is None:
-        raise typer.Exit(run.run(load_settings(), once=once, accepts_new=new_database))
+        raise typer.Exit(run.run(load_settings(), once=once, accepts_new=new_database, plain=plain))
 
 
 @app.command("status")
@@ -163,23 +168,36 @@ def check_files(
     Exits with 0 if all files would load without a reject.
     """
     settings = load_settings()
-    with database.open_database(settings) as ensure_running, database.connected(ensure_running()):
-        raise typer.Exit(check.run(settings, ensure_running(), files, typer.echo))
+    with (
+        database.open_database(settings) as ensure_running,
+        database.connected(ensure_running()),
+        shown(typer.echo) as (progress, report),
+    ):
+        raise typer.Exit(check.run(settings, ensure_running(), files, report, progress=progress))
+
+
+_TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"]
+_SINCE = "Only files that were finished since this UTC day or time."
 
 
 @app.command("verify")
-def verify_all() -> None:
+def verify_all(
+    since: Annotated[datetime | None, typer.Option(formats=_TIMES, help=_SINCE)] = None,
+) -> None:
     """Compares ledger, tables and folders, and prints each difference.
 
-    Reads all rows. Exits with 0 if there is no difference. Skips files that a running daemon has locked. A
-    file that the daemon is just about to delete or quarantine may still be reported.
+    Reads all rows; with --since those of the newest days, until each file has all of its rows. Exits with 0
+    if there is no difference. Skips files that a running daemon has locked. A file that the daemon is just
+    about to delete or quarantine may still be reported.
     """
     settings = load_settings()
     with (
         database.open_database(settings) as ensure_running,
         database.connected_for_reading(ensure_running()) as connection,
+        shown(typer.echo) as (progress, report),
     ):
-        raise typer.Exit(verify.run(settings, connection, typer.echo))
+        utc = since and since.replace(tzinfo=UTC)
+        raise typer.Exit(verify.run(settings, connection, report, since=utc, progress=progress))
 
 
 replay_app = typer.Typer(help="Loads files of failed/, or rejected records, again after they were fixed.")
@@ -206,7 +224,9 @@ def replay_failed(
     ):
         if dismiss:
             raise typer.Exit(replay.dismiss(settings, ensure_running(), names or [], typer.echo))
-        raise typer.Exit(replay.files(settings, ensure_running(), names or [], typer.echo))
+        with shown(typer.echo) as (progress, report):
+            code = replay.files(settings, ensure_running(), names or [], report, progress=progress)
+        raise typer.Exit(code)
 
 
 @replay_app.command("rejected")
@@ -231,10 +251,13 @@ def replay_rejected(
     with (
         database.open_database(settings) as ensure_running,
         database.connected_to_load(settings, ensure_running()),
+        shown(typer.echo) as (progress, report),
     ):
         if edited:
-            raise typer.Exit(replay.edited_records(settings, ensure_running(), edited, typer.echo))
-        raise typer.Exit(replay.records(settings, ensure_running(), file, reason, typer.echo))
+            code = replay.edited_records(settings, ensure_running(), edited, report, progress=progress)
+        else:
+            code = replay.records(settings, ensure_running(), file, reason, report, progress=progress)
+        raise typer.Exit(code)
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
--- The tables of the Mobileye Data Processing System, schema 14. This file can be applied repeatedly, and makes all of a
+-- The tables of the Mobileye Data Processing System, schema 15. This file can be applied repeatedly, and makes all of a
 -- new database. What it can't do to tables that exist is in db/migrations/. Raise the number with each change: a
 -- program refuses tables of a higher one.
 -- Needs PostgreSQL 12 or later. All times are UTC instants (timestamptz).
@@ -59,6 +59,10 @@ CREATE INDEX IF NOT EXISTS ingested_files_finished ON mobileye_data.ingested_fil
 CREATE INDEX IF NOT EXISTS ingested_files_failed
     ON mobileye_data.ingested_files (finished_at) WHERE state = 'failed';
 
+-- A name under which only a later delivery came: whether a failed file was replaced is asked by the last name.
+CREATE INDEX IF NOT EXISTS ingested_files_renamed
+    ON mobileye_data.ingested_files (last_name) WHERE last_name <> name;
+
 -- Which ledger this is, for the marker in the watch folder. A dump carries it along; a new database gets another.
 CREATE TABLE IF NOT EXISTS mobileye_data.ledger_name (
     name    text NOT NULL,
@@ -94,6 +98,137 @@ COMMENT ON COLUMN mobileye_data.rejected_records.path IS
 
 CREATE INDEX IF NOT EXISTS rejected_records_open
     ON mobileye_data.rejected_records (reason, rejected_at) WHERE resolved_at IS NULL;
+
+-- Totals of the ledger --------------------------------------------------------------------------
+
+-- The totals are the sums over these rows: each holds what one change of the ledger has added to them. Rows are only
+-- added, never changed, so that no transaction waits for another one here; fold_totals() replaces many by their sums.
+CREATE TABLE IF NOT EXISTS mobileye_data.ledger_totals (
+    state           text NOT NULL,
+    files           bigint NOT NULL DEFAULT 0,
+    rows_read       bigint NOT NULL DEFAULT 0,
+    rows_inserted   bigint NOT NULL DEFAULT 0,
+    rows_duplicate  bigint NOT NULL DEFAULT 0,
+    rows_rejected   bigint NOT NULL DEFAULT 0,
+    rejects_resolved bigint NOT NULL DEFAULT 0
+);
+COMMENT ON TABLE mobileye_data.ledger_totals IS
+    'The counts of the ledger as parts that have to be added up: nobody has to read all of its entries';
+
+CREATE OR REPLACE FUNCTION mobileye_data.count_files() RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER    -- so whoever may change the ledger needs no right to its totals
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        INSERT INTO mobileye_data.ledger_totals
+        SELECT state, count(*), sum(rows_read), sum(rows_inserted), sum(rows_duplicate), sum(rows_rejected)
+        FROM added GROUP BY state;
+    ELSIF TG_OP = 'DELETE' THEN
+        INSERT INTO mobileye_data.ledger_totals
+        SELECT state, -count(*), -sum(rows_read), -sum(rows_inserted), -sum(rows_duplicate), -sum(rows_rejected)
+        FROM removed GROUP BY state;
+    ELSE
+        INSERT INTO mobileye_data.ledger_totals
+        SELECT state, sum(sign), sum(sign * rows_read), sum(sign * rows_inserted), sum(sign * rows_duplicate),
+               sum(sign * rows_rejected)
+        FROM (SELECT 1 AS sign, * FROM added UNION ALL SELECT -1, * FROM removed) AS changed
+        GROUP BY state
+        HAVING (sum(sign), sum(sign * rows_read), sum(sign * rows_inserted), sum(sign * rows_duplicate),
+                sum(sign * rows_rejected)) <> (0, 0, 0, 0, 0);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION mobileye_data.count_resolved() RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    more bigint := 0;
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        more := (SELECT count(resolved_at) FROM added);
+    END IF;
+    more := more - (SELECT count(resolved_at) FROM removed);
+    IF more <> 0 THEN
+        INSERT INTO mobileye_data.ledger_totals (state, rejects_resolved) VALUES ('loaded', more);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- Replaces the rows by their sums. Only one session does it at a time; none waits for it.
+CREATE OR REPLACE FUNCTION mobileye_data.fold_totals() RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtext('mobileye_data.ledger_totals'))
+       OR (SELECT count(*) < 100 FROM mobileye_data.ledger_totals) THEN
+        RETURN;
+    END IF;
+    WITH folded AS (DELETE FROM mobileye_data.ledger_totals RETURNING *)
+    INSERT INTO mobileye_data.ledger_totals
+    SELECT state, sum(files), sum(rows_read), sum(rows_inserted), sum(rows_duplicate), sum(rows_rejected),
+           sum(rejects_resolved)
+    FROM folded GROUP BY state;
+END
+$$;
+
+-- Adds up the ledger anew. Loads wait meanwhile, at a million entries for a second.
+CREATE OR REPLACE FUNCTION mobileye_data.recount_totals() RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- The rejects first, as loads do.
+    LOCK TABLE mobileye_data.rejected_records, mobileye_data.ingested_files IN SHARE ROW EXCLUSIVE MODE;
+    DELETE FROM mobileye_data.ledger_totals;
+    INSERT INTO mobileye_data.ledger_totals
+    SELECT state, count(*), sum(rows_read), sum(rows_inserted), sum(rows_duplicate), sum(rows_rejected)
+    FROM mobileye_data.ingested_files GROUP BY state;
+    INSERT INTO mobileye_data.ledger_totals (state, rejects_resolved)
+    SELECT 'loaded', count(resolved_at) FROM mobileye_data.rejected_records;
+END
+$$;
+
+DO $$
+BEGIN
+    IF (SELECT count(*) FROM pg_trigger
+        WHERE tgrelid IN ('mobileye_data.ingested_files'::regclass, 'mobileye_data.rejected_records'::regclass)
+          AND tgname IN ('files_added', 'files_changed', 'files_deleted', 'resolved_changed', 'resolved_deleted')) = 5
+    THEN
+        RETURN;
+    END IF;
+    -- What is there already is counted under the locks that keep new entries away until the triggers count them.
+    PERFORM mobileye_data.recount_totals();
+    DROP TRIGGER IF EXISTS files_added ON mobileye_data.ingested_files;
+    DROP TRIGGER IF EXISTS files_changed ON mobileye_data.ingested_files;
+    DROP TRIGGER IF EXISTS files_deleted ON mobileye_data.ingested_files;
+    DROP TRIGGER IF EXISTS resolved_changed ON mobileye_data.rejected_records;
+    DROP TRIGGER IF EXISTS resolved_deleted ON mobileye_data.rejected_records;
+    CREATE TRIGGER files_added AFTER INSERT ON mobileye_data.ingested_files
+        REFERENCING NEW TABLE AS added
+        FOR EACH STATEMENT EXECUTE FUNCTION mobileye_data.count_files();
+    CREATE TRIGGER files_changed AFTER UPDATE ON mobileye_data.ingested_files
+        REFERENCING OLD TABLE AS removed NEW TABLE AS added
+        FOR EACH STATEMENT EXECUTE FUNCTION mobileye_data.count_files();
+    CREATE TRIGGER files_deleted AFTER DELETE ON mobileye_data.ingested_files
+        REFERENCING OLD TABLE AS removed
+        FOR EACH STATEMENT EXECUTE FUNCTION mobileye_data.count_files();
+    CREATE TRIGGER resolved_changed AFTER UPDATE ON mobileye_data.rejected_records
+        REFERENCING OLD TABLE AS removed NEW TABLE AS added
+        FOR EACH STATEMENT EXECUTE FUNCTION mobileye_data.count_resolved();
+    CREATE TRIGGER resolved_deleted AFTER DELETE ON mobileye_data.rejected_records
+        REFERENCING OLD TABLE AS removed
+        FOR EACH STATEMENT EXECUTE FUNCTION mobileye_data.count_resolved();
+END
+$$;
 
 -- Detections ------------------------------------------------------------------------------------
 

@@ -1,12 +1,13 @@
 """Does a dry run of files: reports what would happen to each, and changes nothing."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
 from config import Settings
 from db.connection import Database
 from db.dry_run import DryRunSink
+from db.row_audit import Progress, no_progress
 from processing.batch import Outcome
 from processing.loader import Loader
 from processing.printable import printable
@@ -18,12 +19,16 @@ from sources.peek import PeekSource
 def run(
     settings: Settings,
     database: Database,
-    paths: Iterable[Path],
+    paths: Sequence[Path],
     report: Callable[[str], None],
     known: FileKinds = FILE_KINDS,
+    progress: Progress = no_progress,
 ) -> int:
     """Reports on each file; returns 0 if all of them would load without a reject, else 1."""
-    good = [_check(settings, database, path, report, known) for path in paths]
+    good = []
+    for number, path in enumerate(paths):
+        progress("files", number, len(paths))
+        good.append(_check(settings, database, path, report, known))
     return 0 if all(good) else 1
 
 

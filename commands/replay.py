@@ -20,6 +20,7 @@ from db.embedded.account import user_name
 from db.reject_pages import Key, Reject, Sized
 from db.rejects import Stored
 from db.replay import ReplaySink
+from db.row_audit import Progress, no_progress
 from db.sink import PostgresSink
 from processing.batch import FileTask, Outcome
 from processing.errors import DatabaseUnavailable, Misconfigured
@@ -59,6 +60,7 @@ def files(
     paths: Sequence[Path],
     report: Report,
     known: FileKinds = FILE_KINDS,
+    progress: Progress = no_progress,
 ) -> int:
     """Loads files of the failed folder, all if none is named; returns 0 if all were loaded, else 1."""
     folder = settings.failed
@@ -73,7 +75,10 @@ def files(
     ):
         limits = settings.max_file_bytes, settings.max_reject_ratio
         loader = Loader(source, sink, *limits, known.kinds)
-        loaded = [_load_file(loader, str(folder), name, report) for name in names]
+        loaded = []
+        for number, name in enumerate(names):
+            progress("files", number, len(names))
+            loaded.append(_load_file(loader, str(folder), name, report))
     report(f"{len(loaded):,} files: {sum(loaded):,} loaded, {len(loaded) - sum(loaded):,} not")
     return 0 if all(loaded) else 1
 
@@ -110,15 +115,24 @@ def records(
     reason: Reason | None,
     report: Report,
     known: FileKinds = FILE_KINDS,
+    progress: Progress = no_progress,
 ) -> int:
     """Loads the open rejected records again; returns 0 if all of them were loaded, else 1."""
     name = None if file is None else printable(file)  # as the ledger has it
     with closing(database.connect(autocommit=True)) as connection:
-        return _replay(settings, database, connection, _open_pages(connection, name, reason), report, known)
+        with translate_errors(), connection.cursor() as cursor:
+            count = reject_pages.count_open(cursor, name, reason)
+        pages = _watched(_open_pages(connection, name, reason), count, progress)
+        return _replay(settings, database, connection, pages, report, known)
 
 
 def edited_records(
-    settings: Settings, database: Database, path: Path, report: Report, known: FileKinds = FILE_KINDS
+    settings: Settings,
+    database: Database,
+    path: Path,
+    report: Report,
+    known: FileKinds = FILE_KINDS,
+    progress: Progress = no_progress,
 ) -> int:
     """Loads rejected records as the user has edited them; returns 0 if all of them were loaded, else 1."""
     edits = read_edits(path)
@@ -129,7 +143,8 @@ def edited_records(
             report(
                 f"record {position} of file {file_id}: not open: it is loaded already or was never rejected"
             )
-        code = _replay(settings, database, connection, _read(connection, found), report, known)
+        pages = _watched(_read(connection, found), len(found), progress)
+        code = _replay(settings, database, connection, pages, report, known)
     return 1 if missing else code
 
 
@@ -212,6 +227,14 @@ def _read(connection: Connection, found: Iterable[Sized]) -> Iterator[list[Rejec
         with translate_errors(), connection.cursor() as cursor:
             page = reject_pages.read(cursor, keys)
         yield page
+
+
+def _watched(pages: Iterable[list[Reject]], count: int, progress: Progress) -> Iterator[list[Reject]]:
+    done = 0
+    for page in pages:
+        progress("records", done, max(count, done + len(page)))
+        yield page
+        done += len(page)
 
 
 def _replay(

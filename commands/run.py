@@ -3,8 +3,9 @@
 import os
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import environment
 import watcher.scan
@@ -12,6 +13,7 @@ from config import Address, LogFormat, Settings
 from db.embedded.account import user_name
 from db.embedded.server import StartCancelled
 from monitor.event_log import EventLog
+from monitor.line_writer import terminal_of_errors
 from monitor.log import adopt_libraries, open_log
 from processing.errors import DatabaseUnavailable, Misconfigured
 from service.build import make_daemon
@@ -24,26 +26,28 @@ from service.presence import Presence
 from service.signals import StopSignal
 from sources.claims import CLAIMS, FULL
 
+if TYPE_CHECKING:
+    from monitor.terminal import Terminal
 
-def run(settings: Settings, *, once: bool, accepts_new: bool = False) -> int:
+
+def run(settings: Settings, *, once: bool, accepts_new: bool = False, plain: bool = False) -> int:
     """Prepares the folders and the database, loads, and returns the exit code.
 
-    With accepts_new into another database than the folder's files went into before.
+    With accepts_new into another database than the folder's files went into before; with plain only lines
+    are written, on a terminal, too.
     """
-    with open_log(settings.log_format, settings.log_level) as log:
-        adopt_libraries(log)
-        event_log = EventLog(log)
+    with _shown(settings, plain=plain) as shown:
         try:
             # What runs once ends before anybody asks, and may run beside a daemon with the same settings.
             address = None if once else settings.metrics_address
-            with _exposed(settings, address, _announced(event_log.write)) as publish:
+            with _exposed(settings, address, _announced(shown.write)) as publish:
                 return _run(settings, publish, once=once, accepts_new=accepts_new)
         except (Misconfigured, DatabaseUnavailable, TimedOut, OSError) as error:
             # Before the first line, a person at a terminal gets the plain sentence that other commands print.
-            if settings.log_format is LogFormat.TEXT and not event_log.has_written:
+            if settings.log_format is LogFormat.TEXT and not shown.has_written:
                 raise
             code = 2 if isinstance(error, Misconfigured) else 1
-            event_log.write(Ended(str(error), code))
+            shown.write(Ended(str(error), code))
             return code
 
 
@@ -73,6 +77,26 @@ def _exposed(settings: Settings, address: Address | None, publish: Publish) -> I
 
     with expose(settings, address, publish, lambda: check_reachable(settings)) as publish_to_all:
         yield publish_to_all
+
+
+@contextmanager
+def _shown(settings: Settings, *, plain: bool) -> "Iterator[EventLog | Terminal]":
+    """Yields what shows the events: on a terminal a live view, unless lines are asked for."""
+    with ExitStack() as stack:
+        log = stack.enter_context(open_log(settings.log_format, settings.log_level))
+        event_log = EventLog(log)
+        is_asked_for_lines = plain or "log_format" in settings.model_fields_set
+        if not is_asked_for_lines and (fd := terminal_of_errors()) is not None:
+            # Here, because only a terminal needs it: what draws takes a tenth of a second to import.
+            from monitor.terminal import open_terminal
+
+            terminal = stack.enter_context(open_terminal(fd, event_log, settings.log_level))
+            if terminal is not None:
+                adopt_libraries(terminal.warning)
+                yield terminal
+                return
+        adopt_libraries(log.warning)
+        yield event_log
 
 
 def _run(settings: Settings, publish: Publish, *, once: bool, accepts_new: bool) -> int:

@@ -1,7 +1,11 @@
 """Shows whether a daemon runs, what waits in the watch folder, what was loaded and what failed."""
 
+import shlex
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 
 from msgspec import Struct, json, to_builtins
 from psycopg2.extensions import connection as Connection
@@ -17,13 +21,23 @@ from service.drop_folder import Backlog, Waiting, look
 from service.load_one import format_counts
 from service.presence import Watched, watched
 
-#: A ledger of a million files is added up in about a second.
+#: The answer takes milliseconds, however many files were loaded.
 _SECONDS = 60.0
 
 _SHOWN = 5
 
+#: Failed files that are named in a command to type.
+_NAMED = 3
+
 #: A file that waits for longer needs a person; a daemon that is busy with a backlog may take a while.
 _LONG_SECONDS = 3600
+
+
+class Step(Struct, frozen=True):
+    """A command to type, and what it is for."""
+
+    command: str
+    why: str
 
 
 class Status(Struct, frozen=True):
@@ -36,6 +50,7 @@ class Status(Struct, frozen=True):
     last_files: list[FileEntry]
     last_failures: list[FileEntry]
     needs: list[str]
+    next_steps: list[Step]
     trouble: str = ""
 
 
@@ -44,28 +59,66 @@ def gather(settings: Settings, connection: Connection | None, trouble: str = "")
     backlog, daemon = look(settings, _SHOWN), Watched(None)
     if not backlog.error:
         daemon = watched(str(settings.folder))
-    totals, files, failures = _ledger_of(connection) if connection else (None, [], [])
+    found = _ledger_of(connection) if connection else _Found(None, [], [], [])
     return Status(
         datetime.now(UTC),
         daemon,
         backlog,
-        totals,
-        files,
-        failures,
-        _needs(daemon, backlog, totals, trouble),
+        found.totals,
+        found.files,
+        found.failures,
+        _needs(daemon, backlog, found.totals, trouble),
+        _next_steps(daemon, settings.failed, found),
         trouble,
     )
 
 
-def _ledger_of(connection: Connection) -> tuple[Totals, list[FileEntry], list[FileEntry]]:
-    def read() -> tuple[Totals, list[FileEntry], list[FileEntry]]:
-        return (
+class _Found(Struct, frozen=True):
+    """The answers of the database; open_names: the last files that failed and that nobody dealt with."""
+
+    totals: Totals | None
+    files: list[FileEntry]
+    failures: list[FileEntry]
+    open_names: list[str]
+
+
+def _ledger_of(connection: Connection) -> _Found:
+    def read() -> _Found:
+        return _Found(
             queries.totals(connection),
             queries.last_files(connection, _SHOWN),
             queries.last_files(connection, _SHOWN, "failed"),
+            queries.open_failures(connection, _NAMED),
         )
 
     return ask(connection, read, seconds=_SECONDS)
+
+
+def _next_steps(daemon: Watched, failed: Path, found: _Found) -> list[Step]:
+    """Returns the commands that deal with what was found."""
+    steps = []
+    if daemon.is_running is False:
+        steps.append(Step("python main.py", "starts the daemon"))
+    if found.open_names:
+        names = " ".join(map(shlex.quote, found.open_names))
+        paths = " ".join(shlex.quote(_shown(failed / name)) for name in found.open_names)
+        steps.append(Step(f"python main.py check {paths}", "shows what is wrong; fix it there"))
+        steps.append(Step(f"python main.py replay failed {names}", "loads the fixed files"))
+        steps.append(Step(f"python main.py replay failed --dismiss {names}", "or gives them up"))
+    if found.totals and found.totals.open_rejects:
+        query = "select * from open_rejects"
+        steps.append(Step(f'python main.py sql "{query} limit 20"', "shows what is wrong with the records"))
+        steps.append(
+            Step(f'python main.py sql "{query}" --json > rejects.json', "writes them down; fix them there")
+        )
+        steps.append(Step("python main.py replay rejected --edited rejects.json", "loads the fixed records"))
+    return steps
+
+
+def _shown(path: Path) -> str:
+    with suppress(ValueError, OSError):  # elsewhere, or the current directory is gone
+        return str(path.relative_to(Path.cwd()))
+    return str(path)
 
 
 def _needs(daemon: Watched, backlog: Backlog, totals: Totals | None, trouble: str) -> list[str]:
@@ -80,10 +133,12 @@ def _needs(daemon: Watched, backlog: Backlog, totals: Totals | None, trouble: st
     if totals is None:
         needs.append(f"the database: {trouble}")
     elif totals.open_failures:
-        needs.append(
-            f"{totals.open_failures:,} failed files: fix and replay them, or replay failed --dismiss NAME"
-        )
+        needs.append(f"{_files(totals.open_failures)} failed: fix and replay, or dismiss")
     return needs
+
+
+def _files(count: int) -> str:
+    return f"{count:,} file{'' if count == 1 else 's'}"
 
 
 def show(status: Status, as_json: bool) -> None:
@@ -92,21 +147,34 @@ def show(status: Status, as_json: bool) -> None:
         output.for_programs()
         sys.stdout.write(json.format(json.encode(to_builtins(status)), indent=2).decode() + "\n")
         return
+    _print_verdict(status.needs)
     for name, value in _facts(status):
         sys.stdout.write(f"{name:<10} {printable(value)}\n")
     files = [_formatted(file) for file in status.last_files]
     failures = [_formatted(file) for file in status.last_failures]
     waiting = [_formatted_waiting(file) for file in status.backlog.oldest]
+    steps = [f"{step.command}  # {step.why}" for step in status.next_steps]
     sections = ("waiting", waiting), ("last files", files), ("last failures", failures)
-    for title, lines in (*sections, ("needs a person", status.needs)):
+    for title, lines in (*sections, ("needs a person", status.needs), ("what to do next", steps)):
         if lines:
             sys.stdout.write("\n".join(["", title, *map(printable, lines), ""]))
+
+
+def _print_verdict(needs: Sequence[str]) -> None:
+    """Prints the first line, by which one sees whether the others have to be read."""
+    # Here, because the daemon has no need of it.
+    from rich.console import Console
+    from rich.text import Text
+
+    verdict = f"{len(needs)} thing{'' if len(needs) == 1 else 's'} to look at" if needs else "all is well"
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{'status':<10}", Text(verdict, "bold red" if needs else "green"))
 
 
 def _facts(status: Status) -> list[tuple[str, str]]:
     backlog, totals = status.backlog, status.totals
     oldest = "" if backlog.oldest_seconds is None else f", the oldest for {backlog.oldest_seconds:.0f} s"
-    waiting = backlog.error or f"{backlog.files:,} files, {backlog.bytes:,} bytes{oldest}"
+    waiting = backlog.error or f"{_files(backlog.files)}, {backlog.bytes:,} bytes{oldest}"
     facts = [("daemon", _formatted_daemon(status.daemon)), ("waiting", f"{waiting} in {backlog.folder}")]
     if backlog.not_looked_at:
         count, first = len(backlog.not_looked_at), backlog.not_looked_at[0]
@@ -115,10 +183,10 @@ def _facts(status: Status) -> list[tuple[str, str]]:
         return [*facts, ("database", status.trouble)]
     return [
         *facts,
-        ("loaded", f"{totals.loaded_files:,} files"),
-        ("failed", f"{totals.failed_files:,} files, {totals.open_failures:,} of them to fix or to dismiss"),
+        ("loaded", _files(totals.loaded_files)),
+        ("failed", f"{_files(totals.failed_files)}, {totals.open_failures:,} of them to fix or to dismiss"),
         ("records", _formatted_counts(totals)),
-        ("to fix", f"{totals.open_rejects:,} rejected records, see the view open_rejects"),
+        ("to fix", f"{totals.open_rejects:,} rejected record{'' if totals.open_rejects == 1 else 's'}"),
         ("latest", _time(totals.last_finished_at) if totals.last_finished_at else "nothing yet"),
     ]
 

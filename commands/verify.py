@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from msgspec import Struct
@@ -13,6 +14,7 @@ from db import audit, reject_pages
 from db.connection import RowRefused, savepoint, translate_errors
 from db.failures import failures as find_failures
 from db.reject_pages import Reject
+from db.row_audit import Progress, Scope, no_progress, scope_since, wrong_rows
 from db.stored_rows import StoredRow
 from processing.errors import BadFile, Gone, Misconfigured, NotReady
 from processing.printable import printable
@@ -34,32 +36,40 @@ def run(
     connection: Connection,
     report: Callable[[str], None],
     known: FileKinds = FILE_KINDS,
+    since: datetime | None = None,
+    progress: Progress = no_progress,
 ) -> int:
-    """Reports each difference; returns 0 if there is none, else 1."""
+    """Reports each difference; returns 0 if there is none, else 1.
+
+    With since only files that were finished since then are compared with their rows.
+    """
     flaws = 0
-    for flaw in _flaws(settings, connection, known):
+    for flaw in _flaws(settings, connection, known, since, progress):
         report(printable(flaw))
         flaws += 1
     report(f"{flaws:,} things do not add up" if flaws else "ledger, tables and folders add up")
     return 1 if flaws else 0
 
 
-def _flaws(settings: Settings, connection: Connection, known: FileKinds) -> Iterator[str]:
+def _flaws(
+    settings: Settings,
+    connection: Connection,
+    known: FileKinds,
+    since: datetime | None,
+    progress: Progress,
+) -> Iterator[str]:
     """Yields each difference."""
     # The folders are read before the ledger: a file that leaves them meanwhile has its entry by then.
     try:
-        waiting = _files(settings.folder, settings.max_file_bytes)
+        waiting = _files(settings.folder, settings.max_file_bytes, progress)
     except OSError as error:
         raise Misconfigured(f"can't list the watch folder {settings.folder}: {error.strerror}") from None
     # The daemon makes this one.
-    failed = _files(settings.failed, settings.max_file_bytes) if settings.failed.exists() else []
+    failed = _files(settings.failed, settings.max_file_bytes, progress) if settings.failed.exists() else []
     audit.begin(connection)
     with translate_errors(), connection.cursor() as cursor:
-        yield from audit.wrong_rows(cursor, known.tables)
-        yield from audit.wrong_rejects(cursor)
-        yield from audit.wrong_latest(cursor, known.tables)
-        yield from audit.wrong_hours(cursor, known.tables)
-        yield from resolved_wrongly(connection, known)
+        scope = scope_since(cursor, since)
+        yield from _flaws_of_tables(connection, known, since, scope, progress)
         digests = [file.sha256 for file in (*waiting, *failed) if file.sha256]
         states, failures = audit.states(cursor, digests), find_failures(cursor)
     yield from _still_there(settings.folder, waiting, states)
@@ -67,11 +77,31 @@ def _flaws(settings: Settings, connection: Connection, known: FileKinds) -> Iter
     yield from _failed_gone(settings.failed, [*waiting, *failed], failures)
 
 
-def resolved_wrongly(connection: Connection, known: FileKinds = FILE_KINDS) -> Iterator[str]:
-    """Yields the resolved records that lack one of their rows."""
+def _flaws_of_tables(
+    connection: Connection, known: FileKinds, since: datetime | None, scope: Scope, progress: Progress
+) -> Iterator[str]:
+    yield from wrong_rows(connection, known.tables, scope, progress)
+    with connection.cursor() as cursor:
+        progress("rejected records", 0, 1)
+        yield from audit.wrong_rejects(cursor, scope)
+        progress("latest status", 0, 1)
+        yield from audit.wrong_latest(cursor, known.tables, scope)
+        if scope.is_all:
+            progress("counts by hour", 0, 1)
+            yield from audit.wrong_hours(cursor, known.tables)
+            progress("totals", 0, 1)
+            yield from audit.wrong_totals(cursor)
+    progress("resolved records", 0, 1)
+    yield from resolved_wrongly(connection, known, since)
+
+
+def resolved_wrongly(
+    connection: Connection, known: FileKinds = FILE_KINDS, since: datetime | None = None
+) -> Iterator[str]:
+    """Yields the records, resolved since then or ever, that lack one of their rows."""
     after = (-1, -1)
     with translate_errors(), connection.cursor() as cursor:
-        while found := reject_pages.find(cursor, after, is_open=False):
+        while found := reject_pages.find(cursor, after, is_open=False, since=since):
             for keys in reject_pages.pages(found):
                 for reject, rows in _rows_of(connection, reject_pages.read(cursor, keys), known):
                     if flaw := _flaw(rows):
@@ -138,10 +168,15 @@ def _failed_gone(folder: Path, files: list[Found], failures: Sequence[Failure]) 
             yield f"{name}: failed, but it is not in the failed folder: was it removed?"
 
 
-def _files(folder: Path, max_bytes: int) -> list[Found]:
+def _files(folder: Path, max_bytes: int, progress: Progress) -> list[Found]:
     """The files that nobody is writing or loading."""
     names = watcher.scan.waiting(str(folder))
-    return [found for name in names if (found := look(folder, name, max_bytes))]
+    files = []
+    for number, name in enumerate(names):
+        progress(f"files in {printable(folder.name)}", number, len(names))
+        if found := look(folder, name, max_bytes):
+            files.append(found)
+    return files
 
 
 def look(folder: Path, name: str, max_bytes: int) -> Found | None:

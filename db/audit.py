@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
+from db.row_audit import Scope
 from db.tables import DETECTIONS, TABLES, Table, Tables
 
 
@@ -13,50 +14,54 @@ def begin(connection: Connection) -> None:
     connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
 
 
-def wrong_rows(cursor: Cursor, tables: Tables = TABLES) -> Iterator[str]:
-    """Files whose rows are not as many as their ledger entry says."""
-    all_rows = " UNION ALL ".join(f"SELECT file_id FROM {table.full_name}" for table in tables.values())
+def wrong_totals(cursor: Cursor) -> Iterator[str]:
+    """Totals that are not the sums over the ledger."""
     cursor.execute(
-        f"""
-        WITH stored AS (
-            SELECT file_id, count(*) AS rows
-            FROM ({all_rows}) AS all_rows
-            GROUP BY file_id
+        """
+        WITH parts AS (
+            SELECT state, files, rows_read, rows_inserted, rows_duplicate, rows_rejected
+            FROM mobileye_data.ledger_totals
+            UNION ALL
+            SELECT state, -1, -rows_read, -rows_inserted, -rows_duplicate, -rows_rejected
+            FROM mobileye_data.ingested_files
         )
-        SELECT file_id, f.name, f.rows_inserted, coalesce(s.rows, 0)
-        FROM mobileye_data.ingested_files f
-        FULL JOIN stored s USING (file_id)
-        WHERE f.rows_inserted IS DISTINCT FROM coalesce(s.rows, 0)
-        ORDER BY file_id
+        SELECT 'files ' || state
+        FROM parts
+        GROUP BY state
+        HAVING (sum(files), sum(rows_read), sum(rows_inserted), sum(rows_duplicate), sum(rows_rejected))
+            <> (0, 0, 0, 0, 0)
+        UNION ALL
+        SELECT 'rejects resolved'
+        WHERE (SELECT count(resolved_at) FROM mobileye_data.rejected_records)
+           <> (SELECT coalesce(sum(rejects_resolved), 0) FROM mobileye_data.ledger_totals)
         """
     )
-    for file_id, name, loaded, stored in cursor:
-        if name is None:
-            yield f"file {file_id}: {stored:,} rows, but it is not in the ledger"
-        elif stored < loaded:
-            yield (
-                f"file {file_id} ({name}): {stored:,} rows, {loaded:,} were loaded; "
-                "fewer rows than loaded: was a partition dropped?"
-            )
-        else:
-            yield f"file {file_id} ({name}): {stored:,} rows, but {loaded:,} were loaded"
+    for (what,) in cursor:
+        yield (
+            f"ledger_totals, {what}: not the sum of the ledger; "
+            "select mobileye_data.recount_totals() as the owner adds it up again"
+        )
 
 
-def wrong_rejects(cursor: Cursor) -> Iterator[str]:
+def wrong_rejects(cursor: Cursor, scope: Scope) -> Iterator[str]:
     """Files whose rejected records are not as many as their ledger entry says."""
     cursor.execute(
         """
         WITH stored AS (
             SELECT file_id, count(*) AS records
             FROM mobileye_data.rejected_records
+            WHERE file_id >= %(first)s
             GROUP BY file_id
+        ), entries AS (
+            SELECT file_id, name, rows_rejected FROM mobileye_data.ingested_files WHERE file_id >= %(first)s
         )
         SELECT file_id, f.name, f.rows_rejected, coalesce(s.records, 0)
-        FROM mobileye_data.ingested_files f
+        FROM entries f
         FULL JOIN stored s USING (file_id)
         WHERE f.rows_rejected IS DISTINCT FROM coalesce(s.records, 0)
         ORDER BY file_id
-        """
+        """,
+        {"first": scope.first},
     )
     for file_id, name, rejected, stored in cursor:
         if name is None:
@@ -65,11 +70,29 @@ def wrong_rejects(cursor: Cursor) -> Iterator[str]:
             yield f"file {file_id} ({name}): {stored:,} rejected records, but {rejected:,} were rejected"
 
 
-def wrong_latest(cursor: Cursor, tables: Tables = TABLES) -> Iterator[str]:
-    """Vehicles whose latest status is not the newest of their history."""
+def wrong_latest(cursor: Cursor, tables: Tables, scope: Scope) -> Iterator[str]:
+    """Vehicles whose latest status is not the newest of their history; of a scope: is not in it."""
     for table in tables.values():
         if table.has_latest:
-            yield from _wrong_latest(cursor, table)
+            yield from _wrong_latest(cursor, table) if scope.is_all else _lost_latest(cursor, table, scope)
+
+
+def _lost_latest(cursor: Cursor, table: Table, scope: Scope) -> Iterator[str]:
+    name, time = table.latest_name.partition(".")[2], table.key[1]
+    columns = " AND ".join(f"s.{column} IS NOT DISTINCT FROM n.{column}" for column in table.columns[2:])
+    cursor.execute(
+        f"""
+        SELECT vehicle_id
+        FROM {table.latest_name} s
+        WHERE file_id >= %s AND NOT EXISTS (
+            SELECT FROM {table.full_name} n
+            WHERE n.vehicle_id = s.vehicle_id AND n.{time} = s.{time} AND {columns})
+        ORDER BY vehicle_id
+        """,
+        (scope.first,),
+    )
+    for (vehicle_id,) in cursor:
+        yield f"vehicle {vehicle_id}: {name} is not in the history: was a partition dropped?"
 
 
 def _wrong_latest(cursor: Cursor, table: Table) -> Iterator[str]:

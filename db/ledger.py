@@ -8,6 +8,7 @@ from typing import NamedTuple
 from msgspec import json
 from psycopg2.extensions import cursor as Cursor
 
+from db.connection import translate_errors
 from db.tables import TABLES, Tables
 from processing.errors import TryAgain
 from processing.sink import Counts, Delivery, FirstReject
@@ -158,6 +159,12 @@ def fail(cursor: Cursor, delivery: Delivery, kind: str | None, reason: str) -> N
             """,
             _failure(delivery, kind, reason),
         )
+
+
+def fold_totals(cursor: Cursor) -> None:
+    """Replaces the parts of the totals by their sums, unless somebody else is about to."""
+    with translate_errors():
+        cursor.execute("SELECT mobileye_data.fold_totals()")
 
 
 def _fields(entry: Entry) -> dict[str, object]:

@@ -52,22 +52,23 @@ class Locks(Struct, frozen=True):
 
 
 def totals(connection: Connection) -> Totals:
+    """Adds up the totals of the ledger; of its entries only the failed ones are read."""
     rows = _rows(
         connection,
         f"""
-        SELECT count(*) FILTER (WHERE state = 'loaded')     AS loaded_files,
-               count(*) FILTER (WHERE state = 'failed')     AS failed_files,
+        SELECT coalesce(sum(files) FILTER (WHERE state = 'loaded'), 0)::bigint AS loaded_files,
+               coalesce(sum(files) FILTER (WHERE state = 'failed'), 0)::bigint AS failed_files,
                (SELECT count(*) FROM mobileye_data.ingested_files f
                 WHERE f.state = 'failed'
-                  AND NOT {IS_DISMISSED} AND NOT {IS_REPLACED}) AS open_failures,
-               coalesce(sum(rows_read), 0)::bigint          AS rows_read,
-               coalesce(sum(rows_inserted), 0)::bigint      AS rows_inserted,
-               coalesce(sum(rows_duplicate), 0)::bigint     AS rows_duplicate,
-               coalesce(sum(rows_rejected), 0)::bigint      AS rows_rejected,
-               (SELECT count(*) FROM mobileye_data.rejected_records
-                WHERE resolved_at IS NULL)                  AS open_rejects,
-               max(finished_at)                             AS last_finished_at
-        FROM mobileye_data.ingested_files
+                  AND NOT {IS_DISMISSED} AND NOT {IS_REPLACED})   AS open_failures,
+               coalesce(sum(rows_read), 0)::bigint                AS rows_read,
+               coalesce(sum(rows_inserted), 0)::bigint            AS rows_inserted,
+               coalesce(sum(rows_duplicate), 0)::bigint           AS rows_duplicate,
+               coalesce(sum(rows_rejected), 0)::bigint            AS rows_rejected,
+               coalesce(sum(rows_rejected - rejects_resolved), 0)::bigint AS open_rejects,
+               (SELECT max(finished_at)
+                FROM mobileye_data.ingested_files)                AS last_finished_at
+        FROM mobileye_data.ledger_totals
         """,
     )
     return Totals(**rows[0])
@@ -89,6 +90,22 @@ def last_files(connection: Connection, count: int, *states: str) -> list[FileEnt
         count,
     )
     return [FileEntry(**row) for row in rows]
+
+
+def open_failures(connection: Connection, count: int) -> list[str]:
+    """Returns the names of the last failed files that nobody has dealt with."""
+    rows = _rows(
+        connection,
+        f"""
+        SELECT f.last_name
+        FROM mobileye_data.ingested_files f
+        WHERE f.state = 'failed' AND NOT {IS_DISMISSED} AND NOT {IS_REPLACED}
+        ORDER BY f.finished_at DESC
+        LIMIT %s
+        """,
+        count,
+    )
+    return [row["last_name"] for row in rows]
 
 
 def keeps_commits(connection: Connection) -> bool:

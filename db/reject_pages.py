@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 
 from msgspec import Struct
 from psycopg2.extensions import cursor as Cursor
@@ -52,9 +53,15 @@ class Sized(Struct, frozen=True):
 
 
 def find(
-    cursor: Cursor, after: Key, *, is_open: bool, file: str | None = None, reason: str | None = None
+    cursor: Cursor,
+    after: Key,
+    *,
+    is_open: bool,
+    file: str | None = None,
+    reason: str | None = None,
+    since: datetime | None = None,
 ) -> list[Sized]:
-    """Finds the next records, open or resolved, optionally of one file or reason."""
+    """Finds the next records, open or resolved, optionally of one file or reason, or resolved since then."""
     cursor.execute(
         """
         SELECT r.file_id, r.position, octet_length(coalesce(r.edited, r.original)::text)
@@ -64,12 +71,30 @@ def find(
           AND (r.file_id, r.position) > %(after)s
           AND (%(file)s IS NULL OR f.name = %(file)s)
           AND (%(reason)s IS NULL OR r.reason = %(reason)s)
+          AND (%(since)s::timestamptz IS NULL OR r.resolved_at >= %(since)s)
         ORDER BY r.file_id, r.position
         LIMIT %(page)s
         """,
-        {"is_open": is_open, "after": after, "file": file, "reason": reason, "page": PAGE},
+        {"is_open": is_open, "after": after, "file": file, "reason": reason, "since": since, "page": PAGE},
     )
     return [Sized(*row) for row in cursor.fetchall()]
+
+
+def count_open(cursor: Cursor, file: str | None, reason: str | None) -> int:
+    """Counts the open records, optionally of one file or reason."""
+    cursor.execute(
+        """
+        SELECT count(*)
+        FROM mobileye_data.rejected_records r
+        JOIN mobileye_data.ingested_files f USING (file_id)
+        WHERE r.resolved_at IS NULL
+          AND (%(file)s IS NULL OR f.name = %(file)s)
+          AND (%(reason)s IS NULL OR r.reason = %(reason)s)
+        """,
+        {"file": file, "reason": reason},
+    )
+    ((count,),) = cursor.fetchall()
+    return int(count)
 
 
 def pages(found: Iterable[Sized]) -> Iterator[list[Key]]:

@@ -56,7 +56,8 @@ GRANT SELECT ON
     mobileye_data.vehicles_by_status,
     mobileye_data.vehicle_timeline,
     mobileye_data.open_rejects,
-    mobileye_data.rejects_by_reason
+    mobileye_data.rejects_by_reason,
+    mobileye_data.ledger_totals
 TO mobileye_loader;
 
 GRANT SELECT, INSERT, UPDATE (detections, objects) ON mobileye_data.detections_hourly TO mobileye_loader;
@@ -73,9 +74,12 @@ GRANT UPDATE (path, reason, detail, edited, resolved_at, resolved_by)
 
 REVOKE EXECUTE ON FUNCTION
     mobileye_data.add_partition(text, date),
-    mobileye_data.bring_home(text, bigint)
+    mobileye_data.bring_home(text, bigint),
+    mobileye_data.fold_totals(),
+    mobileye_data.recount_totals()
 FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     mobileye_data.add_partition(text, date),
-    mobileye_data.bring_home(text, bigint)
+    mobileye_data.bring_home(text, bigint),
+    mobileye_data.fold_totals()
 TO mobileye_loader;

@@ -54,6 +54,9 @@ LINES: dict[type[Event], tuple[Level, str]] = {
     events.HousekeepingFailed: ("warning", "housekeeping failed"),
 }
 
+#: Events without a line: too many to be read, and of no interest while all is well.
+SILENT = events.LoopTurned, events.WorkersCounted, events.FolderListed, events.WorkChanged
+
 OUTAGE_LINES: dict[tuple[type[Event], Resource], tuple[Level, str]] = {
     (events.OutageBegan, Resource.DATABASE): ("warning", "waiting for the database"),
     (events.OutageReasonChanged, Resource.DATABASE): ("warning", "the database is still away"),
@@ -70,7 +73,8 @@ _PATHS = ("file", "folder", "path", "place")
 _SHOWN = ("host", "port", "dbname", "user", "service")
 
 
-def _current_directory() -> str:
+def current_directory() -> str:
+    """Returns the directory that the program was started in, if it is still there."""
     try:
         return os.getcwd()
     except OSError:  # it is gone
@@ -78,7 +82,7 @@ def _current_directory() -> str:
 
 
 #: Where files went is shown from the directory that the program was started in, which may vanish.
-_STARTED_IN = _current_directory()
+_STARTED_IN = current_directory()
 
 #: A line names at most this many files of a batch.
 _NAMED_FILES = 3
@@ -107,19 +111,23 @@ class EventLog:
         self.has_written = False
 
     def write(self, event: Event) -> None:
-        for level, name, fields in lines(event):
-            self.has_written = True
-            getattr(self._log, level)(name, **fields)
+        for line in lines(event):
+            self.write_line(line)
+
+    def write_line(self, line: Line) -> None:
+        level, name, fields = line
+        self.has_written = True
+        getattr(self._log, level)(name, **fields)
 
 
 def lines(event: Event) -> Iterator[Line]:
-    """Returns the log lines of an event: one, or a few at the start; none of what only metrics show."""
+    """Returns the log lines of an event: one, or a few at the start, or none of what only moves."""
     match event:
         case events.Started():
             yield from _start(event)
             return
-        case events.LoopTurned() | events.WorkersCounted() | events.FolderListed():
-            return  # too many to be read, and of no interest while all is well
+        case _ if isinstance(event, SILENT):
+            return
         case events.OutageBegan() | events.OutageReasonChanged() | events.OutageEnded():
             level, name = OUTAGE_LINES[type(event), event.resource]
         case _:

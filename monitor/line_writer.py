@@ -110,3 +110,11 @@ def standard_error() -> int | None:
         return sys.stderr.fileno()
     except OSError:
         return None
+
+
+def terminal_of_errors() -> int | None:
+    """Returns the descriptor of standard error if it is a terminal."""
+    try:
+        return sys.stderr.fileno() if sys.stderr is not None and sys.stderr.isatty() else None
+    except OSError:
+        return None

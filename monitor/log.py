@@ -77,17 +77,17 @@ def make_log(
 class _FromLibraries(logging.Handler):
     """A log handler that turns the warnings of libraries into lines like ours."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, warn: Callable[..., object]) -> None:
         super().__init__(logging.WARNING)
-        self._log = log
+        self._warn = warn
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._log.warning(LIBRARY_WARNING, library=record.name, message=record.getMessage())
+        self._warn(LIBRARY_WARNING, library=record.name, message=record.getMessage())
 
 
-def adopt_libraries(log: Log) -> None:
-    """Sends the warnings of libraries to our log, for example that watchdog has lost events."""
-    logging.basicConfig(handlers=[_FromLibraries(log)], force=True)
+def adopt_libraries(warn: Callable[..., object]) -> None:
+    """Turns the warnings of libraries into lines of ours, for example that watchdog has lost events."""
+    logging.basicConfig(handlers=[_FromLibraries(warn)], force=True)
 
 
 _LOGFMT = structlog.processors.LogfmtRenderer(bool_as_flag=False)

@@ -1,7 +1,7 @@
 """Loads one batch of files: opens, parses and writes them, commits, and then disposes of them."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
@@ -38,8 +38,15 @@ _MUST_BE_CAREFUL = (RepeatedKey, LongKey, Miscounted)
 #: Rejects of a small file that are held together: each takes hundreds of bytes, however short its text is.
 _MAX_REJECTS = 10_000
 
+#: Takes the bytes and the records of a large file that have been read.
+Report = Callable[[int, int], None]
+
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def report_nothing(read_bytes: int, records: int) -> None:
+    """Does nothing: nobody watches."""
 
 
 class Loader:
@@ -52,12 +59,14 @@ class Loader:
         max_bytes: int,
         max_reject_ratio: float = 1.0,
         kinds: Kinds = KINDS,
+        report: Report = report_nothing,
     ) -> None:
         self._source = source
         self._sink = sink
         self._max_bytes = max_bytes
         self._max_reject_ratio = max_reject_ratio
         self._kinds = kinds
+        self._report = report
 
     def load(self, batch: Sequence[FileTask]) -> list[Outcome]:
         """Loads the files in one transaction; a bad one among them does not touch the others.
@@ -204,7 +213,7 @@ class Loader:
                 open_again = partial(open_text, file.opened, self._max_bytes)
                 document = Document(file.task.name, open_again, careful=careful, kinds=self._kinds)
                 file.kind = document.kind
-                _write_elements(transaction, file, document.parsed())
+                _write_elements(transaction, file, self._reported(file, document.parsed()))
             except BadFile:
                 check_filled(file.opened)
                 raise
@@ -218,6 +227,11 @@ class Loader:
                 file.note_fault(document)
             transaction.commit()
             file.counts, (file.first_reject,) = counts, transaction.first_rejects()
+
+    def _reported(self, file: LoadingFile, elements: Iterable[Parsed]) -> Iterator[Parsed]:
+        for parsed in elements:
+            yield parsed
+            self._report(file.opened.position, file.records)
 
     def _check_counts(self, file: LoadingFile, counts: Counts, *, is_shared: bool = False) -> None:
         """Raises Miscounted unless the sink has read all records; BadFile if too many were rejected."""

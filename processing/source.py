@@ -45,6 +45,10 @@ class SourceFile(Protocol):
         """Digest by which the ledger knows it; empty before digest()."""
 
     @property
+    def position(self) -> int:
+        """Bytes as dropped that were read, from the beginning; it starts anew with each open_bytes()."""
+
+    @property
     def hides_writers(self) -> str:
         """Reason why nobody can know whether it is being written, if so: then it must be quiet for a time."""
 

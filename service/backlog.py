@@ -68,6 +68,12 @@ class Backlog:
             if file.phase != "in flight":
                 self._forget(file)
 
+    def sizes(self) -> tuple[int, int, int]:
+        """Returns how many files may be loaded now, how many wait, and how many are in flight."""
+        queues = self._files.queues
+        in_flight, waiting = len(queues["in flight"]), len(queues["waiting"])
+        return len(self) - in_flight - waiting, waiting, in_flight
+
     def next_due(self) -> float:
         """Returns when the next waiting file is to be tried again, on the monotonic clock."""
         return self._files.next_due()

@@ -30,6 +30,7 @@ from service.inbox import BatchDone, FileArrived, Inbox, ProbeAnswered, ScanWant
 from service.outage import Outage, TimedOut
 from service.pool import Pool
 from service.probe import Probe
+from service.progress import PROGRESS_SECONDS, ProgressReport
 from service.signals import StopSignal
 from service.waiting import WaitingPolicy
 from service.worker import Results
@@ -91,6 +92,7 @@ class Daemon:
         self._hides_writers = False
         self._alive = 0  # workers, as published last
         self._totals: Counter[str] = Counter()
+        self._progress = ProgressReport(publish, self._size_of)
 
     def run(self) -> Counter[str]:
         """Loads files until asked to stop, or with once until everything that was there is done.
@@ -106,6 +108,8 @@ class Daemon:
                     self._scan()
                 self._pool.check()
                 self._dispatch()
+                flights = [(flight, batch) for flight, (batch, _) in self._flights.items()]
+                self._progress.update(self._backlog, self._pool, flights)
                 if self._once and self._is_done():
                     break
                 self._wait()
@@ -174,7 +178,7 @@ class Daemon:
         now = time.monotonic()
         due = [now if self._next_scan is None else self._next_scan, now + _LONGEST_WAIT]
         if self._flights or self._probe:
-            due.append(now + CHECK_SECONDS)
+            due.append(now + min(CHECK_SECONDS, PROGRESS_SECONDS))
         if self._outage and not self._flights:
             due.append(self._outage.next_try)
         elif self._may_dispatch():

@@ -1,7 +1,7 @@
 """Events of the daemon that others may want to know, as one frozen value each.
 
 The daemon publishes events; the log, metrics and other views subscribe. An event is published at most a few
-times a file, from any thread of the daemon.
+times a file, or a few times a second, from any thread of the daemon.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -106,6 +106,32 @@ class WritersHidden(Event, frozen=True):
     """The first file whose writers the daemon can't see."""
 
     file: str
+
+
+# Progress -----------------------------------------------------------------------------------------
+
+
+class FileProgress(Struct, frozen=True):
+    """The part of a large file that a worker has read: bytes as dropped, and records."""
+
+    file: str
+    size: int
+    read_bytes: int
+    records: int
+
+
+class WorkChanged(Event, frozen=True):
+    """The work before the workers and in their hands; published at most a few times a second, if it changed.
+
+    ready: files that may be loaded now; waiting: those that are not tried before they are due.
+    """
+
+    ready: int
+    in_flight: int
+    waiting: int
+    workers: int
+    busy: int
+    large: Sequence[FileProgress] = ()
 
 
 # Batches that failed ------------------------------------------------------------------------------

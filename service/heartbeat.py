@@ -17,9 +17,10 @@ DATABASE_SECONDS = 120.0
 #: How often the daemon feels the pulse.
 CHECK_SECONDS = 1.0
 
-#: What a worker shares: whether it has taken the batch, a count of its steps, how many of its threads wait.
-COUNTERS = 3
-_TAKEN, _STEPS, _WAITING = range(COUNTERS)
+#: What a worker shares: whether it has taken the batch, a count of its steps, how many of its threads wait,
+#: and how many bytes and records of a large file it has read.
+COUNTERS = 5
+_TAKEN, _STEPS, _WAITING, _BYTES, _RECORDS = range(COUNTERS)
 
 SharedCounters = MutableSequence[int]
 
@@ -38,6 +39,11 @@ class Heartbeat:
 
     def beat(self) -> None:
         self._counters[_STEPS] += 1
+
+    def report(self, read_bytes: int, records: int) -> None:
+        """Reports how far the worker has come in a large file."""
+        self._counters[_BYTES] = read_bytes
+        self._counters[_RECORDS] = records
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -68,6 +74,11 @@ class StallDetector:
     @property
     def is_taken(self) -> bool:
         return bool(self._counters[_TAKEN])
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Bytes and records of a large file that the worker has read."""
+        return self._counters[_BYTES], self._counters[_RECORDS]
 
     def complaint(self) -> Exception | None:
         """Returns the error to fail the batch with if the worker is stalled.

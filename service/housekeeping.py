@@ -1,4 +1,4 @@
-"""Moves rows of the "other" partitions into partitions of their own, beside the loading."""
+"""Moves rows of the "other" partitions into partitions of their own, and folds totals, beside the loading."""
 
 import threading
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from contextlib import closing
 from psycopg2.extensions import connection as Connection
 
 from db.connection import Database
+from db.ledger import fold_totals
 from db.partitions import bring_home
 from db.patience import cancel
 from db.tables import TABLES, Tables
@@ -81,3 +82,5 @@ class Housekeeping:
                     while not self._stop.is_set() and (day := bring_home(cursor, table, _MOST_ROWS)):
                         self._publish(PartitionMade(table.name, str(day)))
                         self._stop.wait(_PAUSE_SECONDS)
+            with self._connection.cursor() as cursor:
+                fold_totals(cursor)

@@ -35,4 +35,4 @@ class LoaderFactory:
         source = FolderSource(
             self.folder, self.failed, self.archive, self.on_loaded, self.quiet_seconds, beat
         )
-        return Loader(source, sink, self.max_bytes, self.max_reject_ratio)
+        return Loader(source, sink, self.max_bytes, self.max_reject_ratio, report=heartbeat.report)

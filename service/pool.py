@@ -68,6 +68,10 @@ class Pool:
         """Returns the number of workers that live."""
         return sum(worker.is_alive() for worker in self._workers)
 
+    def progress(self, results: Results) -> tuple[int, int]:
+        """Returns the bytes and records of a large file that the worker of a batch in flight has read."""
+        return self._flights[results].watch.progress
+
     def check(self) -> None:
         """Kills workers that hang; to be called every CHECK_SECONDS while batches are in flight."""
         for flight in self._flights.values():

@@ -57,6 +57,7 @@ class LocalFile:
         self.identity = identity
         self.sha256 = b""
         self.content: bytes | None = None
+        self.position = 0
         #: Why nobody can know whether it is being written: then only time shows. Empty if it is known.
         self.hides_writers = ""
 
@@ -67,7 +68,7 @@ class LocalFile:
 
     def open_bytes(self) -> "io.BufferedReader[io.BytesIO | _Raw]":
         """Opens the bytes as dropped, from the beginning; read() raises NotReady if the disk fails."""
-        raw = io.BytesIO(self.content) if self.content is not None else _Raw(self.fd, self.beat)
+        raw = io.BytesIO(self.content) if self.content is not None else _Raw(self)
         return io.BufferedReader(raw, CHUNK_BYTES)
 
     def digest(self) -> None:
@@ -185,9 +186,8 @@ def _lock(path: str, fd: int) -> FileIdentity:
 class _Raw(io.RawIOBase):
     """Reads the bytes from the beginning, whatever position the descriptor has."""
 
-    def __init__(self, fd: int, beat: Beat) -> None:
-        self._fd = fd
-        self._beat = beat
+    def __init__(self, file: LocalFile) -> None:
+        self._file = file
         self._position = 0
 
     def readable(self) -> bool:
@@ -195,9 +195,10 @@ class _Raw(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         try:
-            count = os.preadv(self._fd, [buffer], self._position)
+            count = os.preadv(self._file.fd, [buffer], self._position)
         except OSError as error:
             raise _unreadable(error) from None
         self._position += count
-        self._beat()
+        self._file.position = self._position
+        self._file.beat()
         return count

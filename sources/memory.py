@@ -26,6 +26,7 @@ class MemoryFile:
 
     hides_writers = ""
     arrived_at: float | None = None
+    position = 0
 
     def __init__(self, name: str, content: bytes) -> None:
         self.name = name

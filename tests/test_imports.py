@@ -168,6 +168,10 @@ def test_a_worker_imports_nothing_that_only_the_daemon_needs() -> None:
     assert _imported_with(modules, ["pydantic_settings", "structlog", "typer", "watchdog"]) == []
 
 
+def test_the_program_imports_what_draws_only_at_a_terminal() -> None:
+    assert _imported_with("main", ["monitor.terminal", "monitor.panel", "commands.progress_bar"]) == []
+
+
 def test_only_one_module_reads_the_environment() -> None:
     assert [m for m in MODULES if {"environ", "getenv"} & _words(MODULES[m])] == ["environment"]
 

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from db.connection import Database
 from service.drop_folder import Backlog
 from service.presence import Watched
 from tests.db.test_queries import EMPTY
-from tests.support import Daemon, detections, event, report, statuses, until
+from tests.support import ROOT, Daemon, detections, event, report, statuses, until
 
 
 def as_json(daemon: Daemon) -> Any:
@@ -83,9 +85,9 @@ def test_the_text_shows_the_same(filled: Daemon) -> None:
     done = filled.command("status")
     assert (done.returncode, done.stderr) == (0, "")
     text = done.stdout
-    assert text.startswith("daemon     not running\n")
+    assert text.startswith("status     2 things to look at\ndaemon     not running\n")
     assert "waiting    2 files, 8 bytes, the oldest for " in text and f" s in {filled.incoming}\n" in text
-    assert "\nloaded     2 files\nfailed     1 files, 1 of them to fix or to dismiss\n" in text
+    assert "\nloaded     2 files\nfailed     1 file, 1 of them to fix or to dismiss\n" in text
     assert "\nrecords    5 = 3 inserted + 1 duplicate + 1 rejected\n" in text
     assert (
         "loaded  vehicles_status_1.json  3 = 1 inserted + 1 duplicate + 1 rejected (vehicles_status)\n"
@@ -128,7 +130,9 @@ def test_status_tells_since_when_the_daemon_runs(daemon: Daemon) -> None:
     assert timedelta(seconds=-2) < since - before < timedelta(seconds=60)
     text = daemon.command("status", "--check")
     assert text.returncode == 0
-    assert text.stdout.startswith(f"daemon     running since {since:%Y-%m-%d %H:%M}")
+    assert text.stdout.startswith("status     all is well\ndaemon     running since ")
+    assert f"running since {since:%Y-%m-%d %H:%M}" in text.stdout
+    assert "what to do next" not in text.stdout
     daemon.stop(signal.SIGKILL)
     assert as_json(daemon)["daemon"]["is_running"] is False
 
@@ -140,7 +144,7 @@ def test_the_daemon_is_seen_while_it_waits_for_the_database(daemon: Daemon) -> N
     done = away.command("status")
     away.stop()
     assert done.returncode == 1 and "Connection refused" in done.stderr
-    assert done.stdout.startswith("daemon     running since ")
+    assert done.stdout.startswith("status     1 thing to look at\ndaemon     running since ")
     (shown,) = (line for line in done.stdout.splitlines() if line.startswith("database "))
     assert "Connection refused" in shown
 
@@ -155,21 +159,45 @@ def test_the_daemon_is_seen_in_a_folder_that_took_the_place_of_another(daemon: D
 def check(daemon: Daemon) -> tuple[int, str]:
     """The exit code of --check, and what needs a person."""
     done = daemon.command("status", "--check")
-    return done.returncode, done.stdout.partition("\nneeds a person\n")[2]
+    return done.returncode, done.stdout.partition("\nneeds a person\n")[2].partition("\n\n")[0]
 
 
 def test_what_needs_a_person_is_an_exit_code(filled: Daemon) -> None:
     code, needs = check(filled)
-    assert code == 1 and "no daemon watches the folder\n1 failed files: fix and replay them" in needs
+    assert code == 1 and needs == "no daemon watches the folder\n1 file failed: fix and replay, or dismiss"
     for path in filled.incoming.glob("*.json*"):
         path.unlink()
     filled.start()
     code, needs = check(filled)
-    assert code == 1 and needs.startswith("1 failed files")
+    assert code == 1 and needs == "1 file failed: fix and replay, or dismiss"
     assert filled.command("status").returncode == 0
     assert filled.command("replay", "failed", "--dismiss", "vehicles_status_bad\n.json").returncode == 0
     assert check(filled) == (0, "")
-    assert "\nfailed     1 files, 0 of them to fix or to dismiss\n" in filled.command("status").stdout
+    assert "\nfailed     1 file, 0 of them to fix or to dismiss\n" in filled.command("status").stdout
+
+
+def test_the_commands_to_type_next_do_what_they_say(daemon: Daemon) -> None:
+    daemon.drop("vehicles_status_1.json", statuses(report(1), {"vehicle_id": "x"}))
+    daemon.drop("vehicles_status_2.json", b"[]")
+    daemon.drop("it's late.json", b"[]")
+    assert daemon.start("--once", wait=False).wait() == 1
+    steps = [step["command"] for step in as_json(daemon)["next_steps"]]
+    assert [step.split()[2:4] for step in steps] == [
+        [],
+        ["check", *steps[1].split()[3:4]],
+        ["replay", "failed"],
+        ["replay", "failed"],
+        ["sql", '"select'],
+        ["sql", '"select'],
+        ["replay", "rejected"],
+    ]
+    for path in daemon.failed.glob("*.json"):
+        path.write_bytes(statuses(report(2, vehicle=path.name)))
+    for step, code in ((steps[1], 0), (steps[2], 0), (steps[4], 0), (steps[5], 0), (steps[6], 1)):
+        command = step.replace("python main.py", f"{sys.executable} {ROOT / 'main.py'}")
+        done = subprocess.run(command, shell=True, cwd=daemon.folder, env=daemon.environment())
+        assert done.returncode == code, command
+    assert as_json(daemon)["totals"]["open_failures"] == 0
 
 
 def test_a_file_that_waits_for_long_needs_a_person(daemon: Daemon) -> None:

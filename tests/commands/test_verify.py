@@ -123,6 +123,78 @@ def test_what_does_not_add_up_in_the_tables_is_reported(used: Daemon, change: st
     assert lines[-1] == f"{len(flaws)} things do not add up"
 
 
+# A part --------------------------------------------------------------------------------------------
+
+TOMORROW = "2999-01-01"
+
+
+@pytest.fixture
+def old_and_new(daemon: Daemon) -> Daemon:
+    """One with a file of long ago, and a new one with rows of two days and a reject."""
+    daemon.drop("vehicles_status_1.json", statuses(report(1), report(2, vehicle="old")))
+    assert daemon.start("--once", wait=False).wait() == 0
+    daemon.rows(f"{SCHEMA}; UPDATE ingested_files SET finished_at = finished_at - interval '30 days'")
+    earlier = {**report(5, vehicle="late"), "report_time": "2022-05-04T22:00:00Z"}
+    daemon.drop("vehicles_status_2.json", statuses(report(3), report(4, vehicle="new"), earlier, {}))
+    assert daemon.start("--once", wait=False).wait() == 0
+    return daemon
+
+
+def verify_since(daemon: Daemon, days_ago: int) -> list[str]:
+    ((since,),) = daemon.rows("SELECT to_char(now() - %s * interval '1 day', 'YYYY-MM-DD')", [days_ago])
+    done = daemon.command("verify", "--since", since)
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+def test_a_part_of_what_was_loaded_adds_up(old_and_new: Daemon) -> None:
+    assert verify_since(old_and_new, 1) == verify_since(old_and_new, 40) == [GOOD.strip()]
+    assert old_and_new.command("verify", "--since", TOMORROW).stdout == GOOD
+
+
+def test_since_wants_a_day_or_a_time(daemon: Daemon) -> None:
+    done = daemon.command("verify", "--since", "yesterday")
+    assert done.returncode == 2 and "'yesterday' does not match the formats" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "flaw"),
+    [
+        ("DELETE FROM vehicle_status_history WHERE vehicle_id = 'new'", "2 rows, 3 were loaded"),
+        ("DELETE FROM vehicle_status_history WHERE vehicle_id = 'late'", "2 rows, 3 were loaded"),
+        ("DELETE FROM rejected_records", "0 rejected records, but 1 were rejected"),
+        ("DELETE FROM vehicle_status WHERE vehicle_id = 'new'", "a history, but no row in vehicle_status"),
+        (
+            "UPDATE vehicle_status SET report_time = report_time - interval '1 h' WHERE vehicle_id = 'new'",
+            "vehicle_status is not the newest of the history",
+        ),
+        (
+            "UPDATE vehicle_status SET report_time = report_time + interval '1 h' WHERE vehicle_id = 'new'",
+            "vehicle_status is not in the history",
+        ),
+    ],
+)
+def test_a_part_that_does_not_add_up_is_reported(old_and_new: Daemon, change: str, flaw: str) -> None:
+    old_and_new.rows(f"{SCHEMA}; {change}")
+    assert any(flaw in line for line in verify_since(old_and_new, 1))
+
+
+def test_what_was_loaded_before_is_left_out(old_and_new: Daemon) -> None:
+    old_and_new.rows(f"{SCHEMA}; DELETE FROM vehicle_status_history WHERE vehicle_id = 'old'")
+    assert verify_since(old_and_new, 1) == [GOOD.strip()]
+    assert "1 rows, 2 were loaded" in verify_since(old_and_new, 40)[0]
+
+
+def test_totals_that_are_wrong_are_reported_with_what_to_do(used: Daemon) -> None:
+    used.rows(f"{SCHEMA}; INSERT INTO ledger_totals (state, files) VALUES ('loaded', 7)")
+    assert verify(used)[1][0].startswith("ledger_totals, files loaded: not the sum of the ledger; select ")
+    used.rows(f"{SCHEMA}; SELECT recount_totals()")
+    assert verify(used) == (0, [GOOD.strip()])
+
+
+# What is resolved ---------------------------------------------------------------------------------
+
+
 @pytest.fixture
 def resolved(daemon: Daemon) -> Daemon:
     """One with a report and an event that were rejected, fixed and loaded; of the event a row was there."""

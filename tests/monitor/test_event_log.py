@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from monitor.event_log import DATABASE, LINES, OUTAGE_LINES, QUERY_IT, WATCHING, EventLog, lines
 from monitor.log import LIBRARY_WARNING, LINES_DROPPED
+from monitor.terminal import LIVE_VIEW_ENDED
 from processing.batch import Outcome
 from processing.sink import Counts, FirstReject
 from service import events
@@ -37,6 +38,7 @@ SAMPLES: list[Event] = [
     events.FileWaiting(ENDED),
     events.FileRecovered("a.json"),
     events.WritersHidden("a.json"),
+    events.WorkChanged(1, 2, 3, 2, 1),
     events.FilesSuspected(["a.json"], "no", NextTry()),
     events.FilesSuspected(["a.json", "b.json"], "no", NextTry()),
     events.WorkerDied(["a.json"], "no", NextTry()),
@@ -99,6 +101,7 @@ def test_the_page_lists_each_line_with_its_fields() -> None:
         for _, name, fields in lines(event):
             found.setdefault(name, set()).update(fields)
     of_the_log = {LIBRARY_WARNING: {"library", "message"}, LINES_DROPPED: {"lines", "reason"}}
+    of_the_log[LIVE_VIEW_ENDED] = {"reason"}
     assert documented() == {**found, **of_the_log}
 
 

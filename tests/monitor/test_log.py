@@ -220,7 +220,7 @@ def root_log() -> Iterator[None]:
 
 @pytest.mark.usefixtures("root_log")
 def test_a_warning_of_a_library_becomes_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    adopt_libraries(make_log(LogFormat.JSON))
+    adopt_libraries(make_log(LogFormat.JSON).warning)
     logging.getLogger("watchdog.x").warning("lost %s\nevents", 3)
     logging.getLogger("watchdog.x").info("nothing new")
     (line,) = capsys.readouterr().err.splitlines()

@@ -1,0 +1,151 @@
+"""Turns events into the lines that a person reads at a terminal; many of the same kind become one."""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.text import Text
+
+from config import LogLevel
+from monitor.event_log import Line, lines
+from monitor.panel import duration
+from processing.batch import Outcome
+from processing.printable import printable
+from service import events
+from service.events import Event
+
+#: Loaded files that are named one by one in one turn; if there are more, they are counted.
+NAMED_FILES = 5
+
+#: How long loaded files are counted before a line says how many; less if no more come for a while.
+SUMMARY_SECONDS, PAUSE_SECONDS = 5.0, 1.5
+
+_RANKS = {LogLevel.INFO: 0, LogLevel.WARNING: 1, LogLevel.ERROR: 2}
+_STYLES = {"info": "", "warning": "yellow", "error": "bold red"}
+
+_QUIET = events.FileLoaded | events.FileDuplicate
+
+
+class LineFeed:
+    """The lines of events. A warning or an error always has a line of its own."""
+
+    def __init__(self, level: LogLevel) -> None:
+        self._least = _RANKS[level]
+        self._files = self._rows = self._duplicates = 0
+        self._since: float | None = None
+        self._last = 0.0
+
+    def lines(self, taken: Sequence[tuple[float, Event | Line]], now: float) -> list[Text]:
+        """Returns the lines of what came since the last turn, after the sum of turns before if it is due."""
+        quiet = [at for at, event in taken if _is_quiet(event)]
+        is_over = not quiet and now - self._last >= PAUSE_SECONDS
+        shown = list(self._sum_due(now, is_over=is_over))
+        is_many = len(quiet) > NAMED_FILES or self._since is not None
+        if quiet:
+            self._last = now
+        for at, event in taken:
+            if is_many and _is_quiet(event):
+                self._add(event, at)
+                continue
+            for level, name, fields in [event] if isinstance(event, tuple) else lines(event):
+                if _RANKS[LogLevel(level)] >= self._least:
+                    shown.append(_text(at, level, _words(name, fields, event)))
+        return shown
+
+    def rest(self, now: float) -> list[Text]:
+        """Returns the sum that is not yet told."""
+        return list(self._sum_due(now, is_over=True))
+
+    def _add(self, event: object, at: float) -> None:
+        assert isinstance(event, _QUIET)
+        if self._since is None:
+            self._since = at
+        is_new = isinstance(event, events.FileLoaded)
+        self._files += is_new
+        self._duplicates += not is_new
+        self._rows += event.outcome.counts.inserted
+
+    def _sum_due(self, now: float, *, is_over: bool) -> Iterator[Text]:
+        if self._since is None or not (is_over or now - self._since >= SUMMARY_SECONDS):
+            return
+        duplicates = f", {told(self._duplicates, 'duplicate file')}" if self._duplicates else ""
+        if self._least == 0:
+            loaded = f"{told(self._files, 'file', ' loaded')}, {told(self._rows, 'row')}"
+            yield _text(now, "info", loaded + duplicates)
+        self._files = self._rows = self._duplicates = 0
+        self._since = None
+
+
+def summary(event: events.Stopped, seconds: float, folder: str) -> list[Text]:
+    """Returns the two last lines: what was done, and what to do next."""
+    counts = {name: event.totals.get(name, 0) for name in _TOTALS}
+    parts = [told(counts[name], *what) for name, what in _TOTALS.items() if counts[name] or name in _ALWAYS]
+    first = f"stopped after {duration(int(seconds))}: {', '.join(parts)}"
+    waiting = event.totals.get("waiting", 0)
+    waits = (
+        f"{told(waiting, 'file')} wait{'s' * (waiting == 1)} in {folder}"
+        if folder and waiting
+        else "no file waits"
+    )
+    shows = "what failed" if counts["failed"] else "all totals"
+    return [Text(first), Text(f"{waits}; python main.py status shows {shows}")]
+
+
+_TOTALS = {
+    "loaded": ("file", " loaded"),
+    "rows": ("row",),
+    "duplicate": ("duplicate file",),
+    "rejected": ("rejected record",),
+    "failed": ("failed file",),
+}
+_ALWAYS = ("loaded", "rows")
+
+
+def told(count: int, what: str, more: str = "") -> str:
+    """Returns a number with what it counts."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}{more}"
+
+
+def _is_quiet(event: object) -> bool:
+    """Returns whether nobody needs to know this file by its name."""
+    return isinstance(event, _QUIET) and not (event.outcome.reason or event.outcome.counts.rejected)
+
+
+def _text(at: float, level: str, words: str) -> Text:
+    style = _STYLES[level]
+    line = Text(time.strftime("%H:%M:%S ", time.localtime(at)), "dim")
+    if level != "info":
+        line.append(f"{level} ", f"not dim {style}")
+    return line.append(words, f"not dim {style}" if level == "error" else "not dim")
+
+
+def _words(name: str, fields: dict[str, Any], event: object) -> str:
+    """Returns the line of an event without its time and level: its fields, and last the reason."""
+    match event:
+        case events.FileLoaded(outcome) | events.FileDuplicate(outcome):
+            words = f"{name} {printable(outcome.name)}: {_counts(outcome)}"
+            return f"{words}; {fields['reason']}" if outcome.reason else words
+        case events.FileFailed(outcome):
+            moved = f" (moved to {fields['moved_to']})" if outcome.target else ""
+            return f"{name} {printable(outcome.name)}: {outcome.reason}{moved}"
+    own = [f"{key}={value}" for key, value in fields.items() if key not in _BARE]
+    bare = [str(fields[key]) for key in ("file", "message") if key in fields]
+    reason = "; ".join(str(fields[key]) for key in ("reason", "advice", "next") if key in fields)
+    return " ".join([name, *bare, *own]) + (f": {reason}" if reason else "")
+
+
+_BARE = ("file", "message", "reason", "advice", "next")
+
+
+def _counts(outcome: Outcome) -> str:
+    counts = outcome.counts
+    if outcome.state == "duplicate" and not counts.read:
+        return "its bytes are loaded already"
+    parts = [told(counts.inserted, "row")]
+    if counts.duplicate:
+        parts.append(f"{counts.duplicate:,} duplicate")
+    if counts.rejected:
+        first = outcome.first_reject
+        where = f" (first: {first.reason} at {printable(first.path)[:100]})" if first else ""
+        parts.append(f"{counts.rejected:,} rejected{where}")
+    return ", ".join(parts)
