@@ -42,7 +42,12 @@ LOAD_SECONDS = (
     300,
 )
 
-_STATES = ("loaded", "duplicate", "failed")
+#: The state of each event that ends a file.
+_STATES: dict[type[Event], str] = {
+    events.FileLoaded: "loaded",
+    events.FileDuplicate: "duplicate",
+    events.FileFailed: "failed",
+}
 _OUTCOMES = ("inserted", "duplicate", "rejected")
 
 #: Name and meaning of each counter that has no label.
@@ -142,20 +147,15 @@ class Metrics(Collector):
 
     def note(self, event: Event) -> None:
         """Counts an event, of any thread."""
+        if isinstance(event, events.LoopTurned):  # the most frequent one, of which health makes more
+            return
         with self._lock:
-            match event:
-                case events.FileLoaded(outcome):
-                    self._of(outcome).add("loaded", outcome)
-                case events.FileDuplicate(outcome):
-                    self._of(outcome).add("duplicate", outcome)
-                case events.FileFailed(outcome):
-                    self._of(outcome).add("failed", outcome)
-                case events.LoopTurned():
-                    pass
-                case _:
-                    self._note_state(event)
-                    if name := _COUNTED.get(type(event)):
-                        self._counts[name] += 1
+            if isinstance(event, events.FileLoaded | events.FileDuplicate | events.FileFailed):
+                self._of(event.outcome).add(_STATES[type(event)], event.outcome)
+                return
+            if name := _COUNTED.get(type(event)):
+                self._counts[name] += 1
+            self._note_state(event)
 
     def _note_state(self, event: Event) -> None:
         match event:
@@ -180,9 +180,10 @@ class Metrics(Collector):
 
     def _of(self, outcome: Outcome) -> _OfKind:
         """Returns the counts of its kind; what was not read, such as a duplicate, has that of its name."""
-        promised = kind_of_name(outcome.name, self._names)
-        kind = outcome.kind or (promised.name if promised else UNKNOWN)
-        return self._kinds.get(kind, self._kinds[UNKNOWN])
+        kind = outcome.kind
+        if kind is None and (promised := kind_of_name(outcome.name, self._names)):
+            kind = promised.name
+        return self._kinds.get(kind or UNKNOWN) or self._kinds[UNKNOWN]
 
     def collect(self) -> list[Metric]:
         """Returns all counts as they are between two events."""
@@ -204,7 +205,7 @@ class Metrics(Collector):
             "mobileye_loaded_bytes", "Bytes of loaded files, as dropped", labels=["kind"]
         )
         for kind, counts in self._kinds.items():
-            for state in _STATES:
+            for state in _STATES.values():
                 files.add_metric([kind, state], counts.files[state])
             loaded.add_metric([kind], counts.bytes_loaded)
         return [files, loaded]

@@ -14,7 +14,7 @@ from service.drop_folder import Backlog
 _PAUSE_SECONDS = 1.0
 
 #: The pause is at least so many times as long as the look was: of a huge backlog a look takes seconds.
-_PAUSES_A_LOOK = 100
+_PAUSES_A_LOOK = 200
 
 #: A look that takes longer is one at a folder that does not answer, such as that of a lost server.
 _LONGEST_LOOK_SECONDS = 60.0
