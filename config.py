@@ -110,6 +110,8 @@ class Settings(BaseModel):
     max_future_hours: Annotated[float, Field(ge=0, le=876_000)] = 24.0
     #: None: there are no metrics.
     metrics_address: Annotated[Address, BeforeValidator(_address)] | None = None
+    #: None: days are kept for ever.
+    retention_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
     log_format: LogFormat = LogFormat.TEXT
     log_level: Annotated[LogLevel, BeforeValidator(_lower)] = LogLevel.INFO
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from commands import check, demo, output, replay, run, sql, status, verify
+from commands import check, demo, operations, output, replay, run, sql, status, verify
 from commands.progress import shown
 from commands.replay import Reason
 from commands.sql_forms import Form
@@ -37,7 +37,7 @@ _ONCE = (
 
 #: Commands that the system ends on Ctrl+C, wherever they wait for the database: libpq would let them notice
 #: only when it answers. What is not committed rolls back; a file that was being removed is put back later.
-_ENDED_BY_CTRL_C = ("status", "url", "check", "verify", "replay")
+_ENDED_BY_CTRL_C = ("status", "url", "check", "verify", "replay", "recall", "maintain")
 
 
 _NEW_DATABASE = "Load into this database, though the folder's files went into another one until now."
@@ -202,6 +202,7 @@ def verify_all(
 
 replay_app = typer.Typer(help="Loads files of failed/, or rejected records, again after they were fixed.")
 app.add_typer(replay_app, name="replay")
+operations.add_to(app)
 
 
 @replay_app.command("failed")

@@ -1,4 +1,4 @@
--- The tables of the Mobileye Data Processing System, schema 15. This file can be applied repeatedly, and makes all of a
+-- The tables of the Mobileye Data Processing System, schema 16. This file can be applied repeatedly, and makes all of a
 -- new database. What it can't do to tables that exist is in db/migrations/. Raise the number with each change: a
 -- program refuses tables of a higher one.
 -- Needs PostgreSQL 12 or later. All times are UTC instants (timestamptz).
@@ -8,7 +8,7 @@ CREATE SCHEMA IF NOT EXISTS mobileye_data;
 -- Files -----------------------------------------------------------------------------------------
 
 -- The ledger. A file's entry commits together with its rows: either all of its rows are in the tables and it is
--- here as 'loaded', or none of them is.
+-- here as 'loaded', or none of them is. 'recalled': they were loaded, and taken out again.
 CREATE SEQUENCE IF NOT EXISTS mobileye_data.file_ids;
 
 CREATE TABLE IF NOT EXISTS mobileye_data.ingested_files (
@@ -17,7 +17,7 @@ CREATE TABLE IF NOT EXISTS mobileye_data.ingested_files (
     name            text NOT NULL,
     size            bigint,                 -- bytes as dropped
     kind            text,                   -- objects_detection, vehicles_status; null if not recognised
-    state           text NOT NULL CHECK (state IN ('loaded', 'failed')),
+    state           text NOT NULL CHECK (state IN ('loaded', 'failed', 'recalled')),
     rows_read       bigint NOT NULL DEFAULT 0,
     rows_inserted   bigint NOT NULL DEFAULT 0,
     rows_duplicate  bigint NOT NULL DEFAULT 0,
@@ -31,6 +31,9 @@ CREATE TABLE IF NOT EXISTS mobileye_data.ingested_files (
     dismissed_by    text,
     extra           jsonb,                  -- the fields beside the file's array
     elements_empty  bigint NOT NULL DEFAULT 0,  -- such as events without detections
+    recalled_at     timestamptz,            -- when and by whom it was recalled last, and how many rows went
+    recalled_by     text,
+    rows_recalled   bigint,
     CONSTRAINT rows_add_up CHECK (rows_read = rows_inserted + rows_duplicate + rows_rejected)
 );
 
@@ -48,6 +51,10 @@ COMMENT ON COLUMN mobileye_data.ingested_files.extra IS
     'The fields beside the array of the file, such as a version; null if there are none';
 COMMENT ON COLUMN mobileye_data.ingested_files.elements_empty IS
     'Elements of the array that hold no record: events with an empty array of detections';
+COMMENT ON COLUMN mobileye_data.ingested_files.recalled_at IS
+    'When the file was recalled last; it may be loaded since then: see state';
+COMMENT ON COLUMN mobileye_data.ingested_files.rows_recalled IS
+    'The rows that the last recall took out; the other counts of a recalled file are 0';
 
 -- Has an effect only if the sequence was dropped and made again: it must never give an id twice.
 SELECT setval('mobileye_data.file_ids', max(file_id))
@@ -229,6 +236,18 @@ BEGIN
         FOR EACH STATEMENT EXECUTE FUNCTION mobileye_data.count_resolved();
 END
 $$;
+
+-- What retention has dropped. With it, the rows of each file add up.
+CREATE TABLE IF NOT EXISTS mobileye_data.dropped_rows (
+    table_name   text NOT NULL,
+    day          date NOT NULL,             -- the UTC day of the rows' times
+    file_id      bigint NOT NULL,
+    rows         bigint NOT NULL,
+    dropped_at   timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (table_name, day, file_id)
+);
+COMMENT ON TABLE mobileye_data.dropped_rows IS
+    'Rows that are gone because their day was older than RETENTION_DAYS: how many of each file and day';
 
 -- Detections ------------------------------------------------------------------------------------
 
@@ -529,6 +548,136 @@ EXCEPTION WHEN lock_not_available THEN
 END
 $$;
 
+-- Retention -------------------------------------------------------------------------------------
+
+-- The days of a table that have a partition and end before that day begins, the oldest first.
+CREATE OR REPLACE FUNCTION mobileye_data.days_before(parent text, day date) RETURNS SETOF date
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT to_date(right(relname, 8), 'YYYYMMDD')
+    FROM pg_inherits JOIN pg_class ON oid = inhrelid
+    WHERE inhparent = format('mobileye_data.%I', parent)::regclass
+      AND relname ~ '_[0-9]{8}$' AND to_date(right(relname, 8), 'YYYYMMDD') < day
+    ORDER BY 1
+$$;
+
+-- Drops the partition of a day, and notes how many rows of each file it had. Returns the number of its rows, or null if
+-- a lock is not free.
+-- The rows are counted while only loads of that very day wait. The locks of the whole table come last, and at once or
+-- not at all: all loads of the table wait behind them.
+CREATE OR REPLACE FUNCTION mobileye_data.drop_day(parent text, day date) RETURNS bigint
+LANGUAGE plpgsql
+SECURITY DEFINER    -- the owner may grant it to the role that loads: see db/roles.sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    partition_name text := format('%s_%s', parent, to_char(day, 'YYYYMMDD'));
+    dropped bigint;
+BEGIN
+    IF NOT day = ANY (SELECT mobileye_data.days_before(parent, day + 1)) THEN
+        RETURN 0;   -- somebody else has dropped it
+    END IF;
+    SET LOCAL lock_timeout = '50ms';
+    EXECUTE format('LOCK TABLE ONLY mobileye_data.%I IN SHARE ROW EXCLUSIVE MODE', partition_name);
+    EXECUTE format($q$
+        WITH gone AS (
+            SELECT file_id, count(*) AS rows FROM mobileye_data.%I GROUP BY file_id
+        ), noted AS (
+            INSERT INTO mobileye_data.dropped_rows AS old (table_name, day, file_id, rows)
+            SELECT $1, $2, file_id, rows FROM gone
+            ON CONFLICT (table_name, day, file_id)
+            DO UPDATE SET rows = old.rows + excluded.rows, dropped_at = now()
+        )
+        SELECT coalesce(sum(rows), 0) FROM gone
+        $q$, partition_name)
+    INTO dropped USING parent, day;
+    FOR try IN 1..20 LOOP
+        BEGIN
+            IF NOT pg_try_advisory_xact_lock(hashtext('mobileye_data.' || parent)) THEN
+                RAISE lock_not_available;
+            END IF;
+            EXECUTE format('LOCK TABLE ONLY mobileye_data.%I IN ACCESS EXCLUSIVE MODE', parent);
+            EXECUTE format('LOCK TABLE ONLY mobileye_data.%I IN ACCESS EXCLUSIVE MODE NOWAIT', parent || '_other');
+            EXECUTE format('LOCK TABLE ONLY mobileye_data.%I IN ACCESS EXCLUSIVE MODE NOWAIT', partition_name);
+            IF parent = 'objects_detection_events' THEN
+                DELETE FROM mobileye_data.detections_hourly
+                WHERE hour >= format('%s 00:00:00+00', day)::timestamptz
+                  AND hour < format('%s 00:00:00+00', day + 1)::timestamptz;
+            END IF;
+            EXECUTE format('DROP TABLE mobileye_data.%I', partition_name);
+            RETURN dropped;
+        EXCEPTION WHEN lock_not_available THEN
+            PERFORM pg_sleep(0.2);
+        END;
+    END LOOP;
+    RAISE lock_not_available;   -- takes the notes back, too
+EXCEPTION WHEN lock_not_available THEN
+    RETURN NULL;
+END
+$$;
+
+-- The same for rows in the partition "other", most_rows at a time. Returns how many there were.
+CREATE OR REPLACE FUNCTION mobileye_data.drop_strays(parent text, before date, most_rows bigint) RETURNS bigint
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    dropped bigint;
+    counted text := '';
+BEGIN
+    IF parent = 'objects_detection_events' THEN
+        counted := $q$, counted AS (
+            INSERT INTO mobileye_data.detections_hourly AS old (hour, object_type, detections, objects)
+            SELECT date_trunc('hour', detection_time, 'UTC'), object_type, -count(*), -sum(object_value)
+            FROM gone GROUP BY 1, 2 ORDER BY 1, 2
+            ON CONFLICT (hour, object_type) DO UPDATE SET
+                detections = old.detections + excluded.detections,
+                objects = old.objects + excluded.objects
+        )$q$;
+    END IF;
+    EXECUTE format($q$
+        WITH gone AS (
+            DELETE FROM mobileye_data.%1$I
+            WHERE ctid = ANY (ARRAY(SELECT ctid FROM mobileye_data.%1$I WHERE %2$I < $1 LIMIT $2))
+            RETURNING *, (%2$I AT TIME ZONE 'UTC')::date AS day
+        ), noted AS (
+            INSERT INTO mobileye_data.dropped_rows AS old (table_name, day, file_id, rows)
+            SELECT $3, day, file_id, count(*) FROM gone GROUP BY day, file_id
+            ON CONFLICT (table_name, day, file_id)
+            DO UPDATE SET rows = old.rows + excluded.rows, dropped_at = now()
+        )%3$s
+        SELECT count(*) FROM gone
+        $q$, parent || '_other', mobileye_data.time_column(parent), counted)
+    INTO dropped USING before::timestamp AT TIME ZONE 'UTC', most_rows, parent;
+    RETURN dropped;
+END
+$$;
+
+-- They delete rows: nobody but the owner, unless he grants it.
+REVOKE EXECUTE ON FUNCTION mobileye_data.drop_day(text, date), mobileye_data.drop_strays(text, date, bigint)
+FROM PUBLIC;
+
+-- The rows in the partitions "other", by table and day.
+CREATE OR REPLACE FUNCTION mobileye_data.other_rows() RETURNS TABLE (table_name text, day date, rows bigint)
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER    -- the role that loads may read the table, but not its partitions by name
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    parent text;
+BEGIN
+    FOR parent IN SELECT * FROM mobileye_data.record_tables() ORDER BY 1 LOOP
+        RETURN QUERY EXECUTE format('
+            SELECT %L, (%I AT TIME ZONE ''UTC'')::date, count(*) FROM mobileye_data.%I GROUP BY 2 ORDER BY 2',
+            parent, mobileye_data.time_column(parent), parent || '_other');
+    END LOOP;
+END
+$$;
+
 -- Questions -------------------------------------------------------------------------------------
 
 CREATE OR REPLACE VIEW mobileye_data.detections_by_hour AS
@@ -705,3 +854,14 @@ END
 $$;
 COMMENT ON FUNCTION mobileye_data.files_by_day(timestamptz, timestamptz) IS
     'Files and records by the UTC day on which they were finished, by kind and state';
+
+CREATE OR REPLACE VIEW mobileye_data.rows_in_other AS
+    SELECT table_name, day, rows FROM mobileye_data.other_rows();
+COMMENT ON VIEW mobileye_data.rows_in_other IS
+    'Rows of days without a partition of their own, by table and day; maintain moves them';
+
+CREATE OR REPLACE VIEW mobileye_data.dropped_days AS
+    SELECT table_name, day, count(*) AS files, sum(rows)::bigint AS rows, max(dropped_at) AS dropped_at
+    FROM mobileye_data.dropped_rows
+    GROUP BY table_name, day;
+COMMENT ON VIEW mobileye_data.dropped_days IS 'Days that retention has dropped, with the rows they had';

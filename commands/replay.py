@@ -1,7 +1,5 @@
 """Loads fixed files of the failed folder, and rejected records, again."""
 
-import os
-import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from enum import StrEnum
@@ -12,16 +10,17 @@ from msgspec import DecodeError, Meta, Raw, Struct, json
 from psycopg2.extensions import connection as Connection
 
 import watcher.scan
+from commands.person import who
 from commands.verify import look
 from config import Settings
 from db import failures, reject_pages, replay
 from db.connection import Database, translate_errors
-from db.embedded.account import user_name
 from db.reject_pages import Key, Reject, Sized
 from db.rejects import Stored
 from db.replay import ReplaySink
 from db.row_audit import Progress, no_progress
 from db.sink import PostgresSink
+from db.stored_rows import DROPPED
 from processing.batch import FileTask, Outcome
 from processing.errors import DatabaseUnavailable, Misconfigured
 from processing.loader import Loader
@@ -93,19 +92,10 @@ def dismiss(settings: Settings, database: Database, paths: Sequence[Path], repor
     with closing(database.connect(autocommit=True)) as connection:
         for name, file in zip(names, files, strict=True):
             with translate_errors(), connection.cursor() as cursor:
-                count = failures.dismiss(cursor, printable(name), file.sha256 if file else None, _who())
+                count = failures.dismiss(cursor, printable(name), file.sha256 if file else None, who())
             dismissed.append(count > 0)
             report(f"{printable(name)}: {'dismissed' if count else 'the ledger has no open failure of it'}")
     return 0 if all(dismissed) else 1
-
-
-def _who() -> str:
-    """Returns the person at this terminal, else the user of this process, and the machine."""
-    try:
-        user = os.getlogin()  # also under sudo
-    except OSError:
-        user = user_name(os.getuid())
-    return f"{user}@{socket.gethostname()}"
 
 
 def records(
@@ -261,7 +251,11 @@ def _duplicates(connection: Connection, rejects: Sequence[Reject], known: FileKi
     """Yields a line for each file that brought rows which a replayed record repeats."""
     with translate_errors(), connection.cursor() as cursor:
         for reject, rows in rows_of(cursor, rejects, known):
-            others = {row.file_id: row.file for row in rows if row and row.file != reject.name}
+            others = {
+                row.file_id: row.file
+                for row in rows
+                if row and row is not DROPPED and row.file != reject.name
+            }
             for file_id, file in sorted(others.items()):
                 yield f"{reject.name}: a duplicate of a row of file {file_id} ({file})"
 

@@ -117,7 +117,7 @@ def _run(settings: Settings, publish: Publish, *, once: bool, accepts_new: bool)
             if prepared is not None:
                 database, settings = prepared
                 publish(_started(settings))
-                with Housekeeping(ensure_running, publish):
+                with Housekeeping(ensure_running, publish, retention_days=settings.retention_days):
                     daemon = make_daemon(
                         settings, database, ensure_running, publish, stop, once=once, presence=presence
                     )

@@ -183,12 +183,16 @@ def _facts(status: Status) -> list[tuple[str, str]]:
         return [*facts, ("database", status.trouble)]
     return [
         *facts,
-        ("loaded", _files(totals.loaded_files)),
+        ("loaded", _files(totals.loaded_files) + _recalled(totals.recalled_files)),
         ("failed", f"{_files(totals.failed_files)}, {totals.open_failures:,} of them to fix or to dismiss"),
         ("records", _formatted_counts(totals)),
         ("to fix", f"{totals.open_rejects:,} rejected record{'' if totals.open_rejects == 1 else 's'}"),
         ("latest", _time(totals.last_finished_at) if totals.last_finished_at else "nothing yet"),
     ]
+
+
+def _recalled(count: int) -> str:
+    return f", {count:,} more recalled" if count else ""
 
 
 def _formatted_daemon(daemon: Watched) -> str:
@@ -212,8 +216,8 @@ def _formatted_waiting(file: Waiting) -> str:
 
 def _formatted(file: FileEntry) -> str:
     """Formats the outcome of a file as one line."""
-    counts = f"{_formatted_counts(file)} ({file.kind})" if file.state == "loaded" else file.error
-    return f"{file.finished_at:%Y-%m-%d %H:%M:%S}  {file.state:<6}  {file.name}  {counts}"
+    counts = f"{_formatted_counts(file)} ({file.kind})" if file.state == "loaded" else file.error or ""
+    return f"{file.finished_at:%Y-%m-%d %H:%M:%S}  {file.state:<6}  {file.name}  {counts}".rstrip()
 
 
 def _formatted_counts(file: FileEntry | Totals) -> str:

@@ -69,7 +69,7 @@ def _flaws(
     audit.begin(connection)
     with translate_errors(), connection.cursor() as cursor:
         scope = scope_since(cursor, since)
-        yield from _flaws_of_tables(connection, known, since, scope, progress)
+        yield from flaws_of_tables(connection, known, since, scope, progress)
         digests = [file.sha256 for file in (*waiting, *failed) if file.sha256]
         states, failures = audit.states(cursor, digests), find_failures(cursor)
     yield from _still_there(settings.folder, waiting, states)
@@ -77,7 +77,7 @@ def _flaws(
     yield from _failed_gone(settings.failed, [*waiting, *failed], failures)
 
 
-def _flaws_of_tables(
+def flaws_of_tables(
     connection: Connection, known: FileKinds, since: datetime | None, scope: Scope, progress: Progress
 ) -> Iterator[str]:
     yield from wrong_rows(connection, known.tables, scope, progress)
@@ -103,13 +103,13 @@ def resolved_wrongly(
     with translate_errors(), connection.cursor() as cursor:
         while found := reject_pages.find(cursor, after, is_open=False, since=since):
             for keys in reject_pages.pages(found):
-                for reject, rows in _rows_of(connection, reject_pages.read(cursor, keys), known):
+                for reject, rows in stored_rows(connection, reject_pages.read(cursor, keys), known):
                     if flaw := _flaw(rows):
                         yield f"{reject.name}: resolved, but {flaw}"
             after = found[-1].key
 
 
-def _rows_of(
+def stored_rows(
     connection: Connection, rejects: Sequence[Reject], known: FileKinds
 ) -> Iterator[tuple[Reject, list[StoredRow | None]]]:
     """Yields each record with its stored rows, and none for a record that no column can hold."""
@@ -122,8 +122,8 @@ def _rows_of(
             yield rejects[0], []
             return
         middle = len(rejects) // 2
-        yield from _rows_of(connection, rejects[:middle], known)
-        yield from _rows_of(connection, rejects[middle:], known)
+        yield from stored_rows(connection, rejects[:middle], known)
+        yield from stored_rows(connection, rejects[middle:], known)
         return
     yield from answers
 
@@ -155,7 +155,7 @@ def _failed_unknown(
         state = states.get(file.sha256) if file.sha256 else None
         if state == "loaded":
             yield f"{file.name}: in the failed folder, but loaded already"
-        elif state is None and (printable(file.name), file.size) not in unread:
+        elif state != "failed" and (printable(file.name), file.size) not in unread:
             yield f"{file.name}: in the failed folder, but the ledger does not have it as failed"
 
 

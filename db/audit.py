@@ -87,6 +87,9 @@ def _lost_latest(cursor: Cursor, table: Table, scope: Scope) -> Iterator[str]:
         WHERE file_id >= %s AND NOT EXISTS (
             SELECT FROM {table.full_name} n
             WHERE n.vehicle_id = s.vehicle_id AND n.{time} = s.{time} AND {columns})
+          AND NOT EXISTS (
+            SELECT FROM mobileye_data.dropped_rows
+            WHERE table_name = '{table.name}' AND day = (s.{time} AT TIME ZONE 'UTC')::date)
         ORDER BY vehicle_id
         """,
         (scope.first,),
@@ -109,6 +112,10 @@ def _wrong_latest(cursor: Cursor, table: Table) -> Iterator[str]:
         FROM {table.latest_name} s
         FULL JOIN newest n USING (vehicle_id)
         WHERE ({latest}) IS DISTINCT FROM ({newest})
+          AND NOT EXISTS (    -- the latest status stays when retention drops its day
+              SELECT FROM mobileye_data.dropped_rows
+              WHERE table_name = '{table.name}' AND day = (s.{time} AT TIME ZONE 'UTC')::date
+                AND (n.{time} IS NULL OR n.{time} < s.{time}))
         ORDER BY vehicle_id
         """
     )

@@ -43,6 +43,10 @@ class HourlyCounts:
             for _, record in chunk.of(without):
                 self._uncount(record)
 
+    def subtract(self, hour: int, object_type: str, rows: int, objects: int) -> None:
+        """Counts rows that are deleted."""
+        self._count(hour, object_type, -rows, -objects)
+
     def is_full(self) -> bool:
         return len(self._counts) >= _MOST or self._characters >= _MOST_CHARACTERS
 

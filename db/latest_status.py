@@ -69,6 +69,37 @@ def if_newer(table: Table) -> str:
         """
 
 
+def recompute(cursor: Cursor, table: Table, file_ids: Sequence[int]) -> None:
+    """Gives the vehicles whose latest row came from these files the newest row of their history, or none.
+
+    To be called when their rows are deleted. The lock keeps loads out until COMMIT, and waits for those that
+    have updated the table: one that had read a deleted row from the history would make it the latest again.
+    """
+    cursor.execute(f"LOCK TABLE {table.latest_name} IN SHARE ROW EXCLUSIVE MODE")
+    cursor.execute(
+        f"SELECT vehicle_id FROM {table.latest_name} WHERE file_id = ANY (%s) ORDER BY 1", (list(file_ids),)
+    )
+    vehicles = [vehicle_id for (vehicle_id,) in cursor.fetchall()]
+    columns, time = table.list_columns(), table.key[1]
+    cursor.execute(f"DELETE FROM {table.latest_name} WHERE vehicle_id = ANY (%s)", (vehicles,))
+    cursor.execute(
+        f"""
+        INSERT INTO {table.latest_name} AS old ({columns})
+        SELECT newest.*
+        FROM unnest(%s::text[]) WITH ORDINALITY AS asked (vehicle_id, place)
+        CROSS JOIN LATERAL (
+            SELECT {columns} FROM {table.full_name} stored
+            WHERE stored.vehicle_id = asked.vehicle_id
+            ORDER BY {time} DESC
+            LIMIT 1
+        ) newest
+        ORDER BY place
+        {if_newer(table)}
+        """,
+        (vehicles,),
+    )
+
+
 def _statement(table: Table, spans: Sequence[Span]) -> str:
     columns, time = table.list_columns(), table.key[1]
     return f"""

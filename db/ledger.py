@@ -39,7 +39,7 @@ _ADD = """
         finished_at = clock_timestamp(),
         deliveries = old.deliveries + 1,
         error = NULL
-    WHERE old.state = 'failed'
+    WHERE old.state <> 'loaded'
 """
 
 
@@ -122,15 +122,17 @@ def add(cursor: Cursor, entries: Sequence[Entry]) -> None:
 
 
 def redelivered(cursor: Cursor, delivery: Delivery) -> None:
-    """Counts one more arrival of bytes that are loaded."""
+    """Counts one more arrival of bytes that are loaded; raises TryAgain if they were recalled meanwhile."""
     cursor.execute(
         """
         UPDATE mobileye_data.ingested_files
         SET deliveries = deliveries + 1, last_name = %s
-        WHERE sha256 = %s
+        WHERE sha256 = %s AND state = 'loaded'
         """,
         (delivery.name, delivery.sha256),
     )
+    if cursor.rowcount == 0:
+        raise TryAgain("the file was recalled while it came again")
 
 
 def fail(cursor: Cursor, delivery: Delivery, kind: str | None, reason: str) -> None:
@@ -140,8 +142,9 @@ def fail(cursor: Cursor, delivery: Delivery, kind: str | None, reason: str) -> N
         SET CONSTRAINTS ALL IMMEDIATE;
         UPDATE mobileye_data.ingested_files
         SET deliveries = deliveries + 1, last_name = %(name)s,
-            error = CASE state WHEN 'failed' THEN %(reason)s END,
-            finished_at = CASE state WHEN 'failed' THEN clock_timestamp() ELSE finished_at END
+            state = CASE state WHEN 'loaded' THEN state ELSE 'failed' END,
+            error = CASE state WHEN 'loaded' THEN NULL ELSE %(reason)s END,
+            finished_at = CASE state WHEN 'loaded' THEN finished_at ELSE clock_timestamp() END
         WHERE sha256 = %(sha256)s
            OR %(sha256)s IS NULL AND sha256 IS NULL AND name = %(name)s AND size = %(size)s
         """,

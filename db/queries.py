@@ -15,6 +15,7 @@ class Totals(Struct, frozen=True):
 
     loaded_files: int
     failed_files: int
+    recalled_files: int
     open_failures: int
     rows_read: int
     rows_inserted: int
@@ -58,6 +59,7 @@ def totals(connection: Connection) -> Totals:
         f"""
         SELECT coalesce(sum(files) FILTER (WHERE state = 'loaded'), 0)::bigint AS loaded_files,
                coalesce(sum(files) FILTER (WHERE state = 'failed'), 0)::bigint AS failed_files,
+               coalesce(sum(files) FILTER (WHERE state = 'recalled'), 0)::bigint AS recalled_files,
                (SELECT count(*) FROM mobileye_data.ingested_files f
                 WHERE f.state = 'failed'
                   AND NOT {IS_DISMISSED} AND NOT {IS_REPLACED})   AS open_failures,
@@ -86,7 +88,7 @@ def last_files(connection: Connection, count: int, *states: str) -> list[FileEnt
         ORDER BY finished_at DESC
         LIMIT %s
         """,
-        list(states or ("loaded", "failed")),
+        list(states or ("loaded", "failed", "recalled")),
         count,
     )
     return [FileEntry(**row) for row in rows]

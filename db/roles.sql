@@ -29,6 +29,8 @@ GRANT SELECT, INSERT ON
     mobileye_data.ledger_name
 TO mobileye_loader;
 
+GRANT SELECT ON mobileye_data.dropped_rows TO mobileye_loader;
+
 -- The tables of records; beside a table x_history may be x, with the newest row of each vehicle.
 DO $$
 DECLARE
@@ -57,7 +59,9 @@ GRANT SELECT ON
     mobileye_data.vehicle_timeline,
     mobileye_data.open_rejects,
     mobileye_data.rejects_by_reason,
-    mobileye_data.ledger_totals
+    mobileye_data.ledger_totals,
+    mobileye_data.rows_in_other,
+    mobileye_data.dropped_days
 TO mobileye_loader;
 
 GRANT SELECT, INSERT, UPDATE (detections, objects) ON mobileye_data.detections_hourly TO mobileye_loader;
@@ -83,3 +87,8 @@ GRANT EXECUTE ON FUNCTION
     mobileye_data.bring_home(text, bigint),
     mobileye_data.fold_totals()
 TO mobileye_loader;
+
+-- With RETENTION_DAYS the daemon drops old days. This role may not. Either run "maintain" as the owner once a day, or
+-- let the role drop any day:
+-- GRANT EXECUTE ON FUNCTION mobileye_data.drop_day(text, date), mobileye_data.drop_strays(text, date, bigint)
+-- TO mobileye_loader;

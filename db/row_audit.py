@@ -50,11 +50,16 @@ class _Part(Struct, frozen=True):
 def wrong_rows(
     connection: Connection, tables: Tables, scope: Scope, progress: Progress = no_progress
 ) -> Iterator[str]:
-    """Yields files whose rows are not as many as their ledger entry says.
+    """Yields files whose rows, with those that retention dropped, are not as many as their ledger entry says.
 
     Of a scope not all partitions are read: it ends where each file has all of its rows.
     """
     missing = _Missing(connection, scope)
+    dropped = (
+        "SELECT file_id, sum(rows)::bigint FROM mobileye_data.dropped_rows WHERE file_id >= %s GROUP BY 1"
+    )
+    for file_id, rows in _streamed(connection, dropped, scope.first):
+        missing.subtract(file_id, rows)
     with connection.cursor() as cursor:
         parts = _parts(cursor, tables)
         for number, part in enumerate(parts):

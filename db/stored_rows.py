@@ -18,8 +18,12 @@ class StoredRow(Struct, frozen=True):
     is_equal: bool
 
 
+#: In place of a row that retention has dropped with its day.
+DROPPED = StoredRow(0, "", True)
+
+
 def find_rows(cursor: Cursor, table: Table, records: Sequence[Record]) -> list[StoredRow | None]:
-    """Returns for each record, all of one table, the row of its key, if there is one."""
+    """Returns for each record, all of one table, the row of its key, if there is one, or DROPPED."""
     if not records:
         return []
     where = " AND ".join(f"stored.{column} = asked.{column}" for column in table.key)
@@ -29,7 +33,11 @@ def find_rows(cursor: Cursor, table: Table, records: Sequence[Record]) -> list[S
     # last time: partitions of other days are not even locked.
     cursor.execute(
         f"""
-        SELECT found.file_id, coalesce(f.name, ''), found.is_equal
+        SELECT found.file_id, coalesce(f.name, ''), found.is_equal,
+               found.file_id IS NULL AND EXISTS (
+                   SELECT FROM mobileye_data.dropped_rows
+                   WHERE table_name = '{table.name}'
+                     AND day = (asked.{table.key[1]} AT TIME ZONE 'UTC')::date)
         FROM json_populate_recordset(NULL::{table.full_name}, %s) WITH ORDINALITY
             AS asked ({table.list_columns()}, place)
         LEFT JOIN LATERAL (
@@ -43,7 +51,13 @@ def find_rows(cursor: Cursor, table: Table, records: Sequence[Record]) -> list[S
         """,
         (json.encode([_fields(table, record) for record in records]).decode(), min(times), max(times)),
     )
-    return [StoredRow(*row) if row[0] is not None else None for row in cursor.fetchall()]
+    return [_found(*row) for row in cursor.fetchall()]
+
+
+def _found(file_id: int | None, file: str, is_equal: bool, is_dropped: bool) -> StoredRow | None:
+    if file_id is None:
+        return DROPPED if is_dropped else None
+    return StoredRow(file_id, file, is_equal)
 
 
 def _fields(table: Table, record: Record) -> dict[str, object]:

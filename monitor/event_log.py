@@ -51,6 +51,9 @@ LINES: dict[type[Event], tuple[Level, str]] = {
     events.PoolerFound: ("warning", "a pooler is in between"),
     events.LocksFew: ("warning", "the database has few locks"),
     events.PartitionMade: ("info", "a day has its partition now"),
+    events.RowsInOther: ("warning", "rows went to other"),
+    events.DayDropped: ("info", "an old day was dropped"),
+    events.StraysDropped: ("info", "old rows of other were dropped"),
     events.HousekeepingFailed: ("warning", "housekeeping failed"),
 }
 
@@ -95,6 +98,11 @@ _WATCHED_TOTALS = ("loaded", "duplicate", "failed", "waiting", "rows", "rejected
 _HIDDEN = {
     "reason": "another user's file, or a network file system: it must be unchanged for QUIET_SECONDS instead",
     "advice": "write under a temporary name and rename, or give the daemon the writer's user or CAP_LEASE",
+}
+
+_OTHER = {
+    "reason": "a lock was not free when their day began, or too many days have a partition",
+    "advice": "ends by itself or by python main.py maintain; the view rows_in_other has the days",
 }
 
 _POOLED = {
@@ -212,6 +220,8 @@ def _explained(event: Event) -> dict[str, str]:
             return {"reason": f"{own}: a worker may need two, and others need some"}
         case events.PoolerFound():
             return _POOLED
+        case events.RowsInOther():
+            return _OTHER
         case events.LocksFew():
             own = f"only {event.days:,} days of a table get a partition of their own"
             need = f"set max_locks_per_transaction to {event.wanted} for {event.wanted_days:,}"

@@ -297,6 +297,29 @@ class PartitionMade(Event, frozen=True):
     day: str
 
 
+class RowsInOther(Event, frozen=True):
+    """More rows are in a table's partition "other" than before: their days have no partition of their own."""
+
+    table: str
+    rows: int
+    days: int
+
+
+class DayDropped(Event, frozen=True):
+    """A day was older than the retention, and is gone with its rows."""
+
+    table: str
+    day: str
+    rows: int
+
+
+class StraysDropped(Event, frozen=True):
+    """Rows in the partition "other" were older than the retention, and are gone."""
+
+    table: str
+    rows: int
+
+
 class HousekeepingFailed(Event, frozen=True):
     """Housekeeping was given up until its next round."""
 

@@ -1,27 +1,23 @@
-"""Moves rows of the "other" partitions into partitions of their own, and folds totals, beside the loading."""
+"""Keeps the tables in order beside the loading: drops old days, empties "other", folds totals."""
 
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from datetime import date
 
 from psycopg2.extensions import connection as Connection
 
+from db import retention
 from db.connection import Database
 from db.ledger import fold_totals
-from db.partitions import bring_home
 from db.patience import cancel
 from db.tables import TABLES, Tables
 from processing.errors import DatabaseUnavailable, Misconfigured
-from service.events import HousekeepingFailed, PartitionMade, Publish
+from service.events import HousekeepingFailed, Publish
+from service.upkeep import Upkeep
 
 #: The pause between two rounds. A round without work reads two tables that are nearly always empty.
 ROUND_SECONDS = 180.0
-
-#: The pause between two days: loads that waited for the lock go on meanwhile.
-_PAUSE_SECONDS = 1.0
-
-#: Rows moved under one lock, at most: a million took 9 s on two busy cores, and loads wait 60 s for it.
-_MOST_ROWS = 2_000_000
 
 _CANCELS = 20
 _CANCEL_SECONDS = 0.1
@@ -36,11 +32,15 @@ class Housekeeping:
         publish: Publish,
         round_seconds: float = ROUND_SECONDS,
         tables: Tables = TABLES,
+        retention_days: int | None = None,
     ) -> None:
         self._ensure_running = ensure_running
         self._publish = publish
         self._round_seconds = round_seconds
         self._tables = tables
+        self._retention_days = retention_days
+        self._dropped_before: date | None = None
+        self._others: dict[str, int] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
         self._connection: Connection | None = None
@@ -66,21 +66,48 @@ class Housekeeping:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                self._round()
+                with closing(self._ensure_running().connect(autocommit=True)) as self._connection:
+                    upkeep = Upkeep(self._connection, self._publish, self._stop.wait, self._tables)
+                    self._try(self._bring_home, upkeep)
+                    self._try(self._drop_old, upkeep)
+                    self._try(self._fold_totals, upkeep)
             except (DatabaseUnavailable, Misconfigured) as error:
-                # Each reason once; the daemon's own connections report an outage anyway.
-                reason = str(error)
-                if reason not in self._published and not self._stop.is_set():
-                    self._published.add(reason)
-                    self._publish(HousekeepingFailed(reason))
+                self._report(error)
             self._stop.wait(self._round_seconds)
 
-    def _round(self) -> None:
-        with closing(self._ensure_running().connect(autocommit=True)) as self._connection:
-            for table in self._tables.values():
-                with self._connection.cursor() as cursor:
-                    while not self._stop.is_set() and (day := bring_home(cursor, table, _MOST_ROWS)):
-                        self._publish(PartitionMade(table.name, str(day)))
-                        self._stop.wait(_PAUSE_SECONDS)
-            with self._connection.cursor() as cursor:
-                fold_totals(cursor)
+    def _try(self, step: Callable[[Upkeep], None], upkeep: Upkeep) -> None:
+        """Takes a step; one that the database refuses, for want of a right, keeps no other from it."""
+        try:
+            step(upkeep)
+        except Misconfigured as error:
+            self._report(error)
+
+    def _report(self, error: Exception) -> None:
+        # Each reason once; the daemon's own connections report an outage anyway.
+        reason = str(error)
+        if reason not in self._published and not self._stop.is_set():
+            self._published.add(reason)
+            self._publish(HousekeepingFailed(reason))
+
+    def _bring_home(self, upkeep: Upkeep) -> None:
+        upkeep.bring_home()
+        found = upkeep.find_others()
+        for others in found:
+            if others.rows > self._others.get(others.table, 0):
+                self._publish(others)
+        self._others = {others.table: others.rows for others in found}
+
+    def _drop_old(self, upkeep: Upkeep) -> None:
+        """Drops old days once a day; in each round, if a lock was not free."""
+        if self._retention_days is None:
+            return
+        assert self._connection is not None
+        with self._connection.cursor() as cursor:
+            first_day = retention.first_day(cursor, self._retention_days)
+        if first_day != self._dropped_before and upkeep.drop_old(first_day):
+            self._dropped_before = first_day
+
+    def _fold_totals(self, _: Upkeep) -> None:
+        assert self._connection is not None
+        with self._connection.cursor() as cursor:
+            fold_totals(cursor)

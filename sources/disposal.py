@@ -2,6 +2,7 @@
 
 import os
 from contextlib import suppress
+from datetime import UTC, datetime
 
 from msgspec import Struct
 
@@ -23,9 +24,16 @@ class Disposal(Struct, frozen=True):
             # A replay. The note goes first, so that a kill in between leaves the file, not the note.
             _remove_note(os.path.join(self.folder, name))
         if self.on_loaded is OnLoaded.ARCHIVE:
-            move(claimed, self.archive, name)
+            move(claimed, self._archive_of_today(), name)
         else:
             os.unlink(claimed)
+
+    def _archive_of_today(self) -> str:
+        """Returns the folder of the UTC day in the archive, so that old days can be removed as a whole."""
+        folder = os.path.join(self.archive, f"{datetime.now(UTC):%Y-%m-%d}")
+        with suppress(FileExistsError):
+            os.mkdir(folder)
+        return folder
 
     def quarantine(self, claimed: str, name: str, reason: str) -> str:
         """Moves a bad file into the failed folder, a note beside it; returns its path there."""

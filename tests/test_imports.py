@@ -143,6 +143,7 @@ def test_only_a_few_modules_outside_of_db_and_commands_know_psycopg2() -> None:
         "service.database",
         "service.housekeeping",
         "service.rejects",
+        "service.upkeep",
     }
 
 

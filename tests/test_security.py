@@ -70,6 +70,17 @@ def still_wrong(database: Database) -> str:
     )
 
 
+def test_a_recall_needs_the_rights_of_the_owner(drops: Daemon, database: Database) -> None:
+    drops.drop("vehicles_status_1.json", GOOD)
+    assert drops.start("--once", wait=False).wait() == 0
+    refused = drops.command("recall", "vehicles_status_1.json")
+    assert refused.returncode == 2
+    assert refused.stderr == "error: the database refuses: permission denied for table rejected_records\n"
+    drops.url = database.url
+    assert drops.command("recall", "vehicles_status_1.json").returncode == 0
+    assert drops.command("verify").returncode == 0
+
+
 def test_partitions_are_made_for_the_role_and_are_not_its_own(drops: Daemon, database: Database) -> None:
     drops.drop("vehicles_status_1.json", GOOD)
     assert drops.start("--once", wait=False).wait() == 0
@@ -134,6 +145,9 @@ FORBIDDEN = [
     "DROP SCHEMA mobileye_data CASCADE",
     "DROP FUNCTION mobileye_data.add_partition(text, date)",
     "COMMENT ON SCHEMA mobileye_data IS 'mine'",
+    "SELECT mobileye_data.drop_day('vehicle_status_history', '2022-05-05')",
+    "SELECT mobileye_data.drop_strays('vehicle_status_history', '2022-05-05', 1)",
+    "DELETE FROM mobileye_data.dropped_rows",
 ]
 
 

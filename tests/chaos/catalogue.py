@@ -41,6 +41,7 @@ SCENARIOS = (
     Scenario("kill-points", syscalls.kill_points, 0, "points", "0 lost, doubled, torn", 20, naive=False),
     Scenario("kill-pairs", syscalls.kill_pairs, 500, "pairs", "0 lost, doubled, torn", 20, naive=False),
     Scenario("replay-points", syscalls.replay_points, 0, "points", "0 lost, doubled, torn", 30, naive=False),
+    Scenario("recall-points", syscalls.recall_points, 0, "points", "0 lost, doubled, torn", 30, naive=False),
     Scenario("kills", processes.kills, 2000, "kills", "0; first commit p99 < 3 s", 60),
     Scenario("stops", processes.stops, 300, "stops", "0; exit p99 < 5 s", 20),
     Scenario("messages", network.messages, 0, "messages", "0 at every boundary", 30, naive=False),

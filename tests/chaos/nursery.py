@@ -173,18 +173,18 @@ def _formatted(what: Outcome | Exception) -> str:
     return f"{type(what).__name__}: {what}{''.join(places[-1:])}"
 
 
-def _replay(arguments: Sequence[str], thread: str, memory: mmap.mmap) -> int:
-    """Runs the replays one after the other, as a user would; returns 0 if they ended as they should."""
+def _commands(arguments: Sequence[str], thread: str, memory: mmap.mmap) -> int:
+    """Runs commands one after the other, as a user would; returns 0 if they ended as they should."""
     if thread == MAIN:
         raise_signal(SIGSTOP)
     codes = []
-    for what in arguments:
-        sys.argv = ["main.py", "replay", what]
+    for command in arguments:
+        sys.argv = ["main.py", *command.split()]
         codes.append(command_line.main())
     return 0 if set(codes) <= {0, 1} else 1
 
 
-_PROGRAMS = {"ingest": _ingest, "replay": _replay}
+_PROGRAMS = {"ingest": _ingest, "commands": _commands}
 
 
 if __name__ == "__main__":

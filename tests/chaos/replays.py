@@ -40,8 +40,13 @@ class ReplayRig(KillRig):
         for name, content in _fixed_files().items():
             (self.folder / "failed" / name).write_bytes(content)
         self._fix_records()
+        self.save()
+
+    def save(self) -> None:
+        """Saves folder and tables, which each run begins with."""
+        shutil.rmtree(self._saved, ignore_errors=True)
         shutil.copytree(self.folder, self._saved)
-        self.query("CREATE SCHEMA saved")
+        self.query("DROP SCHEMA IF EXISTS saved CASCADE; CREATE SCHEMA saved")
         for table in TABLES:
             self.query(f"CREATE TABLE saved.{table} AS TABLE mobileye_data.{table}")
 
@@ -82,7 +87,8 @@ class ReplayRig(KillRig):
 
     def _held(self, thread: str = MAIN) -> Held:
         environment = {"WATCH_FOLDER": str(self.folder), "DATABASE_URL": self.url}
-        return self.nursery.hold("replay", "failed", "rejected", thread=thread, environment=environment)
+        commands = "replay failed", "replay rejected"
+        return self.nursery.hold("commands", *commands, thread=thread, environment=environment)
 
     def _fix_records(self) -> None:
         times = [_time(1), _time(7)]

@@ -18,6 +18,7 @@ SEED = 20220605
 MINUTES = {
     "kill-pairs": 1,
     "replay-points": 0.7,
+    "recall-points": 0.7,
     "failing-calls": 0.35,
     "kills": 0.3,
     "stops": 0.8,

@@ -66,6 +66,7 @@ def test_the_json_shows_everything(filled: Daemon) -> None:
     assert totals == {
         "loaded_files": 2,
         "failed_files": 1,
+        "recalled_files": 0,
         "open_failures": 1,
         "rows_read": 5,
         "rows_inserted": 3,

@@ -2,19 +2,22 @@
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 from msgspec import json
 from psycopg2.extensions import cursor as Cursor
 
+from commands.verify import flaws_of_tables
 from db.connection import Database
+from db.row_audit import Scope, no_progress
 from db.sink import PostgresSink, PostgresTransaction
 from db.tables import Table
 from processing.file_types import KINDS, kind_of_key
 from processing.records import Kind, Record
 from processing.sink import Counts, Delivery
+from service.file_kinds import FILE_KINDS
 from tests.support import query
 
 
@@ -85,3 +88,9 @@ def locked(cursor: Cursor, table: Table) -> list[str]:
         (f"{table.name}%",),
     )
     return [name.removeprefix(f"{table.name}_") for (name,) in cursor.fetchall()]
+
+
+def flaws(database: Database) -> list[str]:
+    """What verify finds in the tables."""
+    with closing(database.connect()) as connection:
+        return list(flaws_of_tables(connection, FILE_KINDS, None, Scope(), no_progress))

@@ -16,6 +16,7 @@ from tests.support import query, report, statuses
 EMPTY = queries.Totals(
     loaded_files=0,
     failed_files=0,
+    recalled_files=0,
     open_failures=0,
     rows_read=0,
     rows_inserted=0,

@@ -63,6 +63,9 @@ SAMPLES: list[Event] = [
     events.PoolerFound(),
     events.LocksFew(64, 400, 256, 1500),
     events.PartitionMade("vehicle_status_history", "2026-06-05"),
+    events.RowsInOther("vehicle_status_history", 10, 2),
+    events.DayDropped("vehicle_status_history", "2026-06-05", 10),
+    events.StraysDropped("vehicle_status_history", 10),
     events.HousekeepingFailed("no"),
 ]
 

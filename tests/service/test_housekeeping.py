@@ -8,7 +8,7 @@ import pytest
 
 from db.connection import Database
 from processing.errors import DatabaseUnavailable
-from service import housekeeping
+from service import housekeeping, upkeep
 from service.housekeeping import Housekeeping
 from tests.service.support import to_log
 from tests.support import Daemon, detections, event, query, until
@@ -43,7 +43,7 @@ def is_home(database: Database) -> bool:
 def test_days_go_home_one_after_the_other(
     strange: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(housekeeping, "_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(upkeep, "_PAUSE_SECONDS", 0.01)
     with keeping(lambda: strange):
         until(lambda: is_home(strange))
     lines = capsys.readouterr().err.splitlines()

@@ -28,6 +28,7 @@ from tests.processing.support import WRITER, as_other_user, beside, give_to_othe
 from tests.support import ROOT
 
 NAME = "vehicles_status_1.json"
+DAY = re.compile(r"\d{4}-\d\d-\d\d")
 NAMES = [
     b"a.json",
     b"x" * 250 + b".json",
@@ -65,8 +66,10 @@ class Folders:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The files of a folder that are no notes."""
-    found = {entry.name: Path(entry).read_bytes() for entry in os.scandir(folder) if entry.is_file()}
+    """The files of a folder that are no notes; those of the archive are in folders of their days."""
+    days = [path for path in folder.iterdir() if DAY.fullmatch(path.name)]
+    entries = [entry for path in [folder, *days] for entry in os.scandir(path)]
+    found = {entry.name: Path(entry).read_bytes() for entry in entries if entry.is_file()}
     return {name: content for name, content in found.items() if not name.endswith(".reason.txt")}
 
 
@@ -122,6 +125,8 @@ def test_a_loaded_file_is_archived_under_its_name(folders: Folders, name: bytes)
     with open_file(str(folders.incoming), os.fsdecode(name)) as file:
         folders.source(OnLoaded.ARCHIVE).complete(file)
     assert contents(folders.archive) == {os.fsdecode(name): b"content"}
+    (day,) = os.listdir(folders.archive)
+    assert DAY.fullmatch(day)
     assert contents(folders.incoming) == {}
 
 
@@ -385,7 +390,7 @@ def test_a_folder_on_another_disk_keeps_the_file_and_leaves_nothing(
         ):
             end(source, file)
     assert contents(folders.incoming) == {NAME: b"old"}
-    assert os.listdir(other_disk) == []
+    assert contents(other_disk) == {}
 
 
 def test_a_note_that_cannot_be_written_leaves_no_phantom(

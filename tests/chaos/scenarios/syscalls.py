@@ -1,4 +1,4 @@
-"""Kills the ingest and the replays at every system call, or makes the calls of the ingest fail."""
+"""Kills ingest, replays and recall at every system call, or makes the calls of the ingest fail."""
 
 import os
 import re
@@ -13,6 +13,7 @@ from threading import Lock
 
 from tests.chaos.kills import FailRig, KillRig, Point
 from tests.chaos.nursery import Ended
+from tests.chaos.recalls import RecallRig
 from tests.chaos.replays import ReplayRig
 from tests.chaos.rig import Figure, Finding, Trial, prepare
 
@@ -66,6 +67,11 @@ def kill_pairs(trial: Trial) -> Finding:
 def replay_points(trial: Trial) -> Finding:
     """Kills at each point of a replay of failed files and rejected records; then replays again."""
     return _campaign(trial, ReplayRig, _kills)
+
+
+def recall_points(trial: Trial) -> Finding:
+    """Kills at each point of a recall of all files; then recalls again, and loads the files again."""
+    return _campaign(trial, RecallRig, _kills)
 
 
 def failing_calls(trial: Trial) -> Finding:
