@@ -136,7 +136,7 @@ BEGIN
         INSERT INTO mobileye_data.ledger_totals
         SELECT state, -count(*), -sum(rows_read), -sum(rows_inserted), -sum(rows_duplicate), -sum(rows_rejected)
         FROM removed GROUP BY state;
-    ELSE
+    ELSIF EXISTS (SELECT FROM added) THEN   -- INSERT … ON CONFLICT comes here, too, mostly with nothing
         INSERT INTO mobileye_data.ledger_totals
         SELECT state, sum(sign), sum(sign * rows_read), sum(sign * rows_inserted), sum(sign * rows_duplicate),
                sum(sign * rows_rejected)

@@ -119,7 +119,9 @@ class Tally:
 
     def view(self, now: float) -> View:
         files_per_second = self._files_rate.at(now)
-        left = self._work.ready + self._work.in_flight
+        left = max(
+            0, self._work.ready + self._work.in_flight - len(self._large)
+        )  # those have bars of their own
         is_shown = left and self._done + left >= _MANY
         return View(
             folder=self._folder,

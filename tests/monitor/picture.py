@@ -1,6 +1,7 @@
 """Draws the picture of the live view for README: python -m tests.monitor.picture docs/terminal.png."""
 
 import io
+import re
 import subprocess
 import sys
 import tempfile
@@ -52,12 +53,13 @@ def main(path: Path, columns: int, rows: int) -> None:
             daemon.drop("vehicles_status_1651788155.json", statuses(report(1), {"vehicle_id": "x"}))
             daemon.drop("vehicles_status_1651788156.json", b'{"vehicle_status": [tru')
             person.until_shown("1 failed file")
-            for number in range(20_000):
-                daemon.drop(f"vehicles_status_{number}.json", statuses(report(vehicle=f"v{number}")))
             many = [event(n % 3600, ("cars", 1), ("signs", 2), vehicle=f"v{n}") for n in range(300_000)]
             daemon.drop("objects_detection_1654466554.json", detections(*many))
-            until(lambda: any("MB" in line for line in person.lines()), 60)
-            time.sleep(2)
+            for number in range(12_000):
+                daemon.drop(f"vehicles_status_{number}.json", statuses(report(vehicle=f"v{number}")))
+            until(lambda: re.search(" files to go .* left", person.text()), 60)
+            until(lambda: re.search("[1-9] of .* MB.* left", person.text()), 60)
+            time.sleep(1)
             draw(person, path, "python main.py")
             print("\n".join(person.lines()))  # noqa: T201
 
