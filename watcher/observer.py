@@ -10,6 +10,7 @@ from collections.abc import Callable
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 from watchdog.observers.polling import PollingObserver
+from watchdog.utils import BaseThread
 
 from watcher.handler import EVENTS, Handler
 from watcher.kind import ObserverKind
@@ -52,7 +53,7 @@ class FolderObserver:
             return
         self._root = _identity(self._folder)
         # watchdog gives access to its observer and emitters, but not to the thread that reads from inotify.
-        # So all threads that start below are remembered.
+        # So all of its threads that start below are remembered; others, of ours, may start at the same time.
         others = set(threading.enumerate())
         observer: BaseObserver | None = None
         try:
@@ -65,7 +66,8 @@ class FolderObserver:
             if isinstance(error, OSError):
                 raise
             raise OSError(errno.EAGAIN, str(error)) from None  # no thread can be started
-        self._threads = set(threading.enumerate()) - others
+        started = set(threading.enumerate()) - others
+        self._threads = {thread for thread in started if isinstance(thread, BaseThread)}
         self._observer = observer
         logging.getLogger("watchdog").addHandler(self._alarm)
 

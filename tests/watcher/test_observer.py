@@ -12,8 +12,10 @@ from typing import NoReturn
 
 import pytest
 from watchdog.observers import inotify_c
+from watchdog.observers.api import BaseObserver
 
 from tests.support import drop, until
+from watcher import observer as observer_module
 from watcher.kind import ObserverKind
 from watcher.observer import FolderObserver
 
@@ -251,3 +253,23 @@ def test_repeated_restarts_leave_no_descriptors_and_threads(folder: Path) -> Non
         observer.start()
         observer.stop()
     until(lambda: used() <= before)
+
+
+def test_a_thread_of_somebody_else_that_ends_is_no_harm(
+    folder: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ending = threading.Event()
+    other = threading.Thread(target=ending.wait)
+
+    def native() -> BaseObserver:
+        other.start()
+        return make_native()
+
+    make_native = observer_module._native
+    monkeypatch.setattr(observer_module, "_native", native)
+    observer = FolderObserver(str(folder), ObserverKind.NATIVE, heard.names.put, no_alarm)
+    observer.start()
+    ending.set()
+    other.join()
+    assert observer.is_sound()
+    observer.stop()
