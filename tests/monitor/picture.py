@@ -39,7 +39,7 @@ def spans(line: list[Char]) -> Iterator[tuple[str, str]]:
 
 
 def main(path: Path, columns: int, rows: int) -> None:
-    with running_server("fsync=off") as server, tempfile.TemporaryDirectory(prefix="picture-") as folder:
+    with running_server("fsync=off") as server, tempfile.TemporaryDirectory(prefix="fleet-") as folder:
         daemon = Daemon(Path(folder) / "fleet", server.url())
         daemon.incoming.mkdir(parents=True)
         (daemon.folder / ".env").touch()
@@ -53,13 +53,14 @@ def main(path: Path, columns: int, rows: int) -> None:
             daemon.drop("vehicles_status_1651788155.json", statuses(report(1), {"vehicle_id": "x"}))
             daemon.drop("vehicles_status_1651788156.json", b'{"vehicle_status": [tru')
             person.until_shown("1 failed file")
-            many = [event(n % 3600, ("cars", 1), ("signs", 2), vehicle=f"v{n}") for n in range(300_000)]
-            daemon.drop("objects_detection_1654466554.json", detections(*many))
-            for number in range(12_000):
+            many = [event(n % 3600, ("cars", 1), ("signs", 2), vehicle=f"v{n}") for n in range(400_000)]
+            large = detections(*many)
+            for number in range(15_000):
                 daemon.drop(f"vehicles_status_{number}.json", statuses(report(vehicle=f"v{number}")))
-            until(lambda: re.search(" files to go .* left", person.text()), 60)
-            until(lambda: re.search("[1-9] of .* MB.* left", person.text()), 60)
-            time.sleep(1)
+                if number == 5_000:
+                    daemon.drop("objects_detection_1654466554.json", large)
+            both = re.compile(r"backlog .* left\n.*[2-9]\d %.* MB .* left")
+            until(lambda: both.search(person.text()), 60)
             draw(person, path, "python main.py")
             print("\n".join(person.lines()))  # noqa: T201
 
