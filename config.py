@@ -13,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     PrivateAttr,
     ValidationError,
     field_validator,
@@ -21,7 +22,7 @@ from pydantic import (
 
 import environment
 from processing.errors import Misconfigured
-from sources.policy import QUIET_SECONDS, OnLoaded
+from sources.policy import BUCKET_SCHEME, QUIET_SECONDS, BucketEnds, BucketPlace, OnLoaded
 from watcher.kind import ObserverKind
 
 #: The names of an outside database.
@@ -77,18 +78,38 @@ def _absolute(path: Path) -> Path:
         raise ValueError("it should be the path of a folder") from None
 
 
+def _place(value: str | Path) -> Path | BucketPlace:
+    """Parses s3://bucket/prefix, or the path of a folder."""
+    if not isinstance(value, str) or not value.lower().startswith(BUCKET_SCHEME):
+        return _absolute(Path(value))
+    bucket, _, prefix = value[len(BUCKET_SCHEME) :].partition("/")
+    if not bucket:
+        raise ValueError("it should be the path of a folder, or s3://bucket/prefix")
+    return BucketPlace(bucket, f"{prefix.strip('/')}/" if prefix.strip("/") else "")
+
+
+def _http(url: str) -> str:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("it should begin with http:// or https://")
+    return url
+
+
 _Folder = Annotated[Path, AfterValidator(_absolute)]
+_Place = Annotated[Path | BucketPlace, PlainValidator(_place)]
 _Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
 class Settings(BaseModel):
     """The settings of the user; .env.example explains each."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="ignore", frozen=True, validate_default=True, arbitrary_types_allowed=True
+    )
 
-    watch_folder: _Folder = Path("incoming")
-    failed_folder: _Folder | None = None
-    archive_folder: _Folder | None = None
+    watch_folder: _Place = Path("incoming")
+    failed_folder: _Place | None = None
+    archive_folder: _Place | None = None
+    s3_endpoint_url: Annotated[str, AfterValidator(_http)] | None = None
     data_folder: _Folder = Path("data")
 
     database_url: str | None = None
@@ -139,9 +160,21 @@ class Settings(BaseModel):
             raise ValueError("set either DATABASE_URL or the DB_… variables, not both")
         if self.on_loaded is OnLoaded.ARCHIVE and self.archive_folder is None:
             raise ValueError("ON_LOADED=archive needs ARCHIVE_FOLDER")
-        if self.folder in (self.failed, self.archive):
+        if self.watch_folder in (self.failed_folder, self.archive_folder):
             raise ValueError("FAILED_FOLDER and ARCHIVE_FOLDER can't be the WATCH_FOLDER itself")
+        self._check_places()
         return self
+
+    def _check_places(self) -> None:
+        """Objects stay in their bucket, files in their file system."""
+        bucket = self.bucket
+        for name, place in (("FAILED_FOLDER", self.failed_folder), ("ARCHIVE_FOLDER", self.archive_folder)):
+            other = place.bucket if isinstance(place, BucketPlace) else None
+            if place is not None and other != (bucket.bucket if bucket else None):
+                where = f"in the bucket of WATCH_FOLDER: s3://{bucket.bucket}/…" if bucket else "a folder"
+                raise ValueError(f"{name} should be {where}")
+            if bucket and isinstance(place, BucketPlace) and bucket.prefix.startswith(place.prefix):
+                raise ValueError(f"{name} can't be the WATCH_FOLDER itself, or hold it")
 
     @property
     def env_file(self) -> Path | None:
@@ -149,16 +182,33 @@ class Settings(BaseModel):
         return self._env_file
 
     @property
+    def bucket(self) -> BucketPlace | None:
+        """The part of a bucket where files arrive, if it is no folder."""
+        return self.watch_folder if isinstance(self.watch_folder, BucketPlace) else None
+
+    @property
     def folder(self) -> Path:
-        return self.watch_folder
+        """The folder where files arrive; raises Misconfigured if it is a bucket."""
+        return _folder(self.watch_folder)
 
     @property
     def failed(self) -> Path:
-        return self.failed_folder or self.folder / "failed"
+        return _folder(self.failed_folder) if self.failed_folder else self.folder / "failed"
 
     @property
     def archive(self) -> Path | None:
-        return self.archive_folder
+        return _folder(self.archive_folder) if self.archive_folder else None
+
+    @property
+    def bucket_ends(self) -> BucketEnds:
+        """The prefixes in the bucket that objects end in; failed ones by default below where they arrive."""
+        failed, archive = self.failed_folder, self.archive_folder
+        above = self.bucket.prefix if self.bucket else ""
+        return BucketEnds(
+            failed.prefix if isinstance(failed, BucketPlace) else f"{above}failed/",
+            archive.prefix if isinstance(archive, BucketPlace) else "",
+            self.on_loaded,
+        )
 
     @property
     def own_names(self) -> set[str]:
@@ -180,6 +230,12 @@ class Settings(BaseModel):
             "password": self.db_password,
         }
         return {name: str(value) for name, value in values.items() if value is not None}
+
+
+def _folder(place: Path | BucketPlace) -> Path:
+    if isinstance(place, BucketPlace):
+        raise Misconfigured(f"this command works on a folder, and WATCH_FOLDER is a bucket: {place}")
+    return place
 
 
 def _url(parameters: dict[str, str]) -> str:

@@ -17,7 +17,7 @@ from commands.progress import shown
 from commands.replay import Reason
 from commands.sql_forms import Form
 from config import load_settings
-from processing.errors import DatabaseUnavailable, Misconfigured
+from processing.errors import DatabaseUnavailable, Misconfigured, SourceUnavailable
 from service import database
 from service.outage import TimedOut
 from service.signals import StopSignal
@@ -279,7 +279,7 @@ def main() -> int:
         return _complain(error.format_message(), 2)
     except Misconfigured as error:
         return _complain(str(error), 2)
-    except (DatabaseUnavailable, TimedOut, sql.QueryFailed, OSError) as error:
+    except (DatabaseUnavailable, SourceUnavailable, TimedOut, sql.QueryFailed, OSError) as error:
         return _complain(str(error), 1)
     return code or 0
 

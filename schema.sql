@@ -1,4 +1,4 @@
--- The tables of the Mobileye Data Processing System, schema 16. This file can be applied repeatedly, and makes all of a
+-- The tables of the Mobileye Data Processing System, schema 17. This file can be applied repeatedly, and makes all of a
 -- new database. What it can't do to tables that exist is in db/migrations/. Raise the number with each change: a
 -- program refuses tables of a higher one.
 -- Needs PostgreSQL 12 or later. All times are UTC instants (timestamptz).
@@ -34,6 +34,8 @@ CREATE TABLE IF NOT EXISTS mobileye_data.ingested_files (
     recalled_at     timestamptz,            -- when and by whom it was recalled last, and how many rows went
     recalled_by     text,
     rows_recalled   bigint,
+    origin          text,                   -- s3://bucket/key; null if it was a file in a folder
+    origin_version  text,                   -- of the object: its version id, or its ETag
     CONSTRAINT rows_add_up CHECK (rows_read = rows_inserted + rows_duplicate + rows_rejected)
 );
 
@@ -55,6 +57,10 @@ COMMENT ON COLUMN mobileye_data.ingested_files.recalled_at IS
     'When the file was recalled last; it may be loaded since then: see state';
 COMMENT ON COLUMN mobileye_data.ingested_files.rows_recalled IS
     'The rows that the last recall took out; the other counts of a recalled file are 0';
+COMMENT ON COLUMN mobileye_data.ingested_files.origin IS
+    'The address of the object of a bucket, as it was loaded or failed first; null for a file of a folder';
+COMMENT ON COLUMN mobileye_data.ingested_files.origin_version IS
+    'The version id of the object that was read, or its ETag in a bucket without versions';
 
 -- Has an effect only if the sequence was dropped and made again: it must never give an id twice.
 SELECT setval('mobileye_data.file_ids', max(file_id))

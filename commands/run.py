@@ -15,7 +15,7 @@ from db.embedded.server import StartCancelled
 from monitor.event_log import EventLog
 from monitor.line_writer import terminal_of_errors
 from monitor.log import adopt_libraries, open_log
-from processing.errors import DatabaseUnavailable, Misconfigured
+from processing.errors import DatabaseUnavailable, Misconfigured, SourceUnavailable
 from service.build import make_daemon
 from service.capacity import wanted_workers
 from service.database import check_reachable, open_database, prepare_database
@@ -25,6 +25,7 @@ from service.outage import TimedOut
 from service.presence import Presence
 from service.signals import StopSignal
 from sources.claims import CLAIMS, FULL
+from watcher.kind import ObserverKind
 
 if TYPE_CHECKING:
     from monitor.terminal import Terminal
@@ -42,7 +43,7 @@ def run(settings: Settings, *, once: bool, accepts_new: bool = False, plain: boo
             address = None if once else settings.metrics_address
             with _exposed(settings, address, _announced(shown.write)) as publish:
                 return _run(settings, publish, once=once, accepts_new=accepts_new)
-        except (Misconfigured, DatabaseUnavailable, TimedOut, OSError) as error:
+        except (Misconfigured, DatabaseUnavailable, SourceUnavailable, TimedOut, OSError) as error:
             # Before the first line, a person at a terminal gets the plain sentence that other commands print.
             if settings.log_format is LogFormat.TEXT and not shown.has_written:
                 raise
@@ -103,10 +104,7 @@ def _run(settings: Settings, publish: Publish, *, once: bool, accepts_new: bool)
     stop = StopSignal()
     totals: Counter[str] = Counter()
     with stop.on_signals():
-        prepare_folders(settings)
-        # From here on, so that status sees it, too, while the database is waited for.
-        presence = Presence(str(settings.folder))
-        presence.hold()
+        presence = _prepare_place(settings)
         opened = open_database(
             settings, stop.event.is_set, publish, stop.ask, may_create=True, accepts_new=accepts_new
         )
@@ -123,10 +121,27 @@ def _run(settings: Settings, publish: Publish, *, once: bool, accepts_new: bool)
                     )
                     totals = daemon.run()
         if "waiting" not in totals:  # it was stopped before it could load anything
-            with suppress(OSError):
-                totals["waiting"] = len(watcher.scan.waiting(str(settings.folder)))
+            totals["waiting"] = _waiting(settings)
         publish(Stopped(totals))
     return 1 if once and (totals["failed"] or totals["waiting"] or stop.event.is_set()) else 0
+
+
+def _prepare_place(settings: Settings) -> Presence | None:
+    """Makes what is missing where files arrive; shows that a daemon watches a folder."""
+    if settings.bucket is not None:
+        return None
+    prepare_folders(settings)
+    # From here on, so that status sees it, too, while the database is waited for.
+    presence = Presence(str(settings.folder))
+    presence.hold()
+    return presence
+
+
+def _waiting(settings: Settings) -> int:
+    with suppress(OSError):
+        if settings.bucket is None:
+            return len(watcher.scan.waiting(str(settings.folder)))
+    return 0
 
 
 def _started(settings: Settings) -> Started:
@@ -134,7 +149,8 @@ def _started(settings: Settings) -> Started:
     embedded_in = str(settings.data_folder) if outside is None else None
     env_file = str(settings.env_file) if settings.env_file else None
     workers = wanted_workers(settings)
-    return Started(str(settings.folder), settings.observer, workers, env_file, embedded_in, outside)
+    observer = settings.observer if settings.bucket is None else ObserverKind.OFF
+    return Started(str(settings.watch_folder), observer, workers, env_file, embedded_in, outside)
 
 
 def prepare_folders(settings: Settings) -> None:

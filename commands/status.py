@@ -57,7 +57,7 @@ class Status(Struct, frozen=True):
 def gather(settings: Settings, connection: Connection | None, trouble: str = "") -> Status:
     """Returns the facts; without a connection, for which trouble is the reason, only those of the folder."""
     backlog, daemon = look(settings, _SHOWN), Watched(None)
-    if not backlog.error:
+    if not backlog.error and settings.bucket is None:
         daemon = watched(str(settings.folder))
     found = _ledger_of(connection) if connection else _Found(None, [], [], [])
     return Status(
@@ -68,7 +68,7 @@ def gather(settings: Settings, connection: Connection | None, trouble: str = "")
         found.files,
         found.failures,
         _needs(daemon, backlog, found.totals, trouble),
-        _next_steps(daemon, settings.failed, found),
+        _next_steps(daemon, settings.failed if settings.bucket is None else None, found),
         trouble,
     )
 
@@ -94,12 +94,12 @@ def _ledger_of(connection: Connection) -> _Found:
     return ask(connection, read, seconds=_SECONDS)
 
 
-def _next_steps(daemon: Watched, failed: Path, found: _Found) -> list[Step]:
-    """Returns the commands that deal with what was found."""
+def _next_steps(daemon: Watched, failed: Path | None, found: _Found) -> list[Step]:
+    """Returns the commands that deal with what was found; without a failed folder not those for its files."""
     steps = []
     if daemon.is_running is False:
         steps.append(Step("python main.py", "starts the daemon"))
-    if found.open_names:
+    if found.open_names and failed is not None:
         names = " ".join(map(shlex.quote, found.open_names))
         paths = " ".join(shlex.quote(_shown(failed / name)) for name in found.open_names)
         steps.append(Step(f"python main.py check {paths}", "shows what is wrong; fix it there"))

@@ -16,13 +16,15 @@ from processing.sink import Counts, Delivery, FirstReject
 _ADD = """
     INSERT INTO mobileye_data.ingested_files AS old
         (file_id, sha256, name, last_name, size, kind, state,
-         rows_read, rows_inserted, rows_duplicate, rows_rejected, elements_empty, started_at, extra)
+         rows_read, rows_inserted, rows_duplicate, rows_rejected, elements_empty, started_at, extra,
+         origin, origin_version)
     SELECT file_id, decode(sha256, 'hex'), name, name, size, kind, 'loaded',
-           rows_read, rows_inserted, rows_duplicate, rows_rejected, elements_empty, started_at, extra::jsonb
+           rows_read, rows_inserted, rows_duplicate, rows_rejected, elements_empty, started_at, extra::jsonb,
+           origin, origin_version
     FROM json_to_recordset(%s) AS new
         (file_id bigint, sha256 text, name text, size bigint, kind text, rows_read bigint,
          rows_inserted bigint, rows_duplicate bigint, rows_rejected bigint, elements_empty bigint,
-         started_at timestamptz, extra text)
+         started_at timestamptz, extra text, origin text, origin_version text)
     ORDER BY sha256
     ON CONFLICT (sha256) DO UPDATE SET
         file_id = excluded.file_id,
@@ -36,6 +38,8 @@ _ADD = """
         elements_empty = excluded.elements_empty,
         started_at = excluded.started_at,
         extra = excluded.extra,
+        origin = excluded.origin,
+        origin_version = excluded.origin_version,
         finished_at = clock_timestamp(),
         deliveries = old.deliveries + 1,
         error = NULL
@@ -154,10 +158,11 @@ def fail(cursor: Cursor, delivery: Delivery, kind: str | None, reason: str) -> N
         cursor.execute(
             """
             INSERT INTO mobileye_data.ingested_files
-                (file_id, sha256, name, last_name, size, kind, state, started_at, error)
+                (file_id, sha256, name, last_name, size, kind, state, started_at, error,
+                 origin, origin_version)
             VALUES
                 (nextval('mobileye_data.file_ids'), %(sha256)s, %(name)s, %(name)s, %(size)s, %(kind)s,
-                 'failed', %(started_at)s, %(reason)s)
+                 'failed', %(started_at)s, %(reason)s, %(origin)s, %(origin_version)s)
             ON CONFLICT (sha256) DO NOTHING
             """,
             _failure(delivery, kind, reason),
@@ -185,6 +190,7 @@ def _fields(entry: Entry) -> dict[str, object]:
         "elements_empty": counts.empty,
         "started_at": delivery.started_at,
         "extra": entry.extra,
+        **_origin(delivery),
     }
 
 
@@ -196,4 +202,14 @@ def _failure(delivery: Delivery, kind: str | None, reason: str) -> dict[str, obj
         "kind": kind,
         "started_at": delivery.started_at,
         "reason": reason,
+        "origin": None,
+        "origin_version": None,
+        **_origin(delivery),
     }
+
+
+def _origin(delivery: Delivery) -> dict[str, object]:
+    """Returns the columns of the origin; none for a file of a folder, since an absent field is null."""
+    if delivery.origin is None:
+        return {}
+    return {"origin": delivery.origin.address, "origin_version": delivery.origin.version}

@@ -69,7 +69,7 @@ GRANT SELECT, INSERT, UPDATE (detections, objects) ON mobileye_data.detections_h
 -- A failed file may be loaded later, and any may come again.
 GRANT UPDATE (file_id, last_name, kind, state, rows_read, rows_inserted, rows_duplicate, rows_rejected,
               started_at, finished_at, deliveries, error, dismissed_at, dismissed_by, extra,
-              elements_empty)
+              elements_empty, origin, origin_version)
     ON mobileye_data.ingested_files TO mobileye_loader;
 
 -- A replay resolves a record, or says anew why it can't; the original it can't touch.

@@ -67,6 +67,9 @@ OUTAGE_LINES: dict[tuple[type[Event], Resource], tuple[Level, str]] = {
     (events.OutageBegan, Resource.WORKERS): ("warning", "cannot start workers"),
     (events.OutageReasonChanged, Resource.WORKERS): ("warning", "still cannot start workers"),
     (events.OutageEnded, Resource.WORKERS): ("info", "workers start again"),
+    (events.OutageBegan, Resource.BUCKET): ("warning", "waiting for the bucket"),
+    (events.OutageReasonChanged, Resource.BUCKET): ("warning", "the bucket is still away"),
+    (events.OutageEnded, Resource.BUCKET): ("info", "the bucket is back"),
 }
 
 #: Fields with names of files: their characters are not ours.

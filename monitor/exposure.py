@@ -18,7 +18,7 @@ from monitor.health import Health
 from monitor.metrics import Metrics
 from monitor.metrics_server import Answer, MetricsServer, Responder
 from monitor.waiting_files import WaitingFiles
-from service.drop_folder import measure
+from service.drop_folder import look, measure
 from service.events import Event, MetricsFailed, MetricsServed, Publish
 
 _PROJECT = Path(__file__).parent.parent / "pyproject.toml"
@@ -33,7 +33,10 @@ def expose(
     Raises Misconfigured if nobody can listen there. Later faults stop nothing; the first is published.
     """
     faults = _Faults(publish)
-    waiting = WaitingFiles(partial(measure, str(settings.folder)))
+    is_folder = settings.bucket is None
+    waiting = WaitingFiles(
+        partial(measure, str(settings.folder)) if is_folder else partial(look, settings, 0)
+    )
     metrics = Metrics()
     health = Health(waiting.complaint, ask_database)
     server = MetricsServer(address, _pages(_registry(metrics, waiting), health), faults.report)

@@ -56,6 +56,10 @@ class Contended(FileError):
     """Another transaction blocks the file: it is retried later, alone."""
 
 
+class SourceUnavailable(Exception):
+    """The place where files arrive does not answer: they stay; loading continues when it answers again."""
+
+
 class Misconfigured(Exception):
     """A person must fix the settings or the database's permissions; nothing is touched until then."""
 

@@ -12,8 +12,9 @@ KINDS: Kinds = {kind.name: kind for kind in (detection_events.KIND, vehicle_stat
 
 
 def kind_of_name(name: str, kinds: Kinds = KINDS) -> Kind | None:
-    """The kind that a file's name promises, if any."""
-    return next((kind for kind in kinds.values() if name.startswith(kind.prefix)), None)
+    """The kind that a file's name promises, if any; the names of a bucket may be paths."""
+    own = name.rpartition("/")[2]
+    return next((kind for kind in kinds.values() if own.startswith(kind.prefix)), None)
 
 
 def kind_of_key(key: str, kinds: Kinds = KINDS) -> Kind | None:

@@ -71,7 +71,7 @@ class Loader:
     def load(self, batch: Sequence[FileTask]) -> list[Outcome]:
         """Loads the files in one transaction; a bad one among them does not touch the others.
 
-        Raises DatabaseUnavailable or Misconfigured: then all files are as they were.
+        Raises DatabaseUnavailable, SourceUnavailable or Misconfigured: then all files are as they were.
         """
         started = time.monotonic()
         with ExitStack() as stack:

@@ -40,7 +40,8 @@ class LoadingFile:
     def delivery(self) -> Delivery:
         file = self.source_file
         digest, size = (file.sha256 or None, file.identity.size) if file else (None, 0)
-        return Delivery(digest, printable(self.task.name), size, self._started_at)
+        origin = file.origin if file else None
+        return Delivery(digest, printable(self.task.name), size, self._started_at, origin)
 
     def visible_seconds(self, committed_at: float) -> float | None:
         """Returns the seconds from its arrival until its rows were committed, if they were."""
@@ -68,7 +69,8 @@ class LoadingFile:
 
     @property
     def _is_stable(self) -> bool:
-        return self.source_file is not None and self.task.stable == self.source_file.identity
+        file = self.source_file
+        return file is not None and (not file.may_grow or self.task.stable == file.identity)
 
     def _unless_changed(self, error: BadFile) -> BadFile | NotReady:
         """Returns NotReady instead if somebody may be writing the file: then it is not bad yet."""

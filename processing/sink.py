@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 from msgspec import Struct
 
 from processing.records import Kind, Parsed
+from processing.source import Origin
 
 T = TypeVar("T", contravariant=True)
 
@@ -19,6 +20,7 @@ class Delivery(Struct, frozen=True):
     name: str
     size: int
     started_at: datetime
+    origin: Origin | None = None
 
 
 class Counts(Struct, frozen=True):

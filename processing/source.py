@@ -1,8 +1,10 @@
-"""The port to the place where files arrive; sources/ implements it for folders."""
+"""The port to the place where files arrive; sources/ implements it."""
 
 import io
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, Self, TypeVar
+
+from msgspec import Struct
 
 #: Bytes read at a time; larger chunks parse no faster.
 CHUNK_BYTES = 64 * 1024
@@ -23,6 +25,13 @@ class Identity(Protocol):
 
     def same_content_as(self, other: Self) -> bool:
         """Returns whether at most the file's place has changed, not the file."""
+
+
+class Origin(Struct, frozen=True):
+    """The address of a file that came from elsewhere than a folder, and which version of it was read."""
+
+    address: str
+    version: str
 
 
 class SourceFile(Protocol):
@@ -51,6 +60,14 @@ class SourceFile(Protocol):
     @property
     def hides_writers(self) -> str:
         """Reason why nobody can know whether it is being written, if so: then it must be quiet for a time."""
+
+    @property
+    def origin(self) -> Origin | None:
+        """Address of the file, if it is more than its name."""
+
+    @property
+    def may_grow(self) -> bool:
+        """Returns whether one that ends in the middle may still be completed in its place."""
 
     def digest(self) -> None:
         """Reads the whole file and sets sha256."""

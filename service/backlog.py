@@ -1,7 +1,7 @@
 """Tracks every known file: which is loaded next and with which others, and which has to wait."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 
 from processing.batch import FileTask, Outcome
@@ -17,6 +17,9 @@ BATCH_BYTES = 8 * 1024 * 1024
 
 #: The longest pause of a file that is suspected, or held back, in seconds.
 _LONGEST_SUSPENSE = 60.0
+
+#: Names that are enough to keep all workers busy for a while; of a large bucket no more are held.
+_ENOUGH_READY = 10_000
 
 #: Returns the size of a file, or None if there is no such file.
 SizeOf = Callable[[str], int | None]
@@ -34,7 +37,9 @@ class Backlog:
         policy: WaitingPolicy,
         suspects: Suspects | None = None,
         clock: Callable[[], float] = time.monotonic,
+        batch_files: int = BATCH_FILES,
     ) -> None:
+        self._batch_files = batch_files
         self._policy = policy
         self._suspects = suspects or Suspects()
         self._clock = clock
@@ -61,10 +66,23 @@ class Backlog:
             if name not in self._files.by_name:
                 self._files.add(name, "ready")
 
+    def on_page(self, sizes: Mapping[str, int]) -> None:
+        """Makes ready what was not known of a part of a listing, which tells the sizes, too."""
+        for name, size in sizes.items():
+            if name not in self._files.by_name:
+                self._files.add(name, "ready").size = size
+
+    def has_room(self) -> bool:
+        """Returns whether more names are of use now."""
+        return len(self._files.queues["ready"]) < _ENOUGH_READY
+
     def keep_only(self, names: Iterable[str]) -> None:
         """Forgets what a scan did not find, because somebody else took it; not what is in flight."""
-        present = set(names)
-        for file in [file for file in self._files.by_name.values() if file.name not in present]:
+        self.keep_where(set(names).__contains__)
+
+    def keep_where(self, is_kept: Callable[[str], bool]) -> None:
+        """Forgets what is no longer to be loaded from here; not what is in flight."""
+        for file in [file for file in self._files.by_name.values() if not is_kept(file.name)]:
             if file.phase != "in flight":
                 self._forget(file)
 
@@ -114,7 +132,7 @@ class Backlog:
     def _next_others(self, share: int, size_of: SizeOf) -> list[KnownFile]:
         fresh, ready = self._files.queues["fresh"], self._files.queues["ready"]
         while fresh or ready:
-            limit = min(BATCH_FILES, -(-(len(fresh) + len(ready)) // share))
+            limit = min(self._batch_files, -(-(len(fresh) + len(ready)) // share))
             # Half of a batch is for fresh files, so that a steady stream of them never starves the others.
             queued = list(islice(fresh.values(), max(1, limit // 2) if ready else limit))
             queued += islice(ready.values(), limit - len(queued))
@@ -127,7 +145,7 @@ class Backlog:
         files: list[KnownFile] = []
         left = BATCH_BYTES
         for file in queued:
-            size = size_of(file.name)
+            size = size_of(file.name) if file.size is None else file.size
             if size is None:
                 self._forget(file)
                 continue

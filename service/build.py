@@ -8,13 +8,14 @@ from config import Settings
 from db.connection import Database
 from service.capacity import wanted_workers
 from service.daemon import Daemon
-from service.discovery import FileDiscovery
+from service.discovery import Discovery, FileDiscovery
 from service.events import Publish
 from service.inbox import FileArrived, Inbox, ScanWanted
-from service.loader_factory import LoaderFactory
+from service.loader_factory import BucketFactory, FolderFactory, LoaderFactory, SourceFactory
 from service.pool import Pool
 from service.presence import Presence
 from service.signals import StopSignal
+from sources.policy import BucketPlace
 
 
 def make_daemon(
@@ -29,7 +30,44 @@ def make_daemon(
 ) -> Daemon:
     """Returns a daemon with all that it needs; ensure_running tells where the database is after an outage."""
     inbox: Inbox = queue.SimpleQueue()
-    discovery = FileDiscovery(
+    if settings.bucket is None:
+        discovery: Discovery = _of_folder(settings, publish, inbox, presence)
+    else:
+        discovery = _of_bucket(settings, settings.bucket, ensure_running, inbox)
+    pool = partial(make_pool, settings)
+    return Daemon(settings, database, ensure_running, pool, discovery, inbox, publish, stop, once=once)
+
+
+def make_pool(settings: Settings, database: Database) -> Pool:
+    """Returns a pool of workers that load the settings' folder or bucket into the database."""
+    start = LoaderFactory(
+        source_factory(settings),
+        settings.max_file_bytes,
+        database,
+        settings.max_reject_ratio,
+        settings.max_future_hours,
+    )
+    closing_seconds = settings.quiet_seconds if settings.bucket is None else 0.0
+    return Pool(wanted_workers(settings), start, closing_seconds)
+
+
+def source_factory(settings: Settings) -> SourceFactory:
+    """Returns what makes the source of the settings, in a worker."""
+    if settings.bucket is not None:
+        return BucketFactory(settings.bucket, settings.bucket_ends, settings.s3_endpoint_url)
+    return FolderFactory(
+        str(settings.folder),
+        str(settings.failed),
+        str(settings.archive or ""),
+        settings.on_loaded,
+        settings.quiet_seconds,
+    )
+
+
+def _of_folder(
+    settings: Settings, publish: Publish, inbox: Inbox, presence: Presence | None
+) -> FileDiscovery:
+    return FileDiscovery(
         str(settings.folder),
         settings.observer,
         publish,
@@ -38,21 +76,15 @@ def make_daemon(
         on_names_lost=lambda: inbox.put(ScanWanted()),
         own_names=settings.own_names,
     )
-    pool = partial(make_pool, settings)
-    return Daemon(settings, database, ensure_running, pool, discovery, inbox, publish, stop, once=once)
 
 
-def make_pool(settings: Settings, database: Database) -> Pool:
-    """Returns a pool of workers that load the settings' folder into the database."""
-    start = LoaderFactory(
-        str(settings.folder),
-        str(settings.failed),
-        str(settings.archive or ""),
-        settings.on_loaded,
-        settings.max_file_bytes,
-        database,
-        settings.max_reject_ratio,
-        settings.quiet_seconds,
-        settings.max_future_hours,
-    )
-    return Pool(wanted_workers(settings), start, settings.quiet_seconds)
+def _of_bucket(
+    settings: Settings, place: BucketPlace, ensure_running: Callable[[], Database], inbox: Inbox
+) -> Discovery:
+    from db.claims import Claims
+    from service.bucket_discovery import BucketDiscovery, Place
+    from sources.s3_client import make_client
+
+    client = make_client(settings.s3_endpoint_url)
+    claims = Claims(ensure_running, str(place))
+    return BucketDiscovery(client, Place.of(place, settings.bucket_ends), claims, inbox.put)

@@ -1,14 +1,11 @@
 """The daemon: one folder, one database; events and scans in, batches out to the workers, outcomes back."""
 
-import os
 import queue
-import stat
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 
-import watcher.scan
 from config import Settings
 from db.connection import Database
 from processing.batch import FileTask, Outcome
@@ -17,16 +14,17 @@ from processing.errors import (
     DatabaseUnavailable,
     Misconfigured,
     Setback,
+    SourceUnavailable,
     TransactionFailed,
     WorkerDied,
     WorkerKilled,
 )
 from service import events
 from service.backlog import Backlog
-from service.discovery import FileDiscovery
+from service.discovery import Discovery
 from service.events import Publish, Resource
 from service.heartbeat import CHECK_SECONDS
-from service.inbox import BatchDone, FileArrived, Inbox, ProbeAnswered, ScanWanted
+from service.inbox import BatchDone, FileArrived, Inbox, PageListed, ProbeAnswered, ScanWanted
 from service.outage import Outage, TimedOut
 from service.pool import Pool
 from service.probe import Probe
@@ -34,7 +32,6 @@ from service.progress import PROGRESS_SECONDS, ProgressReport
 from service.signals import StopSignal
 from service.waiting import WaitingPolicy
 from service.worker import Results
-from sources.claims import recover_claims
 
 #: How long a stop waits for batches in flight; the others roll back.
 STOP_SECONDS = 3.0
@@ -46,6 +43,16 @@ _TURNED = events.LoopTurned()
 
 #: The main loop turns at least so often, also while nothing happens: else nobody could see that it is alive.
 _LONGEST_WAIT = 30.0
+
+#: The pause of a listing whose names would find no room.
+_NO_ROOM_SECONDS = 0.5
+
+#: Objects of a bucket in a batch: each takes two requests, and all wait for the last.
+_BUCKET_BATCH_FILES = 64
+
+#: The longest pause of an object that has to wait, and how many of them are tried again in a second.
+_BUCKET_LONGEST_DELAY = 60.0
+_BUCKET_RETRIES_A_SECOND = 20.0
 
 _ENDS = {"loaded": events.FileLoaded, "duplicate": events.FileDuplicate, "failed": events.FileFailed}
 
@@ -59,7 +66,7 @@ class Daemon:
         database: Database,
         ensure_running: Callable[[], Database],
         make_pool: Callable[[Database], Pool],
-        discovery: FileDiscovery,
+        discovery: Discovery,
         inbox: Inbox,
         publish: Publish,
         stop: StopSignal,
@@ -70,7 +77,6 @@ class Daemon:
 
         The inbox receives what the discovery notices.
         """
-        self._folder = str(settings.folder)
         self._settings = settings
         self._database = database
         self._ensure_running = ensure_running
@@ -80,19 +86,17 @@ class Daemon:
         self._once = once
         self._discovery = discovery
         self.inbox = inbox
-        self._backlog = Backlog(
-            WaitingPolicy(settings.settle_seconds, settings.rescan_seconds, settings.quiet_seconds)
-        )
+        self._backlog = _backlog(settings)
         self._pool = make_pool(database)
         self._flights: dict[Results, tuple[list[FileTask], float]] = {}  # with the time of their departure
         self._probe: Probe | None = None
         self._outage: Outage | None = None
         self._next_scan: float | None = None  # None: before the first
-        self._listed: list[str] | None = []  # by --once
+        self._is_listed = False  # all that was there
         self._hides_writers = False
         self._alive = 0  # workers, as published last
         self._totals: Counter[str] = Counter()
-        self._progress = ProgressReport(publish, self._size_of)
+        self._progress = ProgressReport(publish, discovery.size_of)
 
     def run(self) -> Counter[str]:
         """Loads files until asked to stop, or with once until everything that was there is done.
@@ -121,11 +125,14 @@ class Daemon:
         return self._totals
 
     def _scan(self) -> None:
-        is_first, self._next_scan = self._next_scan is None, time.monotonic() + self._settings.rescan_seconds
+        self._next_scan = time.monotonic() + self._settings.rescan_seconds
         if (alive := self._pool.alive()) != self._alive:
             self._alive = alive
             self._publish(events.WorkersCounted(alive))
-        if self._once and not is_first:
+        if self._once and self._is_listed:
+            return
+        if not self._backlog.has_room() and self._settings.bucket is not None:
+            self._next_scan = time.monotonic() + _NO_ROOM_SECONDS
             return
         if not self._once:
             self._discovery.observe()
@@ -134,14 +141,30 @@ class Daemon:
             self._publish(events.FolderListed(len(names)))
             self._backlog.keep_only(names)
             self._backlog.on_scan(names)
-        if self._once:
-            self._listed = names
+        self._is_listed = self._is_listed or self._settings.bucket is None
+
+    def _take_page(self, page: PageListed) -> None:
+        """Takes a part of a bucket's listing, and asks for the next part at once if there is one."""
+        if isinstance(page.error, Misconfigured):
+            raise page.error
+        if page.error is not None:
+            is_bucket = isinstance(page.error, SourceUnavailable)
+            self._enter_outage(Resource.BUCKET if is_bucket else Resource.DATABASE, page.error)
+            self._next_scan = self._outage.next_try if self._outage else None
+            return
+        if self._outage is not None and self._outage.resource is not Resource.WORKERS and not self._backlog:
+            self._end_outage()  # else the next object has to show that it is over
+        self._backlog.keep_where(self._discovery.is_ours)
+        self._backlog.on_page(page.sizes)
+        self._is_listed = self._is_listed or page.is_last
+        if not page.is_last:
+            self._next_scan = time.monotonic()
 
     def _dispatch(self) -> None:
         """Sends a batch to each free worker; during an outage one at a time, as a probe."""
         while self._may_dispatch():
             others_first = self._pool.size == 1 or self._outage is not None
-            batch = self._backlog.batch(self._pool.size, self._size_of, others_first=others_first)
+            batch = self._backlog.batch(self._pool.size, self._discovery.size_of, others_first=others_first)
             if not batch:
                 return
             try:
@@ -159,19 +182,6 @@ class Daemon:
         if self._outage is None:
             return len(self._flights) < self._pool.size
         return not self._flights and time.monotonic() >= self._outage.next_try
-
-    def _size_of(self, name: str) -> int | None:
-        """Returns None for a missing file or a directory.
-
-        The polling observer reports a directory as a moved file when it reuses the inode of a file.
-        """
-        try:
-            status = os.lstat(os.path.join(self._folder, name))
-        except FileNotFoundError:
-            return None
-        except OSError:
-            return 0  # opening it will give the reason
-        return None if stat.S_ISDIR(status.st_mode) else status.st_size
 
     def _wait(self) -> None:
         """Waits until something happens or is due, and handles all messages that are there by then."""
@@ -191,6 +201,8 @@ class Daemon:
                         self._backlog.on_event(name)
                     case ScanWanted():
                         self._next_scan = time.monotonic()
+                    case PageListed():
+                        self._take_page(message)
                     case BatchDone(flight):
                         self._collect(flight)
                 message = self.inbox.get_nowait()
@@ -212,6 +224,9 @@ class Daemon:
                 self._backlog.requeue(batch)
             self._enter_outage(Resource.DATABASE, error)
             self._reconnect_if_moved()
+        except SourceUnavailable as error:
+            self._backlog.requeue(batch)
+            self._enter_outage(Resource.BUCKET, error)
         except BatchLost as error:
             self._backlog.requeue(batch)
             self._enter_outage(Resource.WORKERS, error)
@@ -230,8 +245,7 @@ class Daemon:
     def _record(self, flight: Results, outcomes: list[Outcome]) -> None:
         # Only the probe ends an outage: the success of a batch sent before it proves nothing.
         if self._outage is not None and self._outage.probe is flight:
-            self._outage.end()
-            self._outage = None
+            self._end_outage()
         if any(outcome.state == "loaded" for outcome in outcomes):
             self._backlog.note_loaded()
         for outcome in outcomes:
@@ -283,6 +297,11 @@ class Daemon:
             self._outage = Outage(resource, self._publish)
         self._outage.postpone(error, once=self._once)
 
+    def _end_outage(self) -> None:
+        if self._outage is not None:
+            self._outage.end()
+            self._outage = None
+
     def _reconnect_if_moved(self) -> None:
         """Replaces the pool if an embedded database that was started again had to take another port."""
         if self._flights or self._stop.event.is_set():
@@ -296,7 +315,10 @@ class Daemon:
                 self._pool.start()
 
     def _is_done(self) -> bool:
-        longest = max(self._settings.settle_seconds, self._settings.quiet_seconds)
+        if not self._is_listed:
+            return False
+        is_folder = self._settings.bucket is None
+        longest = max(self._settings.settle_seconds, self._settings.quiet_seconds) if is_folder else 0.0
         return not self._backlog or self._backlog.only_stuck(longest)
 
     def _finish(self) -> None:
@@ -306,13 +328,16 @@ class Daemon:
         for flight in [flight for flight in self._flights if flight.done()]:
             with suppress(Misconfigured, TimedOut):
                 self._collect(flight)
-        recover_claims(self._folder)
-        self._totals["waiting"] = len(self._backlog)
-        if self._once:
-            # Of the files that were to be loaded now, those that are there, whatever put them back; at least
-            # one if the folder can't be read.
-            self._totals["waiting"] = max(1, len(self._backlog))
-            with suppress(OSError):
-                if self._listed is not None:
-                    left = set(self._listed) & set(watcher.scan.waiting(self._folder))
-                    self._totals["waiting"] = len(left)
+        self._discovery.put_back()
+        waiting = len(self._backlog)
+        self._totals["waiting"] = self._discovery.left(waiting) if self._once else waiting
+
+
+def _backlog(settings: Settings) -> Backlog:
+    """Returns a backlog whose batches and pauses suit the source: a request costs more than a system call."""
+    if settings.bucket is None:
+        policy = WaitingPolicy(settings.settle_seconds, settings.rescan_seconds, settings.quiet_seconds)
+        return Backlog(policy)
+    longest = max(settings.rescan_seconds, _BUCKET_LONGEST_DELAY)
+    policy = WaitingPolicy(0.0, longest, 0.0, retries_a_second=_BUCKET_RETRIES_A_SECOND)
+    return Backlog(policy, batch_files=_BUCKET_BATCH_FILES)

@@ -16,7 +16,7 @@ from db.patience import WaitCancelled, ask
 from db.queries import connections_allowed, keeps_commits, locks
 from db.session import is_pooled
 from environment import forget_libpq_variables
-from processing.errors import DatabaseUnavailable
+from processing.errors import DatabaseUnavailable, SourceUnavailable
 from service import marker
 from service.capacity import most_workers, wanted_workers
 from service.events import (
@@ -64,9 +64,9 @@ def open_database(
         yield lambda: Database(outside)
         return
     if not has_cluster(settings.data_folder):
-        found = None if accepts_new else marker.read(settings.folder)
+        found = None if accepts_new else _store(settings).read()
         if found is not None:
-            raise marker.refusal(settings.folder, found, f"a new one in {settings.data_folder}")
+            raise marker.refusal(str(settings.watch_folder), found, f"a new one in {settings.data_folder}")
         if not may_create:
             raise DatabaseUnavailable(
                 f"no database here yet: the daemon makes one in {settings.data_folder} when it first starts"
@@ -168,10 +168,12 @@ def prepare_database(
                 look = partial(_look_at, connection, settings, publish, accepts_new=accepts_new)
                 connections = ask(connection, look, stop.event.is_set)
             return database, _limit_workers(settings, connections, publish)
-        except DatabaseUnavailable as error:
+        except (DatabaseUnavailable, SourceUnavailable) as error:
             if stop.event.is_set():
                 break
-            outage = outage or Outage(Resource.DATABASE, publish)
+            resource = Resource.BUCKET if isinstance(error, SourceUnavailable) else Resource.DATABASE
+            if outage is None or outage.resource is not resource:
+                outage = Outage(resource, publish)
             outage.postpone(error, once=once)
             stop.event.wait(outage.next_try - time.monotonic())
     return None
@@ -194,9 +196,9 @@ def _limit_workers(settings: Settings, connections: int, publish: Publish) -> Se
 
 
 def _refuse_another(settings: Settings, connection: Connection) -> None:
-    found = marker.read(settings.folder)
+    found = _store(settings).read()
     if found is not None and found.ledger != ledger_name.find(connection):
-        raise marker.refusal(settings.folder, found, _place(settings, connection))
+        raise marker.refusal(str(settings.watch_folder), found, _place(settings, connection))
 
 
 def _mark(settings: Settings, connection: Connection, publish: Publish) -> None:
@@ -209,11 +211,22 @@ def _mark(settings: Settings, connection: Connection, publish: Publish) -> None:
         ledger = ledger_name.find(connection)
     wanted = Marker(str(ledger), place)
     try:
-        if marker.read(settings.folder) != wanted:
-            marker.write(settings.folder, wanted)
+        store = _store(settings)
+        if store.read() != wanted:
+            store.write(wanted)
     except OSError as error:
         # A full disk must not stop the loading, which empties it.
-        publish(MarkerUnwritten(str(settings.folder), error.strerror or str(error)))
+        publish(MarkerUnwritten(str(settings.watch_folder), error.strerror or str(error)))
+
+
+def _store(settings: Settings) -> marker.Store:
+    """Returns where the marker is; only a bucket needs a client."""
+    if settings.bucket is None:
+        return marker.FolderStore(settings.folder)
+    from service.bucket_marker import BucketStore
+    from sources.s3_client import make_client
+
+    return BucketStore(make_client(settings.s3_endpoint_url), settings.bucket)
 
 
 def _place(settings: Settings, connection: Connection) -> str:

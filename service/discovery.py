@@ -2,8 +2,10 @@
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Protocol
 
 import watcher.scan
 from service.events import (
@@ -23,6 +25,31 @@ from sources.claims import recover_claims
 from watcher.kind import ObserverKind
 from watcher.observer import FolderObserver
 from watcher.scan import UNFINISHED
+
+
+class Discovery(Protocol):
+    """Finds the files to load, in a folder or in a bucket."""
+
+    def observe(self) -> None:
+        """Lets new files be noticed from now on."""
+
+    def scan(self) -> list[str] | None:
+        """Returns the names of all files; None if it can't, or if they come later, by messages."""
+
+    def size_of(self, name: str) -> int | None:
+        """Returns the size of a file, or None if there is no such file."""
+
+    def is_ours(self, name: str) -> bool:
+        """Returns whether this daemon is to load the file, no other."""
+
+    def put_back(self) -> None:
+        """Puts back what workers left half-way."""
+
+    def left(self, waiting: int) -> int:
+        """Returns how many files of the first scan are not done, if so many are known to wait."""
+
+    def stop(self) -> None:
+        """Finds no more."""
 
 
 class FileDiscovery:
@@ -50,6 +77,7 @@ class FileDiscovery:
         self._passed_over: Collection[str] = ()
         self._own_names = frozenset(own_names)
         self._ignored: set[str] = set()
+        self._listed: list[str] | None = None
 
     def observe(self) -> None:
         """Starts the observer if it does not work; to be called before a scan, so that nothing is missed."""
@@ -75,8 +103,41 @@ class FileDiscovery:
             self._passed_over = passed_over.keys()
             found = watcher.scan.listing(self._folder)
             self._report_ignored({name for name in found.ignored if not name.lower().endswith(UNFINISHED)})
+            self._listed = found.wanted
             return found.wanted
+        self._listed = None
         return None
+
+    def size_of(self, name: str) -> int | None:
+        """Returns None for a missing file or a directory.
+
+        The polling observer reports a directory as a moved file when it reuses the inode of a file.
+        """
+        try:
+            status = os.lstat(os.path.join(self._folder, name))
+        except FileNotFoundError:
+            return None
+        except OSError:
+            return 0  # opening it will give the reason
+        return None if stat.S_ISDIR(status.st_mode) else status.st_size
+
+    def is_ours(self, name: str) -> bool:
+        """Returns True: daemons find out by the lock of each file."""
+        return True
+
+    def put_back(self) -> None:
+        """Puts files back that workers had claimed."""
+        recover_claims(self._folder)
+
+    def left(self, waiting: int) -> int:
+        """Returns how many of the files last found are there, whatever put them back.
+
+        At least one if the folder can't be read.
+        """
+        with suppress(OSError):
+            if self._listed is not None:
+                return len(set(self._listed) & set(watcher.scan.waiting(self._folder)))
+        return max(1, waiting)
 
     def _report_ignored(self, ignored: set[str]) -> None:
         """Publishes what is ignored once, and again only if it was away meanwhile."""

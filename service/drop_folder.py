@@ -9,9 +9,10 @@ from msgspec import Struct
 
 import watcher.scan
 from config import Settings
-from processing.errors import BadFile, Gone, NotReady
+from processing.errors import BadFile, Gone, Misconfigured, NotReady, SourceUnavailable
 from processing.printable import printable
 from sources.peek import PeekSource
+from sources.policy import BucketPlace
 
 
 class Waiting(Struct, frozen=True):
@@ -36,7 +37,9 @@ class Backlog(Struct, frozen=True):
 
 
 def look(settings: Settings, shown: int) -> Backlog:
-    """Returns what waits in the watch folder, `shown` of the oldest files by themselves."""
+    """Returns what waits in the watch folder or bucket, `shown` of the oldest files by themselves."""
+    if settings.bucket is not None:
+        return _look_at_bucket(settings, settings.bucket, shown)
     folder = str(settings.folder)
     try:
         found = watcher.scan.listing(folder)
@@ -81,6 +84,26 @@ def measure(folder: str) -> Backlog:
         return Backlog(printable(folder), error.strerror or str(error))
     age = time.time() - oldest if files else None
     return Backlog(printable(folder), files=files, bytes=size, oldest_seconds=age)
+
+
+def _look_at_bucket(settings: Settings, place: BucketPlace, shown: int) -> Backlog:
+    from service.bucket_discovery import Place
+    from service.drop_bucket import count
+    from sources.s3_client import make_client
+
+    try:
+        client = make_client(settings.s3_endpoint_url)
+        found = count(client, Place.of(place, settings.bucket_ends), max(1, shown))
+    except (SourceUnavailable, Misconfigured) as error:
+        return Backlog(printable(str(place)), str(error))
+    return Backlog(
+        printable(str(place)),
+        "",
+        found.files,
+        found.bytes,
+        found.oldest[0].seconds if found.oldest else None,
+        [Waiting(printable(one.name), one.bytes, one.seconds, "") for one in found.oldest[:shown]],
+    )
 
 
 def _why(folder: str, name: str) -> str:

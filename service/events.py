@@ -168,6 +168,7 @@ class Resource(Enum):
 
     DATABASE = "the database"
     WORKERS = "a worker"
+    BUCKET = "the bucket"
 
 
 class OutageBegan(Event, frozen=True):

@@ -1,9 +1,11 @@
 """The messages that wake the daemon, from its observer, its workers, its probe and its signals."""
 
 import queue
+from collections.abc import Mapping
 
 from msgspec import Struct
 
+from processing.errors import DatabaseUnavailable, Misconfigured, SourceUnavailable
 from service.worker import Results
 
 
@@ -17,6 +19,14 @@ class ScanWanted(Struct, frozen=True):
     """A message: names may have been lost, or the daemon has to look up from its inbox."""
 
 
+class PageListed(Struct, frozen=True):
+    """A message: a part of a bucket was listed, with the sizes by name; or the error of trying to."""
+
+    sizes: Mapping[str, int]
+    is_last: bool = False
+    error: SourceUnavailable | DatabaseUnavailable | Misconfigured | None = None
+
+
 class BatchDone(Struct, frozen=True):
     """A message: the outcomes of a batch are there."""
 
@@ -27,4 +37,4 @@ class ProbeAnswered(Struct, frozen=True):
     """A message: the probe is over. It only wakes the daemon, which judges the probe in any case."""
 
 
-Inbox = queue.SimpleQueue[FileArrived | ScanWanted | BatchDone | ProbeAnswered]
+Inbox = queue.SimpleQueue[FileArrived | ScanWanted | PageListed | BatchDone | ProbeAnswered]

@@ -1,27 +1,62 @@
 """The composition of a worker process; apart from the daemon's, so that a worker does not import that."""
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from db.connection import Database
 from db.sink import PostgresSink
 from processing.loader import Loader
+from processing.source import Source
 from service.heartbeat import Heartbeat
-from sources.folder import FolderSource
-from sources.policy import QUIET_SECONDS, OnLoaded
+from sources.local_file import Beat
+from sources.policy import QUIET_SECONDS, BucketEnds, BucketPlace, OnLoaded
+
+
+class SourceFactory(Protocol):
+    """Makes the source of a worker process, there; it is picklable."""
+
+    def __call__(self, beat: Beat) -> Source[Any]: ...
+
+
+@dataclass(frozen=True)
+class FolderFactory:
+    """Makes the source of a folder."""
+
+    folder: str
+    failed: str
+    archive: str
+    on_loaded: OnLoaded
+    quiet_seconds: float = QUIET_SECONDS
+
+    def __call__(self, beat: Beat) -> Source[Any]:
+        from sources.folder import FolderSource
+
+        return FolderSource(self.folder, self.failed, self.archive, self.on_loaded, self.quiet_seconds, beat)
+
+
+@dataclass(frozen=True)
+class BucketFactory:
+    """Makes the source of a bucket."""
+
+    place: BucketPlace
+    ends: BucketEnds
+    endpoint_url: str | None
+
+    def __call__(self, beat: Beat) -> Source[Any]:
+        from sources.bucket import BucketSource
+        from sources.s3_client import make_client
+
+        return BucketSource(make_client(self.endpoint_url), self.place, self.ends, beat)
 
 
 @dataclass(frozen=True)
 class LoaderFactory:
     """Makes the loader of a worker process, there."""
 
-    folder: str
-    failed: str
-    archive: str
-    on_loaded: OnLoaded
+    source: SourceFactory
     max_bytes: int
     database: Database
     max_reject_ratio: float = 1.0
-    quiet_seconds: float = QUIET_SECONDS
     max_future_hours: float = 0.0
 
     def __call__(self, heartbeat: Heartbeat | None = None) -> Loader:
@@ -32,7 +67,4 @@ class LoaderFactory:
             heartbeat.beat()
             sink.keep_alive()
 
-        source = FolderSource(
-            self.folder, self.failed, self.archive, self.on_loaded, self.quiet_seconds, beat
-        )
-        return Loader(source, sink, self.max_bytes, self.max_reject_ratio, report=heartbeat.report)
+        return Loader(self.source(beat), sink, self.max_bytes, self.max_reject_ratio, report=heartbeat.report)

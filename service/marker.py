@@ -8,6 +8,7 @@ import os
 import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 from msgspec import DecodeError, Struct, json
 
@@ -27,6 +28,28 @@ class Marker(Struct, frozen=True):
     database: str
 
 
+class Store(Protocol):
+    """The place of a marker: a folder, or a bucket."""
+
+    def read(self) -> Marker | None:
+        """Returns the marker, if there is one; raises Misconfigured if it can't be read."""
+
+    def write(self, marker: Marker) -> None:
+        """Writes the marker, whole or not at all; raises OSError."""
+
+
+class FolderStore(Struct, frozen=True):
+    """The marker of a folder."""
+
+    folder: Path
+
+    def read(self) -> Marker | None:
+        return read(self.folder)
+
+    def write(self, marker: Marker) -> None:
+        write(self.folder, marker)
+
+
 def read(folder: Path) -> Marker | None:
     """Returns the marker of a folder, if it has one; raises Misconfigured if it can't be read."""
     path = folder / NAME
@@ -34,17 +57,17 @@ def read(folder: Path) -> Marker | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise _unreadable(path, "it is no file")
+                raise unreadable(path, "it is no file")
             return json.decode(os.read(descriptor, _MOST_BYTES), type=Marker)
         finally:
             os.close(descriptor)
     except FileNotFoundError:
         return None
     except (OSError, DecodeError) as error:
-        raise _unreadable(path, str(error)) from None
+        raise unreadable(path, str(error)) from None
 
 
-def _unreadable(path: Path, reason: str) -> Misconfigured:
+def unreadable(path: Path | str, reason: str) -> Misconfigured:
     return Misconfigured(
         f"can't read {printable(str(path))}, which names the database of these files: {reason}; "
         "remove it if you are sure of the database"
@@ -63,10 +86,10 @@ def write(folder: Path, marker: Marker) -> None:
     part.replace(path)
 
 
-def refusal(folder: Path, marker: Marker, instead: str) -> Misconfigured:
+def refusal(place: str, marker: Marker, instead: str) -> Misconfigured:
     """Returns the error for a database that is not the one of the folder's files."""
     return Misconfigured(
-        f"until now the files of {printable(str(folder))} went into {printable(marker.database)}, "
+        f"until now the files of {printable(place)} went into {printable(marker.database)}, "
         f"which is not {printable(instead)}: mount its disk, correct DATA_FOLDER or DATABASE_URL, "
         "or start the daemon with --new-database to load into the other one from now on"
     )

@@ -8,7 +8,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from processing.batch import FileTask, Outcome
-from processing.errors import BatchLost, DatabaseUnavailable, Misconfigured, WorkerDied, WorkerKilled
+from processing.errors import (
+    BatchLost,
+    DatabaseUnavailable,
+    Misconfigured,
+    SourceUnavailable,
+    WorkerDied,
+    WorkerKilled,
+)
 from service.heartbeat import StallDetector
 from service.worker import Results, Start, Worker
 
@@ -57,7 +64,7 @@ class Pool:
         flight = self._flights.pop(results)
         try:
             return results.result(timeout=0)
-        except (DatabaseUnavailable, Misconfigured, WorkerDied, BatchLost):
+        except (DatabaseUnavailable, SourceUnavailable, Misconfigured, WorkerDied, BatchLost):
             raise
         except (EOFError, ConnectionError):
             raise flight.verdict or _death(flight) from None

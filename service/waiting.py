@@ -16,8 +16,13 @@ class WaitingPolicy:
     """The pauses of files. Each method takes the present time, on the monotonic clock."""
 
     def __init__(
-        self, settle_seconds: float, longest_delay: float, quiet_seconds: float = QUIET_SECONDS
+        self,
+        settle_seconds: float,
+        longest_delay: float,
+        quiet_seconds: float = QUIET_SECONDS,
+        retries_a_second: float = _RETRIES_A_SECOND,
     ) -> None:
+        self._retries_a_second = retries_a_second
         self.longest_delay = longest_delay
         self._settle_seconds = settle_seconds
         self._quiet_seconds = quiet_seconds
@@ -33,7 +38,7 @@ class WaitingPolicy:
         if not file.has_waited or not is_same(file.identity, identity):
             file.since, file.delay, file.tries, file.undisposed = now, FIRST_DELAY, 0, None
         file.identity = identity
-        pause = crowd / _RETRIES_A_SECOND
+        pause = crowd / self._retries_a_second
         # Rounded up: a crowd is tried batch by batch, not one by one.
         due = now + file.delay if file.delay > pause else math.ceil(now + pause)
         stable_at, quiet_at = file.since + self._settle_seconds, file.since + self._quiet_seconds

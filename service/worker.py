@@ -17,7 +17,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from processing.batch import FileTask, Outcome
-from processing.errors import BatchLost, DatabaseUnavailable, Misconfigured, WorkerDied
+from processing.errors import (
+    BatchLost,
+    DatabaseUnavailable,
+    Misconfigured,
+    SourceUnavailable,
+    WorkerDied,
+)
 from processing.loader import Loader
 from service.heartbeat import COUNTERS, Heartbeat, SharedCounters
 
@@ -148,7 +154,7 @@ class BatchRunner:
         try:
             self._loader = self._loader or self._start(self._heartbeat)
             return self._loader.load(batch)
-        except (DatabaseUnavailable, Misconfigured) as error:
+        except (DatabaseUnavailable, SourceUnavailable, Misconfigured) as error:
             failure: Exception = error
         except RuntimeError as error:
             # Of the system's lack of threads no file is guilty.

@@ -49,6 +49,9 @@ class FileIdentity(Struct, frozen=True):
 class LocalFile:
     """A file that is open for reading and locked against other daemons."""
 
+    may_grow = True
+    origin = None
+
     def __init__(self, path: str, name: str, fd: int, identity: FileIdentity, beat: Beat = no_beat) -> None:
         self.name = name
         self.beat = beat

@@ -27,6 +27,8 @@ class MemoryFile:
     hides_writers = ""
     arrived_at: float | None = None
     position = 0
+    may_grow = True
+    origin = None
 
     def __init__(self, name: str, content: bytes) -> None:
         self.name = name

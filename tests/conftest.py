@@ -10,6 +10,7 @@ import pytest
 import db.chunk
 from db import schema
 from db.connection import Database
+from tests.seaweed import Seaweed, running_seaweed
 from tests.support import Daemon, Server, running_server
 
 
@@ -23,6 +24,19 @@ def server() -> Iterator[Server]:
     # The tests kill processes, never the machine.
     with running_server("fsync=off") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def seaweed() -> Iterator[Seaweed]:
+    with running_seaweed() as seaweed:
+        yield seaweed
+
+
+@pytest.fixture
+def own_seaweed() -> Iterator[Seaweed]:
+    """A server that a test may stop."""
+    with running_seaweed() as seaweed:
+        yield seaweed
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from psycopg2.extensions import parse_dsn
 import config
 from config import LogFormat, Settings, load_settings
 from processing.errors import Misconfigured
-from sources.policy import OnLoaded
+from sources.policy import BucketEnds, BucketPlace, OnLoaded
 from tests.support import ROOT, Server
 from watcher.kind import ObserverKind
 
@@ -117,6 +117,8 @@ def test_each_setting_can_be_set(
         ("DB_PORT", "65536", "less than or equal to 65535"),
         ("DB_PORT", "five", "a valid integer"),
         ("WATCH_FOLDER", "~nobody-of-that-name/x", "the path of a folder"),
+        ("WATCH_FOLDER", "s3://", "the path of a folder, or s3://bucket/prefix"),
+        ("S3_ENDPOINT_URL", "localhost:9000", "begin with http:// or https://"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_it_may_be(
@@ -413,3 +415,38 @@ def test_the_example_file_names_every_setting_and_no_other() -> None:
         line.removeprefix("# ").partition("=")[0] for line in lines if line.startswith("# ") and "=" in line
     }
     assert {name for name in documented if name.isupper() and " " not in name} == set(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("address", "place"),
+    [
+        ("s3://bucket", BucketPlace("bucket", "")),
+        ("s3://bucket/", BucketPlace("bucket", "")),
+        ("s3://bucket/in", BucketPlace("bucket", "in/")),
+        ("S3://bucket/in/of/it/", BucketPlace("bucket", "in/of/it/")),
+    ],
+)
+def test_the_watch_folder_may_be_a_part_of_a_bucket(
+    monkeypatch: pytest.MonkeyPatch, address: str, place: BucketPlace
+) -> None:
+    settings = with_env(monkeypatch, WATCH_FOLDER=address)
+    assert settings.bucket == place
+    assert settings.bucket_ends == BucketEnds(f"{place.prefix}failed/", "", OnLoaded.DELETE)
+    with pytest.raises(Misconfigured, match="works on a folder, and WATCH_FOLDER is a bucket"):
+        _ = settings.folder
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"FAILED_FOLDER": "/somewhere"}, "FAILED_FOLDER should be in the bucket of WATCH_FOLDER: s3://b/"),
+        ({"FAILED_FOLDER": "s3://other/failed"}, "FAILED_FOLDER should be in the bucket of WATCH_FOLDER"),
+        ({"ARCHIVE_FOLDER": "s3://b"}, "ARCHIVE_FOLDER can't be the WATCH_FOLDER itself, or hold it"),
+        ({"FAILED_FOLDER": "s3://b/in/"}, "can't be the WATCH_FOLDER itself"),
+        ({"WATCH_FOLDER": "folder", "FAILED_FOLDER": "s3://b/f"}, "FAILED_FOLDER should be a folder"),
+    ],
+)
+def test_objects_stay_in_their_bucket(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], reason: str
+) -> None:
+    assert reason in complaint(monkeypatch, **{"WATCH_FOLDER": "s3://b/in", **settings})

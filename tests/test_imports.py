@@ -173,6 +173,12 @@ def test_the_program_imports_what_draws_only_at_a_terminal() -> None:
     assert _imported_with("main", ["monitor.terminal", "monitor.panel", "commands.progress_bar"]) == []
 
 
+def test_a_daemon_of_a_folder_imports_no_package_of_a_bucket() -> None:
+    """And neither do its workers: those packages need not be there."""
+    modules = "main, service.build, service.worker, service.loader_factory, sources.folder"
+    assert _imported_with(modules, ["boto3", "botocore", "urllib3"]) == []
+
+
 def test_only_one_module_reads_the_environment() -> None:
     assert [m for m in MODULES if {"environ", "getenv"} & _words(MODULES[m])] == ["environment"]
 

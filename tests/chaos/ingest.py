@@ -15,7 +15,7 @@ from db.connection import Database
 from processing.batch import FileTask, Outcome
 from processing.errors import DatabaseUnavailable, NotReady
 from processing.loader import Loader
-from service.loader_factory import LoaderFactory
+from service.loader_factory import FolderFactory, LoaderFactory
 from sources.claims import recover_claims
 from sources.policy import OnLoaded
 
@@ -38,7 +38,7 @@ def get_ready() -> None:
 def main(folder: str, url: str, report: Report) -> int:
     """Returns 0 if every file has its outcome; reports each outcome and each error."""
     failed = os.path.join(folder, "failed")
-    loader = LoaderFactory(folder, failed, "", OnLoaded.DELETE, 2**40, Database(url))()
+    loader = LoaderFactory(FolderFactory(folder, failed, "", OnLoaded.DELETE), 2**40, Database(url))()
     try:
         batches = _batches(folder)
     except OSError as error:  # the daemon would scan again later

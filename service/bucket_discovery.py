@@ -1,0 +1,145 @@
+"""Finds the objects of a bucket: lists it part by part, over and over; the listing is the queue."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from threading import Event, Lock, Thread
+from typing import Any
+
+from msgspec import Struct
+
+import watcher.scan
+from db.claims import Claims
+from processing.errors import DatabaseUnavailable, Misconfigured, SourceUnavailable
+from service.inbox import PageListed
+from sources.policy import BucketEnds, BucketPlace
+from sources.s3_client import ClientError, code_of, status_of, translated
+
+#: A name that no object has: a conditional request about it shows whether the server heeds conditions.
+_NOBODY = ".mobileye-no-such-object"
+
+#: The pause between two renewals of the claims: the server ends a silent connection after 30 s.
+_RENEW_SECONDS = 5.0
+
+_STALE_CURSOR = "InvalidArgument"
+
+
+class Place(Struct, frozen=True):
+    """The place that is listed, and the prefixes in it that objects end in."""
+
+    at: BucketPlace
+    own: Sequence[str]
+
+    @classmethod
+    def of(cls, at: BucketPlace, ends: BucketEnds) -> "Place":
+        return cls(at, [prefix for prefix in (ends.failed, ends.archive) if prefix])
+
+    def wanted(self, key: str) -> bool:
+        """Returns whether an object is to be loaded: a folder's marker, what is ours, and others are not."""
+        return watcher.scan.is_wanted(key.rpartition("/")[2]) and not key.startswith(tuple(self.own))
+
+
+class BucketDiscovery:
+    """Lists one part at each call, in a thread of its own: the daemon never waits for the network."""
+
+    def __init__(
+        self, client: Any, place: Place, claims: Claims, on_page: Callable[[PageListed], None]
+    ) -> None:
+        """Asks nothing yet; on_page gets each part, from another thread."""
+        self._client = client
+        self._claims = claims
+        self._renewing = Lock()
+        self._is_over = Event()
+        self._keeper: Thread | None = None
+        self._place = place
+        self._on_page = on_page
+        self._cursor: str | None = None
+        self._is_busy = False
+        self._is_checked = False
+        self._is_whole = False
+
+    def observe(self) -> None: ...
+
+    def scan(self) -> None:
+        """Begins to list the next part, unless it does already; behind the last one comes the first again."""
+        if self._is_busy:
+            return
+        self._is_busy = True
+        try:
+            if self._keeper is None:
+                self._keeper = Thread(target=self._keep, name="claims of the bucket", daemon=True)
+                self._keeper.start()
+            Thread(target=self._list, name="listing of the bucket", daemon=True).start()
+        except RuntimeError as error:
+            self._is_busy = False
+            self._on_page(PageListed({}, error=SourceUnavailable(f"the system has no thread: {error}")))
+
+    def size_of(self, name: str) -> int:
+        """Returns nothing of use: the listing has told the size, or the object's own answer will."""
+        return 0
+
+    def is_ours(self, name: str) -> bool:
+        """Returns whether no other daemon is to load the object."""
+        return self._claims.is_ours(name)
+
+    def put_back(self) -> None: ...
+
+    def left(self, waiting: int) -> int:
+        """Returns what waits; at least one object if not all could be listed."""
+        return waiting if self._is_whole else max(1, waiting)
+
+    def stop(self) -> None:
+        """Lists no more; the claims end with the process, after its last batch."""
+        self._is_over.set()
+
+    def _keep(self) -> None:
+        """Renews the claims while the listing pauses; what fails here, the listing meets, too."""
+        while not self._is_over.wait(_RENEW_SECONDS):
+            with suppress(DatabaseUnavailable, Misconfigured), self._renewing:
+                self._claims.renew()
+
+    def _list(self) -> None:
+        try:
+            with self._renewing:
+                self._claims.renew()
+            page = self._next_page()
+        except (SourceUnavailable, DatabaseUnavailable, Misconfigured) as error:
+            page = PageListed({}, error=error)
+        self._is_busy = False
+        self._is_whole = self._is_whole or page.is_last
+        self._on_page(page)
+
+    def _next_page(self) -> PageListed:
+        at = self._place.at
+        more = {"ContinuationToken": self._cursor} if self._cursor else {}
+        try:
+            with translated():
+                self._check_conditions()
+                answer = self._client.list_objects_v2(Bucket=at.bucket, Prefix=at.prefix, **more)
+        except ClientError as error:
+            if self._cursor and code_of(error) == _STALE_CURSOR:
+                self._cursor = None
+                return PageListed({})
+            raise Misconfigured(f"can't list {at}: the server answers {code_of(error)}") from None
+        self._cursor = answer.get("NextContinuationToken") if answer["IsTruncated"] else None
+        found = [(entry["Key"], entry["Size"]) for entry in answer.get("Contents", [])]
+        sizes = {key[len(at.prefix) :]: size for key, size in found if self._place.wanted(key)}
+        sizes = {name: size for name, size in sizes.items() if self._claims.is_ours(name)}
+        return PageListed(sizes, is_last=self._cursor is None)
+
+    def _check_conditions(self) -> None:
+        """Raises Misconfigured if the server deletes whatever the condition: also what was not read."""
+        if self._is_checked:
+            return
+        try:
+            self._client.delete_object(
+                Bucket=self._place.at.bucket, Key=self._place.at.prefix + _NOBODY, IfMatch='"0"'
+            )
+        except ClientError as error:
+            if status_of(error) not in (403, 404, 412):  # a right that is missing shows with each object
+                raise
+        else:
+            raise Misconfigured(
+                "the server takes no notice of conditions (If-Match) when it deletes an object: "
+                "one that was replaced while it was read would be lost"
+            )
+        self._is_checked = True

@@ -1,0 +1,164 @@
+"""A bucket as a source: each object is got by one request, and then deleted by a conditional one."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from processing.errors import Gone, Misconfigured, NotReady, SourceUnavailable
+from sources.bucket_object import BucketObject, Response
+from sources.local_file import Beat, no_beat
+from sources.policy import BucketEnds, BucketPlace, OnLoaded
+from sources.s3_client import ClientError, code_of, status_of, translated
+
+#: The ending of the object with the reason, beside a failed one.
+NOTE_ENDING = ".reason.txt"
+
+#: After a disposal that got no answer, others are not tried for this time: each would wait as long.
+_PAUSE_SECONDS = 5.0
+
+#: Objects that could not be deleted, of which a source knows that they need not be got again.
+_MOST_KEPT = 10_000
+
+#: The largest object that one request can copy.
+_MOST_COPIED = 5 * 1024**3
+
+_NOT_FOUND, _PRECONDITION_FAILED = 404, 412
+_ARCHIVED = "InvalidObjectState"
+
+
+class BucketSource:
+    """Opens the objects of one place, and disposes of exactly those that were read.
+
+    Every request about an object that was read carries its ETag. A version id is never sent: to delete a
+    version by its id would bring the one before it back.
+    """
+
+    def __init__(self, client: Any, place: BucketPlace, ends: BucketEnds, beat: Beat = no_beat) -> None:
+        self._client = client
+        self._place = place
+        self._ends = ends
+        self._beat = beat
+        self._kept: dict[str, str] = {}  # ETags of objects that could not be deleted, by name
+        self._no_answer_at = -_PAUSE_SECONDS
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[BucketObject]:
+        """Asks for an object, whose bytes come when they are read; one that only has to go is not got.
+
+        Raises Gone, NotReady (no rights, archived), SourceUnavailable or Misconfigured.
+        """
+        self._beat()
+        try:
+            with translated():
+                response = self._ask(name)
+        except ClientError as error:
+            raise _unopened(error) from None
+        file = BucketObject(self._client, self._place, name, response, self._beat)
+        try:
+            yield file
+        finally:
+            file.close()
+
+    def complete(self, file: BucketObject) -> None:
+        """Deletes an object whose rows are committed, or moves it under the prefix of the archive."""
+        with self._disposing(file):
+            if self._ends.on_loaded is OnLoaded.ARCHIVE:
+                self._copy(file, self._ends.archive)
+            self._delete(file)
+
+    def quarantine(self, file: BucketObject, reason: str) -> str:
+        """Moves a bad object under the prefix of failed ones, with the reason beside it; returns its address.
+
+        Not at once: a kill in between leaves the object at both places. Its name there depends only on its
+        name and content, so that doing it again makes no second one.
+        """
+        with self._disposing(file):
+            key = self._copy(file, self._ends.failed)
+            note = (reason + "\n").encode(errors="backslashreplace")
+            self._client.put_object(Bucket=self._place.bucket, Key=key + NOTE_ENDING, Body=note)
+            self._delete(file)
+            return f"s3://{self._place.bucket}/{key}"
+
+    def quarantine_unopened(self, name: str, reason: str) -> str:
+        """Leaves it: every object can be opened, so there is no such case."""
+        raise NotReady(reason)
+
+    def tidy(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def _ask(self, name: str) -> Response:
+        address = {"Bucket": self._place.bucket, "Key": self._place.prefix + name}
+        if name in self._kept:
+            head = self._client.head_object(**address)
+            if head["ETag"] == self._kept[name]:
+                return Response.of(head)
+            del self._kept[name]
+        return Response.of(self._client.get_object(**address))
+
+    @contextmanager
+    def _disposing(self, file: BucketObject) -> Iterator[None]:
+        """Raises NotReady for whatever goes wrong: the ledger has the object, only its end is missing."""
+        self._beat()
+        if time.monotonic() - self._no_answer_at < _PAUSE_SECONDS:
+            raise NotReady("the bucket does not answer")
+        try:
+            with translated():
+                yield
+        except SourceUnavailable as error:
+            self._no_answer_at = time.monotonic()
+            reason = str(error)
+        except (Misconfigured, ClientError) as error:
+            reason = str(error)
+        else:
+            self._kept.pop(file.name, None)
+            return
+        if len(self._kept) < _MOST_KEPT:
+            self._kept[file.name] = file.response.etag
+        raise NotReady(f"it can't be removed: {reason}")
+
+    def _delete(self, file: BucketObject) -> None:
+        """Deletes the object unless another one has taken its name."""
+        address = {"Bucket": self._place.bucket, "Key": file.key}
+        try:
+            self._client.delete_object(**address, IfMatch=file.response.etag)
+        except ClientError as error:
+            if status_of(error) == _PRECONDITION_FAILED:
+                self._look_why(address)
+            elif status_of(error) != _NOT_FOUND:
+                raise
+
+    def _look_why(self, address: dict[str, str]) -> None:
+        """Raises NotReady if an object is there; AWS says 404 where none is, others a failed condition."""
+        try:
+            self._client.head_object(**address)
+        except ClientError as error:
+            if status_of(error) != _NOT_FOUND:
+                raise
+        else:
+            raise NotReady("another object took its name")
+
+    def _copy(self, file: BucketObject, prefix: str) -> str:
+        """Copies the object that was read, and no other; returns the key of the copy."""
+        bucket, key = self._place.bucket, prefix + file.lasting_name()
+        condition = {"CopySourceIfMatch": file.response.etag}
+        source = {"Bucket": bucket, "Key": file.key}
+        try:
+            if file.identity.size <= _MOST_COPIED:
+                self._client.copy_object(Bucket=bucket, Key=key, CopySource=source, **condition)
+            else:
+                self._client.copy(source, bucket, key, ExtraArgs=condition)
+        except ClientError as error:
+            if status_of(error) in (_PRECONDITION_FAILED, _NOT_FOUND):
+                raise NotReady("another object took its name, or it is gone") from None
+            raise
+        return key
+
+
+def _unopened(error: ClientError) -> Exception:
+    if status_of(error) == _NOT_FOUND:
+        return Gone()
+    if code_of(error) == _ARCHIVED:
+        return NotReady("it is in an archive (Glacier): restore it, or give it another prefix")
+    return NotReady(f"it can't be read: {code_of(error)}")

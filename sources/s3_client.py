@@ -1,0 +1,100 @@
+"""Makes the client of an S3 server, and translates its errors into ours."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from processing.errors import Misconfigured, SourceUnavailable
+
+try:
+    import boto3
+    from botocore import exceptions
+    from botocore.config import Config
+    from botocore.exceptions import ClientError as ClientError
+    from urllib3.exceptions import HTTPError
+except ModuleNotFoundError as error:
+    raise Misconfigured(
+        f"a bucket needs the package {error.name}: pip install -r requirements/s3.txt"
+    ) from None
+
+#: The bytes are not those that were put.
+Damaged = exceptions.FlexibleChecksumError
+
+#: Errors in the middle of a body: the connection broke, stood still, or ended too early.
+BROKEN = (exceptions.BotoCoreError, HTTPError, OSError)
+
+#: Errors of the settings, which only a person can fix.
+_FIXED_BY_A_PERSON = {
+    "InvalidAccessKeyId": "it does not know the access key",
+    "SignatureDoesNotMatch": "the secret access key is wrong",
+    "NoSuchBucket": "there is no such bucket",
+    "InvalidBucketName": "there can't be such a bucket",
+    "PermanentRedirect": "the bucket is in another region",
+    "AuthorizationHeaderMalformed": "the bucket is in another region",
+}
+
+_EXPIRED = "the credentials have expired, and no newer ones came yet"
+
+#: Errors that pass, beside those of the server itself (5xx).
+_PASSING = {
+    "RequestTimeTooSkewed": "the clock of this machine is wrong: it differs too much from the server's",
+    "ExpiredToken": _EXPIRED,
+    "ExpiredTokenException": _EXPIRED,
+    "RequestExpired": _EXPIRED,
+    "TokenRefreshRequired": _EXPIRED,
+    "RequestTimeout": "it did not get the request in time",
+    "OperationAborted": "another request is in its way",
+}
+
+_TOO_MANY_REQUESTS, _SERVER_ERRORS = 429, 500
+
+
+def make_client(endpoint_url: str | None) -> Any:
+    """Returns a client; credentials and region come from wherever AWS's own tools take them.
+
+    Raises Misconfigured if one of AWS's own settings is wrong.
+    """
+    # Other servers do not know the checksums that AWS has added lately.
+    checksums = "when_required" if endpoint_url else "when_supported"
+    config = Config(
+        connect_timeout=3,
+        read_timeout=10,
+        retries={"mode": "standard", "total_max_attempts": 4},
+        request_checksum_calculation=checksums,
+        response_checksum_validation=checksums,
+        s3={"addressing_style": "path" if endpoint_url else "auto"},
+    )
+    try:
+        return boto3.session.Session().client("s3", endpoint_url=endpoint_url, config=config)
+    except (exceptions.BotoCoreError, ValueError) as error:
+        raise Misconfigured(f"can't use the bucket: {error}") from None
+
+
+def code_of(error: ClientError) -> str:
+    """Returns the server's code of an error; the status of an answer without a body."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def status_of(error: ClientError) -> int:
+    """Returns the HTTP status of an error."""
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raises SourceUnavailable or Misconfigured for errors of no single object; passes on others."""
+    try:
+        yield
+    except ClientError as error:
+        code = code_of(error)
+        if code in _FIXED_BY_A_PERSON:
+            raise Misconfigured(f"the bucket can't be used: {_FIXED_BY_A_PERSON[code]} ({code})") from None
+        if code in _PASSING:
+            raise SourceUnavailable(f"{_PASSING[code]} ({code})") from None
+        if status_of(error) >= _SERVER_ERRORS or status_of(error) == _TOO_MANY_REQUESTS:
+            raise SourceUnavailable(f"the server answers {code or status_of(error)}") from None
+        raise
+    except (exceptions.SSLError, exceptions.NoRegionError, exceptions.ParamValidationError) as error:
+        raise Misconfigured(f"the bucket can't be used: {error}") from None
+    except exceptions.BotoCoreError as error:
+        raise SourceUnavailable(str(error)) from None

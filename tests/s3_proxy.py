@@ -1,0 +1,105 @@
+"""A proxy before an S3 server: counts requests, answers some with an error, and lets tests act before others.
+
+It passes on all bytes as they are, the Host header too, which the signature of a request covers.
+"""
+
+import http.client
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Lock, Thread
+from urllib.parse import parse_qs, urlsplit
+
+_ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>by the proxy</Message></Error>"
+
+#: Answers a request in the server's place, with status and code; None lets it through.
+Fault = Callable[[str, str], tuple[int, str] | None]
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that was killed is no error."""
+
+
+class S3Proxy:
+    """The proxy. Fault is asked before each request, with its kind (LIST, GET, COPY …) and path."""
+
+    def __init__(self, target_port: int) -> None:
+        self.target_port = target_port
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self.fault: Fault = lambda kind, path: None
+        self._lock = Lock()
+        self._server = _Server(("127.0.0.1", 0), self._handler())
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def start(self) -> None:
+        Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def judge(self, kind: str, path: str) -> tuple[int, str] | None:
+        with self._lock:
+            self.counts[kind, path] += 1
+        return self.fault(kind, path)
+
+    def gets(self, ending: str) -> int:
+        """How often objects whose keys end so were asked for."""
+        found = self.counts.items()
+        return sum(times for (kind, path), times in found if kind == "GET" and path.endswith(ending))
+
+    def _handler(proxy) -> type[BaseHTTPRequestHandler]:
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_any(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                path = urlsplit(self.path)
+                kind = "LIST" if "list-type" in parse_qs(path.query) else self.command
+                kind = "COPY" if "x-amz-copy-source" in self.headers else kind
+                answer = proxy.judge(kind, path.path)
+                if answer is not None:
+                    self._answer(answer[0], [], _ERROR.format(answer[1]).encode())
+                    return
+                with closing(http.client.HTTPConnection("127.0.0.1", proxy.target_port, timeout=60)) as link:
+                    link.request(self.command, self.path, body, dict(self.headers))
+                    response = link.getresponse()
+                    content = response.read()
+                headers = [(n, v) for n, v in response.getheaders() if n.lower() not in _OWN]
+                if self.command == "HEAD":
+                    headers.append(("Content-Length", response.getheader("Content-Length", "0")))
+                self._answer(response.status, headers, content)
+
+            def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
+                self.send_response_only(status)
+                for name, value in headers:
+                    self.send_header(name, value)
+                if self.command != "HEAD":
+                    self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(content)
+
+            do_GET = do_PUT = do_DELETE = do_HEAD = do_POST = handle_any
+
+            def log_message(self, format: str, *args: object) -> None: ...
+
+        return Handler
+
+
+_OWN = ("content-length", "transfer-encoding", "connection")
+
+
+@contextmanager
+def running_proxy(target_port: int) -> Iterator[S3Proxy]:
+    """Yields a proxy that passes everything on, until it is told otherwise."""
+    proxy = S3Proxy(target_port)
+    proxy.start()
+    try:
+        yield proxy
+    finally:
+        proxy.stop()
