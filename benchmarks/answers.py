@@ -24,6 +24,9 @@ from benchmarks.history import DAYS, FIRST, VEHICLES, fill, fill_naive
 from benchmarks.server import running_server
 from db import questions
 
+#: Lines of a plan that are written, at most: long ranges have some for each day.
+MOST_LINES = 40
+
 #: A question is asked until one of these is reached.
 MOST_TURNS, MOST_SECONDS = 200, 20.0
 
@@ -262,7 +265,9 @@ def described(url: str, chosen: Sequence[Question], facts: dict[str, Any]) -> It
     yield ", ".join(f"{name} {value}" for name, value in facts.items()) + ".\n"
     for question in chosen:
         yield f"\n## {question.name}\n\n```\n"
-        yield from (f"{line}\n" for line in plan(url, question))
+        lines = plan(url, question)
+        left_out = [f"… ({len(lines) - MOST_LINES} more lines)"] if len(lines) > MOST_LINES else []
+        yield from (f"{line}\n" for line in lines[:MOST_LINES] + left_out)
         yield "```\n"
 
 
