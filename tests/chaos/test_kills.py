@@ -1,4 +1,4 @@
-"""Kills of the ingest at a sample of all system calls, and at a sample of its renames and deletes."""
+"""Kills of the ingest and of a recall at a sample of their system calls; of the ingest's renames, too."""
 
 import random
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ import pytest
 
 from db.connection import Database
 from tests.chaos.kills import KillRig, Point
+from tests.chaos.recalls import RecallRig
 
 SEED = 20220605
 SAMPLE = 16
@@ -31,6 +32,22 @@ def test_a_kill_at_any_system_call_neither_loses_nor_doubles_a_row(rig: KillRig)
         assert rig.rows() == rig.expected, point
         assert rig.left() == [], point
         assert rig.failed() == ["vehicles_status_3.json"], point
+
+
+@pytest.mark.timeout(300)
+def test_a_kill_at_any_system_call_of_a_recall_leaves_each_file_whole_or_recalled(
+    tmp_path: Path, database: Database
+) -> None:
+    with RecallRig(tmp_path / "incoming", database) as rig:
+        states = set()
+        for point in random.Random(SEED).sample(rig.trace(), SAMPLE):
+            rig.reset()
+            rig.kill_at(point)
+            assert rig.torn() == 0, point
+            states |= set(rig.query("SELECT state FROM mobileye_data.ingested_files"))
+            assert rig.restart().code == 0, point
+            assert rig.rows() == rig.expected, point
+        assert {("loaded",), ("recalled",)} <= states
 
 
 def decisive(points: list[Point]) -> list[Point]:

@@ -1,4 +1,4 @@
-"""A short, seeded run of each scenario, except kill-points: see test_kills.py."""
+"""A short, seeded run of each scenario, except kill-points and recall-points: see test_kills.py."""
 
 import os
 from collections.abc import Iterator
@@ -18,7 +18,6 @@ SEED = 20220605
 MINUTES = {
     "kill-pairs": 1,
     "replay-points": 0.7,
-    "recall-points": 0.7,
     "failing-calls": 0.35,
     "kills": 0.3,
     "stops": 0.8,
