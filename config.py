@@ -29,6 +29,10 @@ from watcher.kind import ObserverKind
 _DATABASE = ("DATABASE_URL", "DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD")
 
 
+#: Settings whose value is never shown.
+_SECRETS = ("DATABASE_URL", "DB_PASSWORD", "DASHBOARD_TOKEN")
+
+
 class LogFormat(StrEnum):
     """The forms of a log line."""
 
@@ -54,7 +58,7 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def _address(value: object) -> object:
+def read_address(value: object) -> Address:
     """Reads HOST:PORT, or [HOST]:PORT for IPv6."""
     host, _, port = str(value).rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
@@ -130,9 +134,10 @@ class Settings(BaseModel):
     max_reject_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
     max_future_hours: Annotated[float, Field(ge=0, le=876_000)] = 24.0
     #: None: there are no metrics.
-    metrics_address: Annotated[Address, BeforeValidator(_address)] | None = None
+    metrics_address: Annotated[Address, BeforeValidator(read_address)] | None = None
     #: None: days are kept for ever.
     retention_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
+    dashboard_token: Annotated[str, Field(min_length=16)] | None = None
     log_format: LogFormat = LogFormat.TEXT
     log_level: Annotated[LogLevel, BeforeValidator(_lower)] = LogLevel.INFO
 
@@ -275,5 +280,5 @@ def _explain(flaw: dict[str, object]) -> str:
     name = "_".join(map(str, location)).upper() if isinstance(location, tuple) else ""
     if not name:
         return message
-    shown = "" if name in ("DATABASE_URL", "DB_PASSWORD") else f" is {flaw['input']!r}"
+    shown = "" if name in _SECRETS else f" is {flaw['input']!r}"
     return f"{name}{shown}: {message[0].lower()}{message[1:]}"

@@ -6,6 +6,8 @@ import sys
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl+C during the imports ends it without a traceback
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -37,7 +39,7 @@ _ONCE = (
 
 #: Commands that the system ends on Ctrl+C, wherever they wait for the database: libpq would let them notice
 #: only when it answers. What is not committed rolls back; a file that was being removed is put back later.
-_ENDED_BY_CTRL_C = ("status", "url", "check", "verify", "replay", "recall", "maintain")
+_ENDED_BY_CTRL_C = ("status", "url", "check", "verify", "replay", "recall", "maintain", "report")
 
 
 _NEW_DATABASE = "Load into this database, though the folder's files went into another one until now."
@@ -131,6 +133,37 @@ def print_url(
 
 _RUNS_UNTIL_ASKED = "The embedded database runs until Ctrl+C, or for as long as the daemon does."
 _RUNS_NO_LONGER = "The embedded database runs only while the daemon or another command does; --wait keeps it."
+
+
+@app.command("dashboard")
+def show_dashboard(
+    address: Annotated[
+        str, typer.Option(help="HOST:PORT; beyond this machine only with DASHBOARD_TOKEN.")
+    ] = "127.0.0.1:8090",
+) -> None:
+    """Serves web pages of what is loaded and of what the fleet did, until Ctrl+C."""
+    settings = load_settings()
+    with _packages_of("dashboard"):
+        from commands import dashboard
+
+        raise typer.Exit(dashboard.run(settings, address, typer.echo))
+
+
+@app.command("report")
+def write_report(
+    since: Annotated[str | None, typer.Option(help="A day or a time, UTC; by default a day before.")] = None,
+    until: Annotated[str | None, typer.Option(help="A day or a time, UTC; by default now.")] = None,
+    vehicle: Annotated[
+        str | None, typer.Option(help="Only of this vehicle; by default of the fleet.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("report.html"),
+) -> None:
+    """Writes one page with the plots of what the fleet did, to send to someone."""
+    settings = load_settings()
+    with _packages_of("dashboard"):
+        from commands import report
+
+        raise typer.Exit(report.run(settings, since, until, vehicle, out, typer.echo))
 
 
 @app.command("demo")
@@ -282,6 +315,16 @@ def main() -> int:
     except (DatabaseUnavailable, SourceUnavailable, TimedOut, sql.QueryFailed, OSError) as error:
         return _complain(str(error), 1)
     return code or 0
+
+
+@contextmanager
+def _packages_of(name: str) -> Iterator[None]:
+    """Says where to find packages that an import lacks."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = f"the package {error.name} is missing: pip install -r requirements/{name}.txt"
+        raise Misconfigured(missing) from None
 
 
 def _complain(what: str, code: int) -> int:

@@ -78,6 +78,10 @@ class KeyExists(RowRefused):
     """A row with one of the keys is stored already."""
 
 
+class Cancelled(TransactionFailed):
+    """The statement was ended, by a time limit or by a person."""
+
+
 @dataclass(frozen=True)
 class Database:
     """The address of a database: a libpq connection string or URL; libpq has defaults for missing parts."""
@@ -171,6 +175,8 @@ def _no_fault_of_a_row(code: str | None, message: str) -> Exception:
         return DatabaseUnavailable(message)
     if code == "55P03":
         return LockTimeout(message)
+    if code == "57014":
+        return Cancelled(message)
     return TryAgain(message) if code in _LOST_RACES else TransactionFailed(message)
 
 

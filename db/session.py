@@ -93,6 +93,12 @@ def make_read_only(connection: Connection) -> None:
             cursor.execute("SET default_transaction_read_only = on")
 
 
+def limit_statements(connection: Connection, seconds: float) -> None:
+    """Lets the server end each later statement that takes longer."""
+    assert isinstance(connection, Session)
+    connection.settings += f"SET LOCAL statement_timeout = '{round(1000 * seconds)}ms';"
+
+
 class _SessionCursor(Cursor):
     """A cursor that sends the settings before the first statement of a transaction."""
 

@@ -36,8 +36,12 @@ class Backlog(Struct, frozen=True):
     not_looked_at: list[str] = []
 
 
-def look(settings: Settings, shown: int) -> Backlog:
-    """Returns what waits in the watch folder or bucket, `shown` of the oldest files by themselves."""
+def look(settings: Settings, shown: int, asked_after: float = 0.0) -> Backlog:
+    """Returns what waits in the watch folder or bucket, `shown` of the oldest files by themselves.
+
+    Opens those that have waited for more than `asked_after` seconds, to learn why they wait: in that instant
+    a daemon finds them locked.
+    """
     if settings.bucket is not None:
         return _look_at_bucket(settings, settings.bucket, shown)
     folder = str(settings.folder)
@@ -51,6 +55,7 @@ def look(settings: Settings, shown: int) -> Backlog:
     ages = {name: now - max(status.st_mtime, status.st_ctime) for name, status in files}
     sizes = {name: status.st_size for name, status in files}
     oldest = sorted(ages, key=lambda name: -ages[name])[:shown]
+    reasons = {name: _why(folder, name) if ages[name] > asked_after else "" for name in oldest}
     own = settings.own_names
     return Backlog(
         printable(folder),
@@ -58,7 +63,7 @@ def look(settings: Settings, shown: int) -> Backlog:
         len(files),
         sum(sizes.values()),
         max(ages.values(), default=None),
-        [Waiting(printable(name), sizes[name], ages[name], _why(folder, name)) for name in oldest],
+        [Waiting(printable(name), sizes[name], ages[name], reasons[name]) for name in oldest],
         [printable(name) for name in found.ignored if name not in own],
     )
 

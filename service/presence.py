@@ -6,7 +6,7 @@ A file would need space on a full disk, and would stay behind after a kill; the 
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -63,6 +63,26 @@ def watched(folder: str) -> Watched:
         except OSError:  # a network file system without locks of folders
             return Watched(None)
         return Watched(False)
+
+
+def count_workers(daemons: Iterable[int]) -> int | None:
+    """Returns how many worker processes the daemons have; None if the system does not say."""
+    try:
+        return sum(_is_worker(child) for pid in daemons for child in _children(pid))
+    except (OSError, ValueError):
+        return None
+
+
+def _children(pid: int) -> set[int]:
+    # Of each thread: a child belongs to the thread that has started it.
+    lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    return {int(child) for text in lists for child in text.split()}
+
+
+def _is_worker(pid: int) -> bool:
+    with suppress(OSError):  # it has ended meanwhile
+        return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
 
 
 @contextmanager

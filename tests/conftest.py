@@ -1,9 +1,11 @@
 """Fixtures: one server for all tests, a database and a daemon for each."""
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +14,9 @@ from db import schema
 from db.connection import Database
 from tests.seaweed import Seaweed, running_seaweed
 from tests.support import Daemon, Server, running_server
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 def pytest_configure() -> None:
@@ -61,6 +66,20 @@ def daemon(tmp_path: Path, database: Database) -> Iterator[Daemon]:
     yield daemon
     if daemon.process is not None:
         daemon.stop()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator["Browser"]:
+    """Debian's Chromium without a window."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("there is no chromium: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def _lines() -> Iterator[str]:
 
 
 def _columns(name: str, text: str) -> str:
-    return f"{name:{_NAME_COLUMNS}}{text}"
+    return f"{name:{_NAME_COLUMNS - 1}} {text}"
 
 
 def _grouped(names: Iterable[str]) -> str:

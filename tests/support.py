@@ -195,6 +195,10 @@ class Daemon:
         self._settings = {"RESCAN_SECONDS": 1, "SETTLE_SECONDS": 2, **settings}
         self.process: subprocess.Popen[bytes] | None = None
 
+    def set(self, **settings: object) -> None:
+        """Changes settings of what is started from now on."""
+        self._settings.update(settings)
+
     def environment(self) -> dict[str, str]:
         clean = {
             name: value for name, value in os.environ.items() if not name.startswith(("DB_", "DATABASE"))

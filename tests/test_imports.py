@@ -61,7 +61,17 @@ ROOMS = {
     ),
     "monitor": Room(
         "Shows what the service does.",
-        {"config", "processing", "service.drop_folder", "service.events"},
+        {
+            "config",
+            "db.present",
+            "db.queries",
+            "db.questions",
+            "processing",
+            "service.drop_folder",
+            "service.events",
+            "service.presence",
+            "service.reading",
+        },
     ),
     "commands": Room(
         "What a user types, one file a command.",
@@ -139,9 +149,14 @@ def test_only_a_few_modules_outside_of_db_and_commands_know_psycopg2() -> None:
     outside = {m for m in _who_imports(["psycopg2"]) if room_of(m) not in ("db", "commands")}
     assert outside == {
         "config",
+        "monitor.dashboard.fleet",
+        "monitor.dashboard.history",
+        "monitor.dashboard.live",
+        "monitor.dashboard.report",
         "monitor.event_log",
         "service.database",
         "service.housekeeping",
+        "service.reading",
         "service.rejects",
         "service.upkeep",
     }
@@ -177,6 +192,10 @@ def test_a_daemon_of_a_folder_imports_no_package_of_a_bucket() -> None:
     """And neither do its workers: those packages need not be there."""
     modules = "main, service.build, service.worker, service.loader_factory, sources.folder"
     assert _imported_with(modules, ["boto3", "botocore", "urllib3"]) == []
+
+
+def test_the_command_line_imports_no_package_of_one_command_alone() -> None:
+    assert _imported_with("main", ["nicegui", "numpy", "pandas", "py_mini_racer", "uvicorn"]) == []
 
 
 def test_only_one_module_reads_the_environment() -> None:
