@@ -33,10 +33,10 @@ def expose(
     Raises Misconfigured if nobody can listen there. Later faults stop nothing; the first is published.
     """
     faults = _Faults(publish)
-    is_folder = settings.bucket is None
-    waiting = WaitingFiles(
-        partial(measure, str(settings.folder)) if is_folder else partial(look, settings, 0)
-    )
+    if settings.bucket is None:
+        waiting = WaitingFiles(partial(measure, str(settings.folder)))
+    else:  # whose listing costs money, each time
+        waiting = WaitingFiles(partial(look, settings, 0), settings.rescan_seconds)
     metrics = Metrics()
     health = Health(waiting.complaint, ask_database)
     server = MetricsServer(address, _pages(_registry(metrics, waiting), health), faults.report)

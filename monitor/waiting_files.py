@@ -10,9 +10,6 @@ from prometheus_client.registry import Collector
 
 from service.drop_folder import Backlog
 
-#: The pause between two looks.
-_PAUSE_SECONDS = 1.0
-
 #: The pause is at least so many times as long as the look was: of a huge backlog a look takes seconds.
 _PAUSES_A_LOOK = 200
 
@@ -26,9 +23,10 @@ class WaitingFiles(Collector):
     Each look is made in a thread of its own: a folder that does not answer holds up nothing else.
     """
 
-    def __init__(self, look: Callable[[], Backlog]) -> None:
-        """Starts nothing."""
+    def __init__(self, look: Callable[[], Backlog], pause_seconds: float = 1.0) -> None:
+        """Starts nothing. There is at least this pause between two looks."""
         self._look = look
+        self._pause_seconds = pause_seconds
         self._stop = Event()
         self._thread = Thread(target=self._run, name="waiting files", daemon=True)
         self._seen: Backlog | None = None
@@ -81,4 +79,4 @@ class WaitingFiles(Collector):
             self._seen = self._look()
             self._began = None
             took = time.monotonic() - began
-            self._stop.wait(max(_PAUSE_SECONDS, _PAUSES_A_LOOK * took))
+            self._stop.wait(max(self._pause_seconds, _PAUSES_A_LOOK * took))
