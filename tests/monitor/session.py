@@ -45,6 +45,7 @@ class Session:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.until_shown(PROMPT)
+        self.modes_at_prompt = self.modes()
 
     def type(self, text: str) -> None:
         os.write(self._keyboard, text.encode())

@@ -83,14 +83,14 @@ def test_the_screen_shows_lines_and_below_them_the_state(daemon: Daemon) -> None
 
 def test_ctrl_c_leaves_a_clean_screen_and_two_lines(daemon: Daemon) -> None:
     with at_terminal(daemon) as person:
-        modes = person.modes()
         until_watching(person)
         assert person.is_cursor_hidden()
         daemon.drop("vehicles_status_1.json", GOOD)
         person.until_shown("loaded vehicles_status_1.json")
         person.type("\x03")
         person.until_prompt()
-        assert not person.is_cursor_hidden() and heads(person) == [] and person.modes() == modes
+        assert not person.is_cursor_hidden() and heads(person) == []
+        assert person.modes() == person.modes_at_prompt
         shown = person.lines()
     assert re.fullmatch(r"stopped after \d+ s: 1 file loaded, 1 row", shown[-3])
     assert shown[-2] == "no file waits; python main.py status shows all totals"
