@@ -44,6 +44,7 @@ class Backlog:
         self._suspects = suspects or Suspects()
         self._clock = clock
         self._files = KnownFiles()
+        self._done: set[str] | None = None  # since the last part of a listing, if there are parts
 
     def __len__(self) -> int:
         return len(self._files.by_name)
@@ -67,9 +68,13 @@ class Backlog:
                 self._files.add(name, "ready")
 
     def on_page(self, sizes: Mapping[str, int]) -> None:
-        """Makes ready what was not known of a part of a listing, which tells the sizes, too."""
+        """Makes ready what was not known of a part of a listing, which tells the sizes, too.
+
+        Not what was done while it was listed: that is gone by now, or is found by the next one.
+        """
+        done, self._done = self._done or set(), set()
         for name, size in sizes.items():
-            if name not in self._files.by_name:
+            if name not in self._files.by_name and name not in done:
                 self._files.add(name, "ready").size = size
 
     def has_room(self) -> bool:
@@ -259,4 +264,6 @@ class Backlog:
 
     def _forget(self, file: KnownFile) -> None:
         self._files.forget(file)
+        if self._done is not None:
+            self._done.add(file.name)
         self._suspects.forget([file.name])

@@ -543,3 +543,13 @@ def test_setbacks_while_nothing_is_loaded_hold_nobody_back(backlog: Backlog) -> 
     for _ in range(20):
         backlog.record_setback(take(backlog), 0.1)
     assert names(take(backlog)) == ["a"]
+
+
+def test_what_is_done_while_a_part_is_listed_is_not_tried_again(backlog: Backlog) -> None:
+    backlog.on_page({"a": 1, "b": 1})
+    (task, _) = backlog.batch(1, lambda name: 0)
+    backlog.record_outcome(Outcome(task.name, "loaded"))
+    backlog.on_page({"a": 1, "c": 1})
+    assert [task.name for task in backlog.batch(1, lambda name: 0)] == ["c"]
+    backlog.on_page({"a": 2})
+    assert [task.name for task in backlog.batch(1, lambda name: 0)] == ["a"]

@@ -137,7 +137,7 @@ def test_a14_four_daemons_get_each_object_about_once(
     daemons = [first, *others]
     for daemon in daemons:
         daemon.start()
-    vehicles = put_many(first, 600)
+    vehicles = put_many(first, 400)
     first.until_empty(90)
     for daemon in daemons:
         daemon.stop()
