@@ -126,7 +126,6 @@ def take_out(cursor: Cursor, file_id: int, days: Days, who: str, tables: Tables 
     table = tables[entries[0][0]]
     if table.has_latest:
         recompute(cursor, table, file_ids)
-    hourly.flush(cursor)
     cursor.execute(
         """
         UPDATE mobileye_data.rejected_records SET resolved_at = NULL, resolved_by = NULL
@@ -136,6 +135,7 @@ def take_out(cursor: Cursor, file_id: int, days: Days, who: str, tables: Tables 
     )
     reopened = cursor.rowcount
     _mark(cursor, rows, who)
+    hourly.flush(cursor)  # last, as when they are loaded: a replay locks rejected records before the counts
     return Taken(sum(rows.values()), len(rejects), len(replays), reopened)
 
 
