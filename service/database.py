@@ -160,20 +160,21 @@ def prepare_database(
     Refuses a database that is not the one of the folder's files, except with accepts_new.
     Later outages are waited for by the daemon itself, at its inbox: then files, workers and the folder go on.
     """
-    outage: Outage | None = None
+    outages: dict[Resource, Outage] = {}
     while not stop.event.is_set():
         try:
             database = ensure_running()
             with connected(database, stop.event.is_set) as connection:
                 look = partial(_look_at, connection, settings, publish, accepts_new=accepts_new)
                 connections = ask(connection, look, stop.event.is_set)
+            for outage in outages.values():
+                outage.end()
             return database, _limit_workers(settings, connections, publish)
         except (DatabaseUnavailable, SourceUnavailable) as error:
             if stop.event.is_set():
                 break
             resource = Resource.BUCKET if isinstance(error, SourceUnavailable) else Resource.DATABASE
-            if outage is None or outage.resource is not resource:
-                outage = Outage(resource, publish)
+            outage = outages.setdefault(resource, Outage(resource, publish))
             outage.postpone(error, once=once)
             stop.event.wait(outage.next_try - time.monotonic())
     return None

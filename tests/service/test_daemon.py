@@ -599,6 +599,17 @@ def test_it_waits_for_the_database_says_so_once_and_goes_on(
     assert "Traceback" not in patient.log() and ill_server.password not in patient.log()
 
 
+def test_it_says_when_the_database_is_there_that_it_waited_for_at_its_start(
+    ill_server: Server, patient: Daemon
+) -> None:
+    with stopped(ill_server):
+        patient.start(wait=False)
+        until(lambda: outages_told(patient))
+    until(lambda: " watching " in patient.log())
+    assert patient.stop() == 0
+    assert outages_told(patient) == 1 and patient.log().count(" the database is back ") == 1
+
+
 def test_a_database_that_is_not_there_at_the_start_is_waited_for(ill_server: Server, patient: Daemon) -> None:
     patient.drop("vehicles_status_1.json", one_status(1))
     with stopped(ill_server):
