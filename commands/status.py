@@ -101,7 +101,7 @@ def _next_steps(daemon: Watched, failed: Path | None, found: _Found) -> list[Ste
         steps.append(Step("python main.py", "starts the daemon"))
     if found.open_names and failed is not None:
         names = " ".join(map(shlex.quote, found.open_names))
-        paths = " ".join(shlex.quote(_shown(failed / name)) for name in found.open_names)
+        paths = " ".join(shlex.quote(printable(_shown(failed / name))) for name in found.open_names)
         steps.append(Step(f"python main.py check {paths}", "shows what is wrong; fix it there"))
         steps.append(Step(f"python main.py replay failed {names}", "loads the fixed files"))
         steps.append(Step(f"python main.py replay failed --dismiss {names}", "or gives them up"))
