@@ -13,7 +13,7 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import make_dsn, parse_dsn
 from psycopg2.sql import SQL
 
-from db.connection import Database, KeyExists, RowRefused, translate_errors
+from db.connection import Cancelled, Database, KeyExists, RowRefused, translate_errors
 from processing.errors import (
     DatabaseUnavailable,
     LockTimeout,
@@ -77,7 +77,7 @@ ERRORS = {
     "42703": ("SELECT nothing FROM pg_class", Misconfigured),
     "42501": ("SET ROLE pg_monitor; CREATE TABLE pg_catalog.t ()", Misconfigured),
     "25006": ("SET transaction_read_only = on; CREATE TABLE t ()", DatabaseUnavailable),
-    "57014": ("SET statement_timeout = 1; SELECT pg_sleep(20)", TransactionFailed),
+    "57014": ("SET statement_timeout = 1; SELECT pg_sleep(20)", Cancelled),
     "none": ("SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(20)", Setback),
     "58P01": ("SELECT pg_read_file('/there/is/none')", DatabaseUnavailable),
     "55000": ("CREATE SEQUENCE s; SELECT currval('s')", TransactionFailed),
