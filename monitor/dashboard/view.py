@@ -1,12 +1,13 @@
 """The view of a page, as it stands in its address: a range of time, and perhaps one vehicle."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from urllib.parse import urlencode
 
 from msgspec import Struct
 
 from processing.errors import Misconfigured
+from processing.times import parse_utc
 
 #: The range of a page whose address names none.
 USUAL = timedelta(hours=24)
@@ -72,9 +73,8 @@ def read_time(name: str, text: str) -> datetime | None:
     if not text.strip():
         return None
     try:
-        time = datetime.fromisoformat(text.strip())
-        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-    except (ValueError, OverflowError):
+        return parse_utc(text)
+    except ValueError:
         raise Misconfigured(
             f"{name} is {text!r}: it should be a day or a time, such as 2026-11-28 or 2026-11-28T16:30"
         ) from None
