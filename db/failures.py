@@ -15,6 +15,8 @@ IS_REPLACED = """EXISTS (
         SELECT state, finished_at FROM mobileye_data.ingested_files
         WHERE last_name = f.last_name AND last_name <> name) l
     WHERE l.state = 'loaded' AND l.finished_at > f.finished_at)"""
+#: That an entry f failed, and that nobody has dealt with it.
+IS_OPEN = f"f.state = 'failed' AND NOT {IS_DISMISSED} AND NOT {IS_REPLACED}"
 
 
 def dismiss(cursor: Cursor, name: str, digest: bytes | None, who: str) -> int:

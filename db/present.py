@@ -6,8 +6,8 @@ from typing import Any, cast
 from msgspec import Struct
 from psycopg2.extensions import connection as Connection
 
-from db.failures import IS_DISMISSED, IS_REPLACED
-from db.tables import TABLES, Tables
+from db.failures import IS_OPEN
+from db.tables import DETECTIONS, TABLES, Tables
 
 #: Beyond this many, rows are not counted: that would take as long as reading them.
 MOST_COUNTED = 100_000
@@ -52,7 +52,7 @@ def open_failures(connection: Connection, most: int) -> list[Failure]:
     statement = f"""
         SELECT f.last_name, f.finished_at, coalesce(f.error, '')
         FROM mobileye_data.ingested_files f
-        WHERE f.state = 'failed' AND NOT {IS_DISMISSED} AND NOT {IS_REPLACED}
+        WHERE {IS_OPEN}
         ORDER BY f.finished_at DESC
         LIMIT %s
     """
@@ -111,13 +111,12 @@ def rows_without_a_day(connection: Connection, tables: Tables = TABLES) -> dict[
 def newest_day(connection: Connection) -> datetime | None:
     """Returns the newest day whose partition has detections; rows in "other" are not looked at."""
     statement = """
-        SELECT inhrelid::regclass::text, to_date(right(relname, 8), 'YYYYMMDD')::timestamp AT TIME ZONE 'UTC'
-        FROM pg_inherits JOIN pg_class ON oid = inhrelid
-        WHERE inhparent = 'mobileye_data.objects_detection_events'::regclass AND relname ~ '_[0-9]{8}$'
-        ORDER BY 2 DESC
+        SELECT day::timestamp AT TIME ZONE 'UTC', to_char(day, 'YYYYMMDD')
+        FROM mobileye_data.days_before(%s, 'infinity') AS day
+        ORDER BY 1 DESC
     """
-    for name, day in _rows(connection, statement):
-        if _rows(connection, f"SELECT FROM {name} LIMIT 1"):
+    for day, ending in _rows(connection, statement, DETECTIONS.name):
+        if _rows(connection, f"SELECT FROM {DETECTIONS.full_name}_{ending} LIMIT 1"):
             return cast(datetime, day)
     return None
 

@@ -7,7 +7,7 @@ from msgspec import Struct
 from psycopg2.extensions import connection as Connection
 
 from db.connection import translate_errors
-from db.failures import IS_DISMISSED, IS_REPLACED
+from db.failures import IS_OPEN
 
 
 class Totals(Struct, frozen=True):
@@ -61,8 +61,7 @@ def totals(connection: Connection) -> Totals:
                coalesce(sum(files) FILTER (WHERE state = 'failed'), 0)::bigint AS failed_files,
                coalesce(sum(files) FILTER (WHERE state = 'recalled'), 0)::bigint AS recalled_files,
                (SELECT count(*) FROM mobileye_data.ingested_files f
-                WHERE f.state = 'failed'
-                  AND NOT {IS_DISMISSED} AND NOT {IS_REPLACED})   AS open_failures,
+                WHERE {IS_OPEN})                                  AS open_failures,
                coalesce(sum(rows_read), 0)::bigint                AS rows_read,
                coalesce(sum(rows_inserted), 0)::bigint            AS rows_inserted,
                coalesce(sum(rows_duplicate), 0)::bigint           AS rows_duplicate,
@@ -101,7 +100,7 @@ def open_failures(connection: Connection, count: int) -> list[str]:
         f"""
         SELECT f.last_name
         FROM mobileye_data.ingested_files f
-        WHERE f.state = 'failed' AND NOT {IS_DISMISSED} AND NOT {IS_REPLACED}
+        WHERE {IS_OPEN}
         ORDER BY f.finished_at DESC
         LIMIT %s
         """,
