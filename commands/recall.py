@@ -42,10 +42,8 @@ def preview(connection: Connection, choice: Choice, report: Report) -> int:
     """Reports what a recall would take out; returns 0 if there is something, else 1."""
     choice.check()
     with translate_errors(), connection, connection.cursor() as cursor:
-        try:
-            chosen = find(cursor, choice)
-        except Unchosen as error:
-            report(printable(str(error)))
+        chosen = _choose(cursor, choice, report)
+        if not chosen:
             return 1
         for found in chosen:
             replays = f" and of {len(found.replays):,} replays of these" if found.replays else ""
@@ -63,10 +61,8 @@ def run(
     """Recalls the files, a transaction each, the newest first; returns 0 if all were recalled, else 1."""
     choice.check()
     with translate_errors(), connection, connection.cursor() as cursor:
-        try:
-            chosen = find(cursor, choice)
-        except Unchosen as error:
-            report(printable(str(error)))
+        chosen = _choose(cursor, choice, report)
+        if not chosen:
             return 1
         days = recall.find_days(cursor, chosen, known.tables)
     recalled = [
@@ -76,6 +72,15 @@ def run(
         _report_later(cursor, chosen, report, "are missing now")
     report(f"{sum(recalled):,} of {len(chosen):,} files recalled")
     return 0 if all(recalled) else 1
+
+
+def _choose(cursor: Cursor, choice: Choice, report: Report) -> list[Candidate]:
+    """Returns the chosen files; reports why there are none if one of them is not loaded."""
+    try:
+        return find(cursor, choice)
+    except Unchosen as error:
+        report(printable(str(error)))
+        return []
 
 
 def find(cursor: Cursor, choice: Choice) -> list[Candidate]:
