@@ -1,13 +1,13 @@
-"""Commands of running it for good, as they are typed: recall, maintain, backup, restore."""
+"""Commands of running it for good, as they are typed: recall, maintain, backup, restore.
+
+Each imports what it does when it is typed: the daemon, which starts from the same main.py, needs none of it.
+"""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from commands import backup, maintain, recall
-from commands.person import who
-from commands.times import parse_time
 from config import load_settings
 from service import database
 
@@ -33,6 +33,10 @@ def recall_files(
     Then the same files, or corrected ones, may be loaded. Needs the rights of the tables' owner. Exits with 0
     if all chosen files were recalled.
     """
+    from commands import recall
+    from commands.person import who
+    from commands.times import parse_time
+
     choice = recall.Choice(names or (), file_id or (), parse_time(since, "--since") if since else None)
     settings = load_settings()
     with (
@@ -49,6 +53,8 @@ def maintain_tables() -> None:
 
     The daemon does so by itself. Exits with 0 if nothing is left to do.
     """
+    from commands import maintain
+
     settings = load_settings()
     with (
         database.open_database(settings) as ensure_running,
@@ -60,6 +66,8 @@ def maintain_tables() -> None:
 
 def back_up(file: Annotated[Path, typer.Argument(help="The file to write; it is replaced.")]) -> None:
     """Writes the embedded database into a file, as it is at one instant; the daemon may load meanwhile."""
+    from commands import backup
+
     settings = load_settings()
     backup.refuse_outside(settings)
     with database.open_database(settings) as ensure_running:
@@ -68,9 +76,9 @@ def back_up(file: Annotated[Path, typer.Argument(help="The file to write; it is 
 
 def restore(file: Annotated[Path, typer.Argument(help="A file that backup wrote.")]) -> None:
     """Makes a database from a backup: a new embedded one, or one on your server, which has to be empty."""
+    from commands import backup
+
     settings = load_settings()
     backup.check(file)
-    with (
-        database.open_database(settings, may_create=True, accepts_new=True) as ensure_running,
-    ):
+    with database.open_database(settings, may_create=True, accepts_new=True) as ensure_running:
         backup.restore(ensure_running(), file, typer.echo)

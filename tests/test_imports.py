@@ -188,6 +188,11 @@ def test_the_program_imports_what_draws_only_at_a_terminal() -> None:
     assert _imported_with("main", ["monitor.terminal", "monitor.panel", "commands.progress_bar"]) == []
 
 
+def test_the_daemon_imports_no_command_of_running_it_for_good() -> None:
+    """Which would take a tenth of its start."""
+    assert _imported_with("main", ["commands.backup", "commands.recall", "db.dump", "db.recall"]) == []
+
+
 def test_a_daemon_of_a_folder_imports_no_package_of_a_bucket() -> None:
     """And neither do its workers: those packages need not be there."""
     modules = "main, service.build, service.worker, service.loader_factory, sources.folder"
