@@ -64,7 +64,8 @@ def _input(label: str, name: str, value: str, kind: str) -> None:
     with ui.element("label"):
         ui.label(label)
         field = ui.element("input").props(f"name={name} type={kind}")
-        field.props["value"] = value  # not as a text of props: it may hold quotes
+        # An attribute: as a property it would be set again, over what is typed, with each answer that comes.
+        field.props["^value"] = value  # not as a text of props: it may hold quotes
 
 
 def _place(section: Section) -> ui.element:

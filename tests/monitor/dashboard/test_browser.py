@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -9,6 +10,7 @@ import psutil
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from db.connection import Database
 from tests.monitor.dashboard.support import Dashboard, ago, fleet_files, seen
 from tests.support import Daemon, Server, detections, statuses, until
 
@@ -152,6 +154,21 @@ def test_the_fleet_is_shown_and_a_vehicle_can_be_chosen(
         expect(line.locator("svg")).to_contain_text(word)
     expect(line.locator("tbody tr")).to_have_count(6)
     assert parse_qs(urlsplit(page.url).query) == {**range_, "vehicle": ["vehicle-1"]}
+
+
+def test_what_is_typed_stays_while_the_answers_come(
+    daemon: Daemon, dashboard: Dashboard, visit: Begin, database: Database
+) -> None:
+    load_the_fleet(daemon)
+    with closing(database.connect()) as blocking:
+        blocking.cursor().execute("LOCK vehicle_status, objects_detection_events")
+        page = visit().open(f"{dashboard.url}/fleet")
+        expect(page.get_by_text("Asking the database").first).to_be_visible()
+        page.locator("input[name=vehicle]").fill("vehicle-2")
+        blocking.rollback()
+        expect(card(page, "Busiest vehicles").locator("tbody tr")).not_to_have_count(0)
+        expect(page.get_by_text("Asking the database")).to_have_count(0)
+    expect(page.locator("input[name=vehicle]")).to_have_value("vehicle-2")
 
 
 def test_the_form_leads_to_an_address_that_shows_the_same_to_a_colleague(
