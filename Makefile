@@ -17,7 +17,7 @@ demo: .venv  ## write a fleet's files into the folder
 	$(python) main.py demo
 
 test: .venv  ## run the tests without the slow ones
-	$(python) -m pytest
+	$(python) -m pytest -n 2 --dist loadscope
 
 test-slow: .venv  ## run all tests
 	$(python) -m pytest -m ""

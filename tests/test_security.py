@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import gettempdir
 
 import psutil
 import psycopg2
@@ -210,7 +211,7 @@ def make_certificate(folder: Path, ca: Path) -> None:
 def tls_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of two authorities; the first one has signed the server's certificate."""
     folder = tmp_path_factory.mktemp("tls")
-    for parent in (folder, *folder.parents[:2]):
+    for parent in (folder, *folder.parents[: -len(Path(gettempdir()).parts)]):
         parent.chmod(0o755)
     make_certificate(folder, make_ca(folder, "right"))
     make_ca(folder, "wrong")
