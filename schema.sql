@@ -1,4 +1,4 @@
--- The tables of the Mobileye Data Processing System, schema 17. This file can be applied repeatedly, and makes all of a
+-- The tables of the Mobileye Data Processing System, schema 18. This file can be applied repeatedly, and makes all of a
 -- new database. What it can't do to tables that exist is in db/migrations/. Raise the number with each change: a
 -- program refuses tables of a higher one.
 -- Needs PostgreSQL 12 or later. All times are UTC instants (timestamptz).
@@ -34,8 +34,8 @@ CREATE TABLE IF NOT EXISTS mobileye_data.ingested_files (
     recalled_at     timestamptz,            -- when and by whom it was recalled last, and how many rows went
     recalled_by     text,
     rows_recalled   bigint,
-    origin          text,                   -- s3://bucket/key; null if it was a file in a folder
-    origin_version  text,                   -- of the object: its version id, or its ETag
+    origin          text,                   -- s3://bucket/key, kafka://topic; null if it was a file in a folder
+    origin_version  text,                   -- of the object: its version id, or its ETag; the id of the topic
     CONSTRAINT rows_add_up CHECK (rows_read = rows_inserted + rows_duplicate + rows_rejected)
 );
 
@@ -96,6 +96,9 @@ CREATE TABLE IF NOT EXISTS mobileye_data.rejected_records (
     resolved_at  timestamptz,               -- when a replay loaded it
     edited       json,                      -- the text that a replay loaded in place of the original
     resolved_by  bigint,                    -- null also if it was resolved before this column existed
+    partition    integer,                   -- of the topic, if it came from one
+    message_offset bigint,                  -- of the message there
+    message      bytea,                     -- its value, with the first rejected record of a message that is no document
     PRIMARY KEY (file_id, position)
 );
 
@@ -106,6 +109,8 @@ COMMENT ON COLUMN mobileye_data.rejected_records.reason IS
 
 COMMENT ON COLUMN mobileye_data.rejected_records.resolved_by IS
     'The file_id of the replay that loaded it: its rows have this file_id, or were stored already (rows_duplicate)';
+COMMENT ON COLUMN mobileye_data.rejected_records.message IS
+    'The bytes of the message, with its first rejected record; null for a document and for a file';
 COMMENT ON COLUMN mobileye_data.rejected_records.path IS
     'JSON path in the file; after a replay, in a document that holds only this record';
 
@@ -254,6 +259,36 @@ CREATE TABLE IF NOT EXISTS mobileye_data.dropped_rows (
 );
 COMMENT ON TABLE mobileye_data.dropped_rows IS
     'Rows that are gone because their day was older than RETENTION_DAYS: how many of each file and day';
+
+-- Streams ---------------------------------------------------------------------------------------
+
+-- Up to where each partition of a topic is loaded. It moves in the transaction of the rows, and only from the offset where the
+-- consumer believes it to be: one that was thrown out of its group, and does not know it yet, can't commit.
+CREATE TABLE IF NOT EXISTS mobileye_data.stream_positions (
+    topic        text NOT NULL,
+    topic_id     text NOT NULL,             -- a topic that is deleted and made again has another one
+    partition    integer NOT NULL,
+    next_offset  bigint NOT NULL,
+    moved_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (topic_id, partition)
+) WITH (fillfactor = 50);                   -- free space, because its rows are updated all the time
+COMMENT ON TABLE mobileye_data.stream_positions IS
+    'Partitions of Kafka topics, each with the offset of the next message that is to be loaded';
+
+-- What was lost before it could be loaded, and a person has accepted.
+CREATE TABLE IF NOT EXISTS mobileye_data.stream_gaps (
+    topic          text NOT NULL,
+    topic_id       text NOT NULL,
+    partition      integer NOT NULL,
+    first_offset   bigint NOT NULL,         -- of the first message that was not loaded
+    resume_offset  bigint,                  -- where it goes on; null: the topic is gone
+    reason         text NOT NULL,
+    accepted_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    accepted_by    text NOT NULL,
+    PRIMARY KEY (topic_id, partition, first_offset)
+);
+COMMENT ON TABLE mobileye_data.stream_gaps IS
+    'Messages that were gone before they could be loaded, as accepted by consume --accept-gap';
 
 -- Detections ------------------------------------------------------------------------------------
 
@@ -711,7 +746,7 @@ COMMENT ON VIEW mobileye_data.vehicle_timeline IS
 
 CREATE OR REPLACE VIEW mobileye_data.open_rejects AS
     SELECT f.name, r.file_id, r.position, r.path, r.reason, r.detail, r.original, r.rejected_at,
-           r.edited
+           r.edited, r.partition, r.message_offset
     FROM mobileye_data.rejected_records r
     JOIN mobileye_data.ingested_files f USING (file_id)
     WHERE r.resolved_at IS NULL;

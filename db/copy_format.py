@@ -93,10 +93,13 @@ def pack_reports(packed: CopyRows, records: Sequence[Any], file_id: int) -> None
         append(head + tails[record.status, record.extra])
 
 
-def pack_texts(file_id: int, position: int, texts: Sequence[str]) -> bytes:
-    """A row of two numbers and some texts; JSON that is no jsonb is text."""
+def pack_reject(
+    file_id: int, position: int, texts: Sequence[str], message: tuple[int, int, bytes | None] | None
+) -> bytes:
+    """A row of two numbers, some texts, and the place of a message with its bytes; JSON is text."""
     numbers = _EIGHT + file_id.to_bytes(8) + _EIGHT + position.to_bytes(8)
-    return b"".join([(2 + len(texts)).to_bytes(2), numbers, *map(_text, texts)])
+    place = _NULL * 3 if message is None else _message(*message)
+    return b"".join([(5 + len(texts)).to_bytes(2), numbers, *map(_text, texts), place])
 
 
 def key_start(columns: int, vehicle_id: str, time: bytes) -> bytes:
@@ -173,6 +176,11 @@ class _Tails(dict[tuple[str | int | None, ...], bytes]):
 def _counted(object_type: str, value: int) -> bytes:
     """Packs the columns that are counted: mostly one object for equal values, which is soon found equal."""
     return _text(object_type) + _integer(value)
+
+
+def _message(partition: int, offset: int, value: bytes | None) -> bytes:
+    held = _NULL if value is None else len(value).to_bytes(4) + value
+    return _integer(partition) + _EIGHT + offset.to_bytes(8) + held
 
 
 def _text(value: str) -> bytes:

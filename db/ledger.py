@@ -12,6 +12,7 @@ from db.connection import translate_errors
 from db.tables import TABLES, Tables
 from processing.errors import TryAgain
 from processing.sink import Counts, Delivery, FirstReject
+from processing.stream import Messages
 
 _ADD = """
     INSERT INTO mobileye_data.ingested_files AS old
@@ -60,6 +61,8 @@ class Entry:
     empty: int = 0
     first_reject: FirstReject | None = None
     extra: str | None = None
+    #: Where its records come from, if it is of a stream.
+    messages: Messages | None = None
 
     @property
     def counts(self) -> Counts:

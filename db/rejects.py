@@ -7,7 +7,7 @@ from msgspec import Struct
 from psycopg2.extensions import cursor as Cursor
 
 from db.connection import RowRefused, translate_errors
-from db.copy_format import pack_texts
+from db.copy_format import pack_reject
 from db.insert import stream_into
 from db.ledger import Entry
 from processing.errors import Refused
@@ -25,7 +25,10 @@ class Stored(Struct, frozen=True):
     detail: str
 
 
-_COLUMNS = ("file_id", "position", "path", "reason", "detail", "original")
+_COLUMNS = (
+    *("file_id", "position", "path", "reason", "detail", "original"),
+    *("partition", "message_offset", "message"),
+)
 
 
 def add(cursor: Cursor, rejected: Iterable[tuple[Entry, Rejected]]) -> None:
@@ -63,7 +66,10 @@ def of_files(cursor: Cursor, file_ids: Sequence[int], most: int) -> list[Stored]
 def _row(entry: Entry, record: Rejected) -> bytes:
     entry.rejected += 1
     path = record.path.replace("\0", "\\u0000")  # text can't hold what a key of the record may hold
+    placed = None
+    if entry.messages is not None:
+        path, placed = entry.messages.path_in(path), entry.messages.place(record.position)
     if entry.first_reject is None or record.position < entry.first_reject.position:
         entry.first_reject = FirstReject(record.position, path, record.reason)
     texts = path, record.reason, record.detail, to_json(record.original)
-    return pack_texts(entry.file_id, record.position, texts)
+    return pack_reject(entry.file_id, record.position, texts, placed)

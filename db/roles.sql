@@ -26,7 +26,9 @@ GRANT USAGE ON SEQUENCE mobileye_data.file_ids TO mobileye_loader;
 GRANT SELECT, INSERT ON
     mobileye_data.ingested_files,
     mobileye_data.rejected_records,
-    mobileye_data.ledger_name
+    mobileye_data.ledger_name,
+    mobileye_data.stream_positions,
+    mobileye_data.stream_gaps
 TO mobileye_loader;
 
 GRANT SELECT ON mobileye_data.dropped_rows TO mobileye_loader;
@@ -71,6 +73,8 @@ GRANT UPDATE (file_id, last_name, kind, state, rows_read, rows_inserted, rows_du
               started_at, finished_at, deliveries, error, dismissed_at, dismissed_by, extra,
               elements_empty, origin, origin_version)
     ON mobileye_data.ingested_files TO mobileye_loader;
+
+GRANT UPDATE (next_offset, moved_at) ON mobileye_data.stream_positions TO mobileye_loader;
 
 -- A replay resolves a record, or says anew why it can't; the original it can't touch.
 GRANT UPDATE (path, reason, detail, edited, resolved_at, resolved_by)

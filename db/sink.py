@@ -13,6 +13,7 @@ from db import ledger, rejects
 from db.connection import Database, RowRefused, translate_errors
 from db.ledger import Entry
 from db.partitions import Partitions
+from db.patience import cut
 from db.rejects import Stored
 from db.tables import TABLES, Tables
 from db.writer import Met, Writer
@@ -61,9 +62,14 @@ class PostgresSink:
         participants: Sequence[Participant["PostgresTransaction"]] = (),
         tables: Tables = TABLES,
         max_future_hours: float = 0.0,
+        hasty: str = HASTY,
     ) -> None:
-        """Rejects records that are dated more hours ahead of the database's clock; 0: there is no bound."""
+        """Rejects records that are dated more hours ahead of the database's clock; 0: there is no bound.
+
+        hasty has the settings of hasty transactions.
+        """
         self._database = database
+        self._hasty = hasty
         self._idle_seconds = idle_seconds
         self._participants = participants
         self._tables = tables
@@ -85,7 +91,7 @@ class PostgresSink:
             connection, self._partitions, self._sender, self._met, self._tables, self._max_future_hours
         )
         transaction = PostgresTransaction(
-            connection, writer, self._waiting, self._participants, HASTY if is_hasty else ""
+            connection, writer, self._waiting, self._participants, self._hasty if is_hasty else ""
         )
         try:
             yield transaction
@@ -113,6 +119,11 @@ class PostgresSink:
         with self.transaction(is_hasty=True) as transaction:
             transaction.fail(delivery, kind, reason)
             transaction.commit()
+
+    def interrupt(self) -> None:
+        """Ends what another thread waits for, as if the server had gone."""
+        if self._connection is not None:
+            cut(self._connection)
 
     def close(self) -> None:
         """Releases connections and the thread."""

@@ -1,9 +1,10 @@
 """The text of a dropped file: decompressed, without a byte-order mark."""
 
 import gzip
+import io
 import zlib
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import zstandard
 
@@ -38,7 +39,15 @@ class Readable(Protocol):
     def read(self, size: int = -1, /) -> bytes: ...
 
 
-def open_text(file: SourceFile, max_bytes: int) -> Readable:
+class Opened(Protocol):
+    """The bytes of a file or of a message; beat() reports progress to whoever watches for hangs."""
+
+    def open_bytes(self) -> "io.BufferedReader[Any]": ...
+
+    def beat(self) -> None: ...
+
+
+def open_text(file: Opened, max_bytes: int) -> Readable:
     """Opens the file's text from its beginning, decompressed, without a byte-order mark.
 
     Its read() raises Incomplete (the compressed data ends too early), BadFile (it is damaged, too

@@ -49,7 +49,13 @@ ROOMS = {
     ),
     "db": Room(
         "Writes rows to PostgreSQL, one transaction a batch.",
-        {"processing.errors", "processing.records", "processing.sink", "processing.validation"},
+        {
+            "processing.errors",
+            "processing.records",
+            "processing.sink",
+            "processing.stream",
+            "processing.validation",
+        },
     ),
     "sinks": Room(
         "Writes records elsewhere.",
