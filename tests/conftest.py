@@ -18,6 +18,8 @@ from tests.support import Daemon, Server, running_server
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+    from tests.kafka import Broker
+
 
 def pytest_configure() -> None:
     """What a shell starts in the background is deaf to Ctrl+C, and so would be all that the tests start."""
@@ -42,6 +44,15 @@ def own_seaweed() -> Iterator[Seaweed]:
     """A server that a test may stop."""
     with running_seaweed() as seaweed:
         yield seaweed
+
+
+@pytest.fixture(scope="session")
+def broker() -> "Iterator[Broker]":
+    """Apache Kafka; a test has topics of its own."""
+    from tests.kafka import running_broker
+
+    with running_broker() as broker:
+        yield broker
 
 
 @pytest.fixture
