@@ -31,6 +31,9 @@ _CANCEL_SECONDS = 2.0
 #: How often a wait looks whether it is still wanted.
 _LOOK_SECONDS = 0.1
 
+#: The length of what libpq may write about a cancel request that failed.
+_ERROR_BYTES = 256
+
 T = TypeVar("T")
 
 _libpq = ctypes.CDLL(_psycopg.__file__)  # with libpq, be it linked or bundled; calls release the lock
@@ -97,6 +100,24 @@ def cancel(connection: Connection) -> None:
         within(_CANCEL_SECONDS, lambda: _send(request), lambda: cut(connection))
 
 
+class CancelRequest:
+    """A cancel request that other threads may send, also while the connection is being closed.
+
+    To be made by the thread that the connection belongs to: libpq copies what it needs.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._request = _libpq.PQgetCancel(connection.pgconn_ptr)
+
+    def send(self, seconds: float) -> None:
+        """Asks the server to cancel what it does for the connection; a server may not answer in time."""
+        with suppress(DatabaseUnavailable):
+            within(seconds, lambda: _libpq.PQcancel(self._request, _error(), _ERROR_BYTES), lambda: None)
+
+    def __del__(self) -> None:
+        _libpq.PQfreeCancel(self._request)
+
+
 def wait_for_answer(connection: Connection) -> None:
     """Waits as psycopg2's wait_select, but Ctrl+C cancels the statement even where nobody answers.
 
@@ -126,5 +147,9 @@ def _run(function: Callable[[], T], result: "Future[T]") -> None:
 
 def _send(request: int | None) -> None:
     if request:
-        _libpq.PQcancel(request, ctypes.create_string_buffer(256), 256)
+        _libpq.PQcancel(request, _error(), _ERROR_BYTES)
         _libpq.PQfreeCancel(request)
+
+
+def _error() -> "ctypes.Array[ctypes.c_char]":
+    return ctypes.create_string_buffer(_ERROR_BYTES)

@@ -82,6 +82,18 @@ def apply_or_check(connection: Connection) -> None:
     apply(connection)
 
 
+def check(connection: Connection) -> None:
+    """Raises Misconfigured unless the tables are those of this version; changes nothing."""
+    with translate_errors(), connection, connection.cursor() as cursor:
+        cursor.execute(_DATABASE)
+        name, _, _ = cursor.fetchone()  # type: ignore[misc]  # one row
+        if not _is_applied(cursor, _SCHEMA_SQL.read_text(encoding="utf-8")):
+            raise Misconfigured(
+                f"the database {name} lacks tables of this version: "
+                "first start the daemon or a command of this version on it"
+            )
+
+
 def _version(sql: str) -> str:
     digest = hashlib.sha256(sql.encode()).hexdigest()[:16]
     return f"Mobileye Data Processing System, schema {_number(sql)} ({digest})"

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 import psycopg2
@@ -13,8 +14,9 @@ from db import ledger, rejects
 from db.connection import Database, RowRefused, translate_errors
 from db.ledger import Entry
 from db.partitions import Partitions
-from db.patience import cut
+from db.patience import CancelRequest, ask, cut
 from db.rejects import Stored
+from db.session import Session
 from db.tables import TABLES, Tables
 from db.writer import Met, Writer
 from processing.errors import DatabaseUnavailable, Refused
@@ -28,6 +30,9 @@ HASTY = "SET LOCAL lock_timeout = '2s';"
 #: A transaction that has sent nothing for this long sends something; the server ends an idle one after ten
 #: minutes.
 IDLE_SECONDS = 60.0
+
+#: A kept connection that does not answer in this time is taken for a dead one.
+_LOOK_SECONDS = 2.0
 
 #: Entered while an answer of the database is awaited.
 Waiting = Callable[[], AbstractContextManager[None]]
@@ -63,10 +68,12 @@ class PostgresSink:
         tables: Tables = TABLES,
         max_future_hours: float = 0.0,
         hasty: str = HASTY,
+        seconds_left: Callable[[], float] | None = None,
     ) -> None:
         """Rejects records that are dated more hours ahead of the database's clock; 0: there is no bound.
 
-        hasty has the settings of hasty transactions.
+        hasty has the settings of hasty transactions. A transaction asks for the seconds that are left when it
+        begins: the server ends a statement that takes longer.
         """
         self._database = database
         self._hasty = hasty
@@ -74,9 +81,11 @@ class PostgresSink:
         self._participants = participants
         self._tables = tables
         self._max_future_hours = max_future_hours
+        self._seconds_left = seconds_left
         self._writer: Writer | None = None
         self._waiting = waiting
         self._connection: Connection | None = None
+        self._cancel_request: CancelRequest | None = None
         self._partitions = Partitions(database)
         self._met = Met()
         self._sender = _Sender(waiting)
@@ -84,15 +93,14 @@ class PostgresSink:
     @contextmanager
     def transaction(self, *, is_hasty: bool = False) -> Iterator["PostgresTransaction"]:
         """Begins a transaction that rolls back unless it was committed."""
+        settings = (self._hasty if is_hasty else "") + self._limit()
         with self._waiting():
             self._partitions.forget()
-            connection = self._connection = self._connection or self._database.connect()
+            connection = self._connection or self._connect()
         writer = self._writer = Writer(
             connection, self._partitions, self._sender, self._met, self._tables, self._max_future_hours
         )
-        transaction = PostgresTransaction(
-            connection, writer, self._waiting, self._participants, self._hasty if is_hasty else ""
-        )
+        transaction = PostgresTransaction(connection, writer, self._waiting, self._participants, settings)
         try:
             yield transaction
         finally:
@@ -120,6 +128,28 @@ class PostgresSink:
             transaction.fail(delivery, kind, reason)
             transaction.commit()
 
+    def prepare(self, check: Callable[[Session], None]) -> None:
+        """Makes sure of a connection that answers: the kept one may have died while the process was frozen.
+
+        A new one is checked first; what the check raises is passed on.
+        """
+        if self._connection is not None:
+            try:
+                ask(self._connection, partial(_look, self._connection), seconds=_LOOK_SECONDS)
+                return
+            except DatabaseUnavailable:
+                self._drop()
+        try:
+            check(self._connect())
+        except BaseException:
+            self._drop()
+            raise
+
+    def cancel(self, seconds: float) -> None:
+        """Ends the statement that is waited for, if one is; to be called by another thread."""
+        if (cancel_request := self._cancel_request) is not None:
+            cancel_request.send(seconds)
+
     def interrupt(self) -> None:
         """Ends what another thread waits for, as if the server had gone."""
         if self._connection is not None:
@@ -130,7 +160,18 @@ class PostgresSink:
         self._drop()
         self._sender.shutdown()
 
+    def _connect(self) -> Session:
+        session = self._connection = self._database.connect()
+        self._cancel_request = CancelRequest(session)
+        return session
+
+    def _limit(self) -> str:
+        if self._seconds_left is None:
+            return ""
+        return f"SET LOCAL statement_timeout = '{max(1, round(1000 * self._seconds_left()))}ms';"
+
     def _drop(self) -> None:
+        self._cancel_request = None
         self._partitions.close()
         if self._connection is not None:
             with suppress(psycopg2.Error):
@@ -251,6 +292,11 @@ class PostgresTransaction:
             self._connection.commit()
         self.committed = True
         return counts
+
+
+def _look(connection: Connection) -> None:
+    with translate_errors(), connection, connection.cursor() as cursor:
+        cursor.execute("SELECT")
 
 
 @contextmanager

@@ -33,6 +33,8 @@ LINES: dict[type[Event], tuple[Level, str]] = {
     events.FileFailed: ("warning", "failed"),
     events.FileWaiting: ("info", "waiting"),
     events.FileRecovered: ("warning", "file recovered"),
+    events.ObjectsReturned: ("warning", "returned"),
+    events.NothingToLoad: ("info", "nothing to load"),
     events.WritersHidden: ("warning", "writers can't be seen"),
     events.FilesSuspected: ("warning", "suspected"),
     events.WorkerDied: ("error", "worker died"),
@@ -151,6 +153,8 @@ def lines(event: Event) -> Iterator[Line]:
             yield level, name, {"file": printable(outcome.name), "reason": outcome.reason}
         case events.FilesSuspected() | events.WorkerDied():
             yield level, name, {**_named(event.files), "reason": event.reason, "next": _next(event)}
+        case events.ObjectsReturned(files, reason):
+            yield level, name, {**_named(files), "reason": reason}
         case events.EntriesIgnored(files):
             yield level, name, {**_named(files), "reason": "only .json, .json.gz and .json.zst are loaded"}
         case events.Stopped(totals):

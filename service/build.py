@@ -40,13 +40,7 @@ def make_daemon(
 
 def make_pool(settings: Settings, database: Database) -> Pool:
     """Returns a pool of workers that load the settings' folder or bucket into the database."""
-    start = LoaderFactory(
-        source_factory(settings),
-        settings.max_file_bytes,
-        database,
-        settings.max_reject_ratio,
-        settings.max_future_hours,
-    )
+    start = LoaderFactory.of(settings, source_factory(settings), database)
     closing_seconds = settings.quiet_seconds if settings.bucket is None else 0.0
     return Pool(wanted_workers(settings), start, closing_seconds)
 

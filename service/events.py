@@ -108,6 +108,19 @@ class WritersHidden(Event, frozen=True):
     file: str
 
 
+class ObjectsReturned(Event, frozen=True):
+    """Objects that the function of AWS Lambda could not load now: their event is delivered again."""
+
+    files: Sequence[str]
+    reason: str
+
+
+class NothingToLoad(Event, frozen=True):
+    """An event of AWS Lambda, or a part of one, that names no object to be loaded."""
+
+    reason: str
+
+
 # Progress -----------------------------------------------------------------------------------------
 
 

@@ -1,15 +1,18 @@
 """The composition of a worker process; apart from the daemon's, so that a worker does not import that."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from db.connection import Database
 from db.sink import PostgresSink
-from processing.loader import Loader
+from processing.loader import Loader, Report, report_nothing
 from processing.source import Source
 from service.heartbeat import Heartbeat
 from sources.local_file import Beat
 from sources.policy import QUIET_SECONDS, BucketEnds, BucketPlace, OnLoaded
+
+if TYPE_CHECKING:
+    from config import Settings
 
 
 class SourceFactory(Protocol):
@@ -59,12 +62,23 @@ class LoaderFactory:
     max_reject_ratio: float = 1.0
     max_future_hours: float = 0.0
 
+    @classmethod
+    def of(cls, settings: "Settings", source: SourceFactory, database: Database) -> Self:
+        """Returns the factory of the settings."""
+        return cls(
+            source, settings.max_file_bytes, database, settings.max_reject_ratio, settings.max_future_hours
+        )
+
     def __call__(self, heartbeat: Heartbeat | None = None) -> Loader:
         heartbeat = heartbeat or Heartbeat()
         sink = PostgresSink(self.database, heartbeat.waiting, max_future_hours=self.max_future_hours)
+        return self.make(sink, heartbeat.beat, heartbeat.report)
+
+    def make(self, sink: PostgresSink, on_beat: Beat, report: Report = report_nothing) -> Loader:
+        """Returns a loader into this sink; on_beat() is called with each step in reading."""
 
         def beat() -> None:
-            heartbeat.beat()
+            on_beat()
             sink.keep_alive()
 
-        return Loader(self.source(beat), sink, self.max_bytes, self.max_reject_ratio, report=heartbeat.report)
+        return Loader(self.source(beat), sink, self.max_bytes, self.max_reject_ratio, report=report)

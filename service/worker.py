@@ -5,7 +5,6 @@ import gc
 import os
 import signal
 import sys
-import traceback
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -25,6 +24,7 @@ from processing.errors import (
     WorkerDied,
 )
 from processing.loader import Loader
+from service.fault import describe
 from service.heartbeat import COUNTERS, Heartbeat, SharedCounters
 
 #: Makes the processor of a worker, in that worker; must be picklable.
@@ -175,19 +175,8 @@ class BatchRunner:
 
 
 def _fault(error: Exception) -> Exception:
-    """Describes a fault of ours, which must not take the daemon with it; its own text may quote the file."""
-    return WorkerDied(f"the worker process failed: {_kind(error)} {_place(error)}")
-
-
-def _kind(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno:
-        return f"{type(error).__name__} ({os.strerror(error.errno)})"
-    return type(error).__name__
-
-
-def _place(error: Exception) -> str:
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"File {frame.filename}, line {frame.lineno}, in {frame.name}"
+    """Describes a fault of ours, which must not take the daemon with it."""
+    return WorkerDied(f"the worker process failed: {describe(error)}")
 
 
 def _prepare() -> None:
