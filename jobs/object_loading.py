@@ -1,0 +1,73 @@
+"""Loads single objects of the settings' bucket, with what is kept from one invocation to the next."""
+
+from config import Settings
+from db import ledger_name, schema
+from db.connection import Database
+from db.session import Session
+from db.sink import PostgresSink
+from jobs.deadline import Deadline
+from jobs.s3_events import Arrival
+from processing.batch import FileTask, Outcome
+from processing.errors import Misconfigured
+from processing.printable import printable
+from service import marker
+from service.bucket_discovery import Place
+from service.bucket_marker import BucketStore
+from service.loader_factory import LoaderFactory
+from sources.bucket import BucketSource
+from sources.s3_client import make_client
+
+
+class ObjectLoading:
+    """The loader, with its client and its connection, and the deadline that all of them keep to."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises Misconfigured; connects to nothing yet."""
+        if settings.bucket is None:
+            raise Misconfigured("WATCH_FOLDER should be s3://bucket/prefix: AWS Lambda loads from a bucket")
+        if settings.outside_database is None:
+            raise Misconfigured("DATABASE_URL is not set: AWS Lambda has no database of its own")
+        self.deadline = Deadline()
+        self._place, ends = settings.bucket, settings.bucket_ends
+        self._wanted = Place.of(self._place, ends).wanted
+        client = make_client(settings.s3_endpoint_url)
+        self._marker = BucketStore(client, self._place)
+        database = Database(settings.outside_database)
+        self._sink = PostgresSink(
+            database, max_future_hours=settings.max_future_hours, seconds_left=self.deadline.left
+        )
+        factory = LoaderFactory.of(
+            settings, lambda beat: BucketSource(client, self._place, ends, beat), database
+        )
+        self._loader = factory.make(self._sink, self.deadline.check)
+
+    def prepare(self) -> None:
+        """Makes sure of a connection to a database that is the right one, with tables of this version.
+
+        Raises DatabaseUnavailable, SourceUnavailable or Misconfigured.
+        """
+        self._sink.prepare(self._check)
+
+    def name_of(self, arrival: Arrival) -> str | None:
+        """Returns the name of an object that is to be loaded; None for others."""
+        at = self._place
+        is_here = arrival.bucket == at.bucket and arrival.key.startswith(at.prefix)
+        return arrival.key[len(at.prefix) :] if is_here and self._wanted(arrival.key) else None
+
+    def load(self, name: str) -> Outcome:
+        """Loads an object in a transaction of its own; raises what Loader.load() raises, and OutOfTime."""
+        self.deadline.check()
+        (outcome,) = self._loader.load([FileTask(name)])
+        return outcome
+
+    def interrupt(self, seconds: float) -> None:
+        """Ends what the database is waited for; to be called by another thread, until load() has ended."""
+        self._sink.cancel(seconds)
+
+    def _check(self, session: Session) -> None:
+        schema.check(session)
+        found = self._marker.read()
+        if found is not None and found.ledger != ledger_name.find(session):
+            info = session.info
+            instead = f"the database {info.dbname} on {info.host}:{info.port}"
+            raise marker.refusal(printable(str(self._place)), found, instead)
