@@ -1,13 +1,15 @@
 """Runs python main.py as a process with all its functions, started before the files arrive."""
 
 import os
+import pty
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -66,24 +68,54 @@ def chunks(made: Made) -> Iterator[tuple[str, bytes]]:
 
 @contextmanager
 def running(
-    url: str | None, cwd: Path | None = None, checkout: Path = ROOT, **settings: object
+    url: str | None,
+    cwd: Path | None = None,
+    checkout: Path = ROOT,
+    arguments: Sequence[str] = (),
+    *,
+    at_terminal: bool = False,
+    **settings: object,
 ) -> Iterator[Daemon]:
-    """Starts the daemon of a checkout, waits until it watches, and stops it at the end."""
+    """Starts the daemon of a checkout, waits until it watches, and stops it at the end.
+
+    It writes into a file, or to a terminal whose output goes into that file.
+    """
     with tempfile.TemporaryDirectory(prefix="benchmark-ours-") as temporary:
         place = cwd or Path(temporary)
         log = place / "log"
-        environment = {**os.environ, **{name: str(value) for name, value in settings.items()}}
+        chosen = {"TERM": "xterm-256color", **settings} if at_terminal else settings
+        environment = {**os.environ, **{name: str(value) for name, value in chosen.items()}}
         if url is not None:
             environment["DATABASE_URL"] = url
-        with open(log, "wb") as output:
-            command = [sys.executable, str(checkout / "main.py")]
+        with _terminal(log) if at_terminal else open(log, "wb") as output:
+            command = [sys.executable, str(checkout / "main.py"), *arguments]
             process = subprocess.Popen(command, cwd=place, env=environment, stderr=output)
         try:
-            wait_for(lambda: b" watching " in log.read_bytes(), process)
+            wait_for(lambda: b"watching folder=" in log.read_bytes(), process)
             yield Daemon(place / "incoming", url, process, log)
         finally:
             process.terminate()
             process.wait()
+
+
+@contextmanager
+def _terminal(log: Path) -> Iterator[int]:
+    """Yields a terminal for a process that is started meanwhile; what it shows goes into a file."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (30, 120))
+
+    def read() -> None:
+        with open(log, "ab", buffering=0) as output, suppress(OSError):  # the process has ended
+            while data := os.read(ours, 1 << 16):
+                output.write(data)
+        os.close(ours)
+
+    log.write_bytes(b"")
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        yield theirs
+    finally:
+        os.close(theirs)
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:

@@ -2,7 +2,7 @@
 
 Both are run as a user does, only by python main.py, so that any two versions can be compared. The seconds are
 those of the clock, and those of the processor in daemon and workers, which a busy machine disturbs less. With
---setting, which is for this checkout alone, OTHER may be the same one.
+--setting and --view, which are for this checkout alone, OTHER may be the same one.
 """
 
 import statistics
@@ -36,16 +36,20 @@ class Cost(Struct, frozen=True):
 
 
 class Side(Struct, frozen=True):
-    """One of the two: a checkout with its settings."""
+    """One of the two: a checkout with its settings, in the background or at a terminal."""
 
     checkout: Path
     settings: dict[str, str]
+    arguments: tuple[str, ...] = ()
+    at_terminal: bool = False
 
 
 @contextmanager
 def _running(url: str, side: Side) -> Iterator[ours.Daemon]:
     """Runs the daemon of a side; if it has metrics, they are scraped each second."""
-    with ours.running(url, None, side.checkout, **side.settings) as daemon:
+    with ours.running(
+        url, None, side.checkout, side.arguments, at_terminal=side.at_terminal, **side.settings
+    ) as daemon:
         address = side.settings.get("METRICS_ADDRESS")
         if address is None:
             yield daemon
@@ -154,11 +158,15 @@ def main(
     setting: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE for this checkout; metrics are scraped each second.")
     ] = None,
+    view: Annotated[
+        bool, typer.Option("--view", help="Both at a terminal: this one with its live view, OTHER --plain.")
+    ] = False,
 ) -> None:
     """Prints for each workload both medians and the median of the ratios of each pair."""
     with running_server() as server, tempfile.TemporaryDirectory(prefix="benchmark-pairs-") as folder:
         settings = dict(pair.split("=", 1) for pair in setting or [])
-        both = Side(other.resolve(), {}), Side(ROOT, settings)
+        plain = ("--plain",) if view else ()
+        both = Side(other.resolve(), {}, plain, view), Side(ROOT, settings, (), view)
         pairs = Pairs(Bench(server, Path(folder), turns))
         print(
             f"{'workload':<19}{'other, s':>10}{'this, s':>10}  other / this, of each pair (above 1: faster)"

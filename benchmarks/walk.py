@@ -78,8 +78,8 @@ def _walk(folder: Path, url: str) -> list[Step]:
     for number in range(_WARM_UP_FILES + 1):
         place = folder / ("last" if number == _WARM_UP_FILES else "first")
         fleet.make(place, KINDS[number % 2], _ROWS, number)
-    tracer = {"PYTHONPATH": ROOT / "benchmarks" / "tracer", "TRACE": trace}
-    with running(url, WORKERS=1, RESCAN_SECONDS=_NO_RESCAN, **tracer) as daemon:
+    tracer = ROOT / "benchmarks" / "tracer"
+    with running(url, WORKERS=1, RESCAN_SECONDS=_NO_RESCAN, PYTHONPATH=tracer, TRACE=trace) as daemon:
         daemon.load(folder / "first", _WARM_UP_FILES)
         time.sleep(_RECORDING_SECONDS)
         _arm(armed, b"\1")
