@@ -67,17 +67,17 @@ class Rate:
 
     def __init__(self) -> None:
         self._counted: deque[tuple[float, int]] = deque()
+        self._sum = 0
 
     def count(self, at: float, number: int) -> None:
         if number:
             self._counted.append((at, number))
+            self._sum += number
 
     def at(self, now: float) -> float:
         while self._counted and self._counted[0][0] < now - _WINDOW:
-            self._counted.popleft()
-        if not self._counted:
-            return 0.0
-        return sum(number for _, number in self._counted) / max(1.0, now - self._counted[0][0])
+            self._sum -= self._counted.popleft()[1]
+        return self._sum / max(1.0, now - self._counted[0][0]) if self._counted else 0.0
 
 
 class Tally:
