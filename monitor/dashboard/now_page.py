@@ -26,7 +26,9 @@ class _Page:
                 "rows": _plot("Rows", "a second, by outcome, in steps of 10 s; UTC"),
                 "files": _plot("Files", "a second, in steps of 10 s; UTC"),
                 "seconds": _plot(
-                    "Opened to visible", "milliseconds from opening a file to its COMMIT, logarithmic; UTC"
+                    "Time to load a file",
+                    "milliseconds from its opening to the COMMIT of its rows, without the time that it waits "
+                    "in the folder; logarithmic; UTC",
                 ),
                 "waiting": _plot("Backlog", "files waiting in the folder, since this dashboard runs; UTC"),
             }

@@ -107,8 +107,8 @@ def _tile_of_seconds(last: Sequence[Step]) -> Tile:
     slow = [step.p95_seconds for step in last if step.p95_seconds is not None]
     value, unit = numbers.seconds(sorted(medians)[len(medians) // 2] if medians else None)
     within = " ".join(numbers.seconds(max(slow))) if slow else ""
-    note = f"95 of 100 within {within}" if slow else "no file in the last minute"
-    return Tile("Opened to visible", value, unit, note)
+    note = f"from opening to COMMIT; 95 of 100 within {within}" if slow else "no file in the last minute"
+    return Tile("Time to load a file", value, unit, note)
 
 
 def _tile_of_outcome(steps: Sequence[Step], label: str, field: str, unit: str, tone: Tone) -> Tile:
