@@ -150,6 +150,11 @@ def notify_socket() -> str:
     return os.environ.get("NOTIFY_SOCKET", "")
 
 
+def forbids_colour() -> bool:
+    """Returns whether a person wants no colour (no-color.org), or the terminal has none."""
+    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") in ("dumb", "unknown")
+
+
 def forget_libpq_variables() -> None:
     """Removes PGHOSTADDR, PGSERVICE, PGTZ … from the environment of this process and of those that it starts.
 

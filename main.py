@@ -6,23 +6,15 @@ import sys
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl+C during the imports ends it without a traceback
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from commands import check, demo, operations, output, replay, run, sql, status, verify
-from commands.progress import shown
-from commands.replay import Reason
-from commands.sql_forms import Form
+from commands import everyday, operations, output
+from commands.errors import QueryFailed
 from config import load_settings
 from processing.errors import DatabaseUnavailable, Misconfigured, SourceUnavailable
-from service import database
 from service.outage import TimedOut
-from service.signals import StopSignal
 
 app = typer.Typer(
     help="Loads the JSON files of a fleet from a folder into PostgreSQL, every row exactly once.",
@@ -58,240 +50,13 @@ def watch(
     if context.invoked_subcommand in _ENDED_BY_CTRL_C and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     if context.invoked_subcommand is None:
+        from commands import run  # the main job; the others import what they do as this does, when typed
+
         raise typer.Exit(run.run(load_settings(), once=once, accepts_new=new_database, plain=plain))
 
 
-@app.command("status")
-def show_status(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="Exit with 1 if something needs a person, for monitoring.")
-    ] = False,
-) -> None:
-    """Shows whether a daemon runs, what is waiting, what was loaded and what failed.
-
-    Something needs a person if no daemon watches the folder, the database does not answer, a failed file was
-    neither replayed nor dismissed, or a file has waited for an hour. Rejected records do not count.
-    """
-    settings = load_settings()
-    try:
-        with (
-            database.open_database(settings) as ensure_running,
-            database.connected_for_reading(ensure_running()) as connection,
-        ):
-            found = status.gather(settings, connection)
-    except DatabaseUnavailable as error:
-        status.show(status.gather(settings, None, str(error)), as_json)
-        raise
-    status.show(found, as_json)
-    if found.backlog.error:
-        raise Misconfigured(f"can't list the watch folder {found.backlog.folder}: {found.backlog.error}")
-    raise typer.Exit(1 if check and found.needs else 0)
-
-
-@app.command("sql")
-def run_sql(
-    statement: Annotated[str, typer.Argument(help='For example "select * from vehicle_status".')],
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    may_write: Annotated[
-        bool, typer.Option("--write", help="Let the statement change the database, and hold all its rows.")
-    ] = False,
-) -> None:
-    """Runs a query and prints its rows; it can't change the database.
-
-    Of several statements in one text the rows of the last are printed. Tables cut long values.
-    """
-    form = Form.CSV if as_csv else Form.JSON if as_json else Form.TABLE
-    connected = database.connected if may_write else database.connected_for_reading
-    with (
-        database.open_database(load_settings()) as ensure_running,
-        connected(ensure_running()) as connection,
-    ):
-        sql.run(connection, statement, form, may_write=may_write)
-
-
-@app.command("url")
-def print_url(
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Keep the embedded database running until Ctrl+C or SIGTERM.")
-    ] = False,
-) -> None:
-    """Prints the database's URL, password included, for psql and other tools.
-
-    The embedded database runs only while the daemon or another command does.
-    """
-    settings, stop = load_settings(), StopSignal()
-    is_embedded = settings.outside_database is None
-    with stop.on_signals(), database.open_database(settings, stop.event.is_set) as ensure_running:
-        typer.echo(ensure_running().url)
-        if is_embedded:
-            typer.echo(_RUNS_UNTIL_ASKED if wait else _RUNS_NO_LONGER, err=True)
-            if wait:
-                stop.event.wait()
-
-
-_RUNS_UNTIL_ASKED = "The embedded database runs until Ctrl+C, or for as long as the daemon does."
-_RUNS_NO_LONGER = "The embedded database runs only while the daemon or another command does; --wait keeps it."
-
-
-@app.command("dashboard")
-def show_dashboard(
-    address: Annotated[
-        str, typer.Option(help="HOST:PORT; beyond this machine only with DASHBOARD_TOKEN.")
-    ] = "127.0.0.1:8090",
-) -> None:
-    """Serves web pages of what is loaded and of what the fleet did, until Ctrl+C."""
-    settings = load_settings()
-    with _packages_of("dashboard"):
-        from commands import dashboard
-
-        raise typer.Exit(dashboard.run(settings, address, typer.echo))
-
-
-@app.command("report")
-def write_report(
-    since: Annotated[str | None, typer.Option(help="A day or a time, UTC; by default a day before.")] = None,
-    until: Annotated[str | None, typer.Option(help="A day or a time, UTC; by default now.")] = None,
-    vehicle: Annotated[
-        str | None, typer.Option(help="Only of this vehicle; by default of the fleet.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("report.html"),
-) -> None:
-    """Writes one page with the plots of what the fleet did, to send to someone."""
-    settings = load_settings()
-    with _packages_of("dashboard"):
-        from commands import report
-
-        raise typer.Exit(report.run(settings, since, until, vehicle, out, typer.echo))
-
-
-@app.command("demo")
-def run_demo(
-    rate: Annotated[float, typer.Option(min=0, help="Files a second; 0: all at once.")] = 20,
-    count: Annotated[
-        int | None, typer.Option(min=1, help="Number of files; by default until Ctrl+C.")
-    ] = None,
-    records: Annotated[int, typer.Option(min=1, help="Records in each file.")] = 12,
-    vehicles: Annotated[int, typer.Option(min=1, help="Vehicles in the fleet.")] = 2000,
-    seed: Annotated[int | None, typer.Option(help="The same number makes the same fleet again.")] = None,
-) -> None:
-    """Writes files of a simulated fleet into the watch folder."""
-    stop = StopSignal()
-    with stop.on_signals():
-        demo.run(
-            load_settings().folder,
-            rate=rate,
-            count=count,
-            records=records,
-            vehicles=vehicles,
-            seed=seed,
-            stop=stop.event,
-            report=lambda line: typer.echo(line, err=True),
-        )
-
-
-@app.command("check")
-def check_files(
-    files: Annotated[list[Path], typer.Argument(help="Any files; they need not be in the watch folder.")],
-) -> None:
-    """Shows what would happen to each file, and changes neither files nor tables.
-
-    Writes the rows in a transaction and rolls it back; only new partitions for their days may stay.
-    Exits with 0 if all files would load without a reject.
-    """
-    settings = load_settings()
-    with (
-        database.open_database(settings) as ensure_running,
-        database.connected(ensure_running()),
-        shown(typer.echo) as (progress, report),
-    ):
-        raise typer.Exit(check.run(settings, ensure_running(), files, report, progress=progress))
-
-
-_TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"]
-_SINCE = "Only files that were finished since this UTC day or time."
-
-
-@app.command("verify")
-def verify_all(
-    since: Annotated[datetime | None, typer.Option(formats=_TIMES, help=_SINCE)] = None,
-) -> None:
-    """Compares ledger, tables and folders, and prints each difference.
-
-    Reads all rows; with --since those of the newest days, until each file has all of its rows. Exits with 0
-    if there is no difference. Skips files that a running daemon has locked. A file that the daemon is just
-    about to delete or quarantine may still be reported.
-    """
-    settings = load_settings()
-    with (
-        database.open_database(settings) as ensure_running,
-        database.connected_for_reading(ensure_running()) as connection,
-        shown(typer.echo) as (progress, report),
-    ):
-        utc = since and since.replace(tzinfo=UTC)
-        raise typer.Exit(verify.run(settings, connection, report, since=utc, progress=progress))
-
-
-replay_app = typer.Typer(help="Loads files of failed/, or rejected records, again after they were fixed.")
-app.add_typer(replay_app, name="replay")
+everyday.add_to(app)
 operations.add_to(app)
-
-
-@replay_app.command("failed")
-def replay_failed(
-    names: Annotated[
-        list[Path] | None, typer.Argument(help="Files in failed/; by default all of them.")
-    ] = None,
-    dismiss: Annotated[
-        bool, typer.Option("--dismiss", help="Only note in the ledger that a person knows of these failures.")
-    ] = False,
-) -> None:
-    """Loads files of the failed folder again.
-
-    Deletes each loaded file and its note from the folder. Exits with 0 if all of them were loaded.
-    """
-    settings = load_settings()
-    with (
-        database.open_database(settings) as ensure_running,
-        database.connected_to_load(settings, ensure_running()),
-    ):
-        if dismiss:
-            raise typer.Exit(replay.dismiss(settings, ensure_running(), names or [], typer.echo))
-        with shown(typer.echo) as (progress, report):
-            code = replay.files(settings, ensure_running(), names or [], report, progress=progress)
-        raise typer.Exit(code)
-
-
-@replay_app.command("rejected")
-def replay_rejected(
-    file: Annotated[
-        str | None, typer.Option(help="Only records of this file, as the ledger names it.")
-    ] = None,
-    reason: Annotated[Reason | None, typer.Option(help="Only records with this reason.")] = None,
-    edited: Annotated[
-        Path | None,
-        typer.Option(help="A JSON array of objects with file_id, position and the fixed original."),
-    ] = None,
-) -> None:
-    """Loads rejected records again: all open records, some of them, or edited ones from a file.
-
-    To edit records, first write them into a file: sql "select * from open_rejects" --json. Loaded records
-    are resolved, the others stay open. Exits with 0 if all of them were loaded.
-    """
-    if edited and (file or reason):
-        raise Misconfigured("--edited lists its records itself: leave out --file and --reason")
-    settings = load_settings()
-    with (
-        database.open_database(settings) as ensure_running,
-        database.connected_to_load(settings, ensure_running()),
-        shown(typer.echo) as (progress, report),
-    ):
-        if edited:
-            code = replay.edited_records(settings, ensure_running(), edited, report, progress=progress)
-        else:
-            code = replay.records(settings, ensure_running(), file, reason, report, progress=progress)
-        raise typer.Exit(code)
 
 
 def main() -> int:
@@ -312,19 +77,9 @@ def main() -> int:
         return _complain(error.format_message(), 2)
     except Misconfigured as error:
         return _complain(str(error), 2)
-    except (DatabaseUnavailable, SourceUnavailable, TimedOut, sql.QueryFailed, OSError) as error:
+    except (DatabaseUnavailable, SourceUnavailable, TimedOut, QueryFailed, OSError) as error:
         return _complain(str(error), 1)
     return code or 0
-
-
-@contextmanager
-def _packages_of(name: str) -> Iterator[None]:
-    """Says where to find packages that an import lacks."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        missing = f"the package {error.name} is missing: pip install -r requirements/{name}.txt"
-        raise Misconfigured(missing) from None
 
 
 def _complain(what: str, code: int) -> int:

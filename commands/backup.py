@@ -7,6 +7,7 @@ from pathlib import Path
 from config import Settings
 from db import dump
 from db.connection import Database
+from processing.counted import counted, noun
 from processing.errors import Misconfigured
 from processing.printable import printable
 
@@ -23,7 +24,7 @@ def refuse_outside(settings: Settings) -> None:
 
 def back_up(database: Database, file: Path, report: Report) -> None:
     size = dump.write(database, file)
-    report(f"{printable(str(file))}: {size:,} bytes")
+    report(f"{printable(str(file))}: {counted(size, 'byte')}")
 
 
 def check(file: Path) -> None:
@@ -41,4 +42,4 @@ def restore(database: Database, file: Path, report: Report) -> None:
             cursor.execute("SELECT count(*), max(finished_at) FROM mobileye_data.ingested_files")
             ((files, latest),) = cursor.fetchall()
     until = f", the last one finished at {latest:%Y-%m-%d %H:%M:%S} UTC" if latest else ""
-    report(f"{files:,} files are in the ledger{until}")
+    report(f"{counted(files, 'file')} {noun(files, 'is', 'are')} in the ledger{until}")

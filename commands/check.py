@@ -9,10 +9,11 @@ from db.connection import Database
 from db.dry_run import DryRunSink
 from db.row_audit import Progress, no_progress
 from processing.batch import Outcome
+from processing.counted import format_counts
 from processing.loader import Loader
 from processing.printable import printable
 from service.file_kinds import FILE_KINDS, FileKinds
-from service.load_one import format_counts, load_one
+from service.load_one import load_one
 from sources.peek import PeekSource
 
 

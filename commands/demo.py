@@ -11,6 +11,7 @@ from pathlib import Path
 from msgspec import json
 
 from commands.demo_fleet import Clock, Fleet
+from processing.counted import counted
 from processing.errors import Misconfigured
 
 
@@ -20,12 +21,12 @@ def run(
 ) -> int:  # fmt: skip
     """Writes `rate` files a second (0: as fast as possible) until `count` or `stop`; returns their number."""
     fleet = Fleet(seed, vehicles, recent(rate, count, records))
-    many = "files" if count is None else f"{count:,} files"
+    many = "files" if count is None else counted(count, "file")
     pace = f"{rate:g} a second" if rate else "as fast as possible"
     written, started = 0, time.monotonic()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        report(f"Writing {many} of {records:,} records into {folder}, {pace}; Ctrl+C stops.")
+        report(f"Writing {many} of {counted(records, 'record')} into {folder}, {pace}; Ctrl+C stops.")
         with suppress(KeyboardInterrupt):
             for number in numbers(rate, count, stop):
                 place(folder, *compose(fleet, number, records))
@@ -34,7 +35,8 @@ def run(
         why = "a file is in its place" if isinstance(error, FileExistsError) else error.strerror
         raise Misconfigured(f"Can't write into the folder {folder}: {why}.") from error
     seconds = time.monotonic() - started
-    report(f"Wrote {written:,} files with {written * records:,} records in {seconds:.1f} seconds.")
+    what = f"{counted(written, 'file')} with {counted(written * records, 'record')}"
+    report(f"Wrote {what} in {seconds:.1f} seconds.")
     return written
 
 

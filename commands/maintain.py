@@ -8,6 +8,7 @@ from psycopg2.extensions import connection as Connection
 from config import Settings
 from db import retention
 from db.tables import TABLES, Tables
+from processing.counted import counted, noun
 from service.events import DayDropped, Event, PartitionMade, StraysDropped
 from service.upkeep import Upkeep
 
@@ -35,7 +36,8 @@ def run(
     left = upkeep.find_others()
     for others in left:
         report(
-            f"{others.table}: {others.rows:,} rows of {others.days:,} days are left in the partition other"
+            f"{others.table}: {counted(others.rows, 'row')} of {counted(others.days, 'day')} "
+            f"{noun(others.rows, 'is', 'are')} left in the partition other"
         )
     if is_done and not left:
         report("the tables are in order")
@@ -54,9 +56,9 @@ def _drop_old(days: int, connection: Connection, upkeep: Upkeep, report: Report,
 def _line(event: Event) -> str:
     match event:
         case DayDropped(table, day, rows):
-            return f"{table}: {day} dropped, {rows:,} rows"
+            return f"{table}: {day} dropped, {counted(rows, 'row')}"
         case StraysDropped(table, rows):
-            return f"{table}: {rows:,} old rows of the partition other dropped"
+            return f"{table}: {counted(rows, 'old row')} of the partition other dropped"
         case PartitionMade(table, day):
             return f"{table}: {day} has its partition now"
         case _:

@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
+from commands.everyday import TIME
 from config import load_settings
+from processing.times import read_time
 from service import database
 
 
@@ -23,9 +25,7 @@ def add_to(app: typer.Typer) -> None:
 def recall_files(
     names: Annotated[list[str] | None, typer.Argument(help="Names of files, as the ledger has them.")] = None,
     file_id: Annotated[list[int] | None, typer.Option(help="A file by its number in the ledger.")] = None,
-    since: Annotated[
-        str | None, typer.Option(help="All files that were loaded at this time or later.")
-    ] = None,
+    since: Annotated[str | None, typer.Option(help=f"All files that were loaded since {TIME}.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
     """Takes what loaded files brought out of the tables again: rows, rejected records, replays of these.
@@ -35,9 +35,8 @@ def recall_files(
     """
     from commands import recall
     from commands.person import who
-    from commands.times import parse_time
 
-    choice = recall.Choice(names or (), file_id or (), parse_time(since, "--since") if since else None)
+    choice = recall.Choice(names or (), file_id or (), read_time("--since", since) if since else None)
     settings = load_settings()
     with (
         database.open_database(settings) as ensure_running,

@@ -11,6 +11,7 @@ from commands.verify import stored_rows
 from db import recall, reject_pages
 from db.connection import translate_errors
 from db.recall import Candidate, Days, Taken
+from processing.counted import counted
 from processing.errors import Misconfigured, TryAgain
 from processing.printable import printable
 from service.file_kinds import FILE_KINDS, FileKinds
@@ -46,12 +47,11 @@ def preview(connection: Connection, choice: Choice, report: Report) -> int:
         if not chosen:
             return 1
         for found in chosen:
-            replays = f" and of {len(found.replays):,} replays of these" if found.replays else ""
-            report(
-                f"{_named(found)}: {found.rows:,} rows{replays}, {found.rejects:,} rejected records would go"
-            )
+            replays = f" and of {counted(len(found.replays), 'replay')} of these" if found.replays else ""
+            rejects = counted(found.rejects, "rejected record")
+            report(f"{_named(found)}: {counted(found.rows, 'row')}{replays}, {rejects} would go")
         _report_later(cursor, chosen, report, "would be missing")
-    report(f"{len(chosen):,} files would be recalled, nothing was changed")
+    report(f"{counted(len(chosen), 'file')} would be recalled, nothing was changed")
     return 0
 
 
@@ -70,7 +70,7 @@ def run(
     ]
     with translate_errors(), connection, connection.cursor() as cursor:
         _report_later(cursor, chosen, report, "are missing now")
-    report(f"{sum(recalled):,} of {len(chosen):,} files recalled")
+    report(f"{sum(recalled):,} of {counted(len(chosen), 'file')} recalled")
     return 0 if all(recalled) else 1
 
 
@@ -150,9 +150,9 @@ def _report_taken(found: Candidate, taken: Taken | None, report: Report) -> bool
     if taken is None:
         report(f"{_named(found)}: somebody else recalled it")
         return False
-    parts = [f"{taken.rows:,} rows", f"{taken.rejects:,} rejected records"]
+    parts = [counted(taken.rows, "row"), counted(taken.rejects, "rejected record")]
     if taken.replays:
-        parts.append(f"{taken.replays:,} replays of these")
+        parts.append(f"{counted(taken.replays, 'replay')} of these")
     report(f"{_named(found)}: {', '.join(parts)} taken out")
     return True
 
@@ -164,7 +164,8 @@ def _report_later(cursor: Cursor, chosen: Sequence[Candidate], report: Report, v
         later = recall.find_later(cursor, kind, since, [found.file_id for found in chosen])
         if later.files:
             report(
-                f"{later.files:,} files loaded since then had {later.duplicates:,} duplicates: "
+                f"{counted(later.files, 'file')} loaded since then had "
+                f"{counted(later.duplicates, 'duplicate')}: "
                 f"those of recalled rows {verb}; to have them back, recall these files, too, "
                 f"and deliver them again: {', '.join(later.names)}"
             )

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -22,11 +21,13 @@ from db.row_audit import Progress, no_progress
 from db.sink import PostgresSink
 from db.stored_rows import DROPPED
 from processing.batch import FileTask, Outcome
+from processing.counted import counted, format_counts
 from processing.errors import DatabaseUnavailable, Misconfigured
 from processing.loader import Loader
 from processing.printable import printable
+from processing.records import Reason
 from service.file_kinds import FILE_KINDS, FileKinds
-from service.load_one import format_counts, load_one
+from service.load_one import load_one
 from service.rejects import document, rows_of
 from sources.claims import recover_claims
 from sources.folder import FolderSource
@@ -35,14 +36,6 @@ from sources.memory import MemorySource
 Report = Callable[[str], None]
 
 _Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-
-
-class Reason(StrEnum):
-    """The reason of a reject."""
-
-    INVALID = "invalid"
-    CONFLICT = "conflict"
-    REFUSED = "refused"
 
 
 class Edit(Struct, frozen=True):
@@ -78,7 +71,7 @@ def files(
         for number, name in enumerate(names):
             progress("files", number, len(names))
             loaded.append(_load_file(loader, str(folder), name, report))
-    report(f"{len(loaded):,} files: {sum(loaded):,} loaded, {len(loaded) - sum(loaded):,} not")
+    report(f"{counted(len(loaded), 'file')}: {sum(loaded):,} loaded, {len(loaded) - sum(loaded):,} not")
     return 0 if all(loaded) else 1
 
 
@@ -243,7 +236,7 @@ def _replay(
         for line in _duplicates(connection, outcome.duplicates, known):
             report(printable(line))
         asked, refused = asked + len(page), refused + len(outcome.reasons)
-    report(f"{asked:,} records: {asked - refused:,} loaded, {refused:,} still rejected")
+    report(f"{counted(asked, 'record')}: {asked - refused:,} loaded, {refused:,} still rejected")
     return 1 if refused else 0
 
 

@@ -13,6 +13,7 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extensions import new_array_type, new_type, register_type, set_wait_callback
 
+from commands.errors import QueryFailed
 from commands.sql_forms import Form, Page, show
 from db.patience import wait_for_answer
 from db.session import make_read_only
@@ -22,10 +23,6 @@ _PAGE_ROWS = 2_000
 
 #: SQLSTATE of a statement that no cursor can be opened for, and of one that a read-only transaction refuses.
 _NO_CURSOR, _READ_ONLY = "42P11", "25006"
-
-
-class QueryFailed(Exception):
-    """The database refused the user's statement, or its rows can't be shown."""
 
 
 def run(connection: Connection, statement: str, form: Form, *, may_write: bool = False) -> None:

@@ -12,6 +12,7 @@ from msgspec import DecodeError, Raw, json
 from rich.cells import cell_len
 
 from commands import output
+from processing.counted import counted
 from processing.printable import printable
 
 Page = list[tuple[Any, ...]]
@@ -67,7 +68,7 @@ def _show_table(columns: list[str], pages: Iterator[Page]) -> None:
         sys.stdout.writelines(f"{_line(row, widths, is_number, column)}\n" for row in rows)
         count += len(page)
     cut = ", long values cut: --csv and --json print them whole" if is_cut else ""
-    print(f"({count:,} row{'' if count == 1 else 's'}{cut})")  # noqa: T201
+    print(f"({counted(count, 'row')}{cut})")  # noqa: T201
 
 
 def _can_print(text: str) -> bool:

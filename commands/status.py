@@ -7,18 +7,20 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+import typer
 from msgspec import Struct, json, to_builtins
 from psycopg2.extensions import connection as Connection
 
+import environment
 from commands import output
 from config import Settings
 from db import queries
 from db.patience import ask
 from db.queries import FileEntry, Totals
+from processing.counted import counted, format_counts
 from processing.printable import printable
 from processing.sink import Counts
 from service.drop_folder import Backlog, Waiting, look
-from service.load_one import format_counts
 from service.presence import Watched, watched
 
 #: The answer takes milliseconds, however many files were loaded.
@@ -133,12 +135,8 @@ def _needs(daemon: Watched, backlog: Backlog, totals: Totals | None, trouble: st
     if totals is None:
         needs.append(f"the database: {trouble}")
     elif totals.open_failures:
-        needs.append(f"{_files(totals.open_failures)} failed: fix and replay, or dismiss")
+        needs.append(f"{counted(totals.open_failures, 'file')} failed: fix and replay, or dismiss")
     return needs
-
-
-def _files(count: int) -> str:
-    return f"{count:,} file{'' if count == 1 else 's'}"
 
 
 def show(status: Status, as_json: bool) -> None:
@@ -151,10 +149,10 @@ def show(status: Status, as_json: bool) -> None:
     for name, value in _facts(status):
         sys.stdout.write(f"{name:<10} {printable(value)}\n")
     files = [_formatted(file) for file in status.last_files]
-    failures = [_formatted(file) for file in status.last_failures]
+    failures = [_formatted(file) for file in status.last_failures if file not in status.last_files]
     waiting = [_formatted_waiting(file) for file in status.backlog.oldest]
     steps = [f"{step.command}  # {step.why}" for step in status.next_steps]
-    sections = ("waiting", waiting), ("last files", files), ("last failures", failures)
+    sections = ("waiting", waiting), ("last files", files), ("earlier failures", failures)
     for title, lines in (*sections, ("needs a person", status.needs), ("what to do next", steps)):
         if lines:
             sys.stdout.write("\n".join(["", title, *map(printable, lines), ""]))
@@ -162,31 +160,28 @@ def show(status: Status, as_json: bool) -> None:
 
 def _print_verdict(needs: Sequence[str]) -> None:
     """Prints the first line, by which one sees whether the others have to be read."""
-    # Here, because the daemon has no need of it.
-    from rich.console import Console
-    from rich.text import Text
-
-    verdict = f"{len(needs)} thing{'' if len(needs) == 1 else 's'} to look at" if needs else "all is well"
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(f"{'status':<10}", Text(verdict, "bold red" if needs else "green"))
+    verdict = f"{counted(len(needs), 'thing')} to look at" if needs else "all is well"
+    coloured = typer.style(verdict, fg="red" if needs else "green", bold=bool(needs))
+    typer.echo(f"{'status':<10} {coloured}", color=False if environment.forbids_colour() else None)
 
 
 def _facts(status: Status) -> list[tuple[str, str]]:
     backlog, totals = status.backlog, status.totals
     oldest = "" if backlog.oldest_seconds is None else f", the oldest for {backlog.oldest_seconds:.0f} s"
-    waiting = backlog.error or f"{_files(backlog.files)}, {backlog.bytes:,} bytes{oldest}"
+    waiting = backlog.error or f"{counted(backlog.files, 'file')}, {counted(backlog.bytes, 'byte')}{oldest}"
     facts = [("daemon", _formatted_daemon(status.daemon)), ("waiting", f"{waiting} in {backlog.folder}")]
     if backlog.not_looked_at:
         count, first = len(backlog.not_looked_at), backlog.not_looked_at[0]
         facts.append(("ignored", f"{count:,} other files and folders, such as {first}"))
     if totals is None:
         return [*facts, ("database", status.trouble)]
+    failed = counted(totals.failed_files, "file")
     return [
         *facts,
-        ("loaded", _files(totals.loaded_files) + _recalled(totals.recalled_files)),
-        ("failed", f"{_files(totals.failed_files)}, {totals.open_failures:,} of them to fix or to dismiss"),
+        ("loaded", counted(totals.loaded_files, "file") + _recalled(totals.recalled_files)),
+        ("failed", f"{failed}, {totals.open_failures:,} of them to fix or to dismiss"),
         ("records", _formatted_counts(totals)),
-        ("to fix", f"{totals.open_rejects:,} rejected record{'' if totals.open_rejects == 1 else 's'}"),
+        ("to fix", counted(totals.open_rejects, "rejected record")),
         ("latest", _time(totals.last_finished_at) if totals.last_finished_at else "nothing yet"),
     ]
 
@@ -211,7 +206,7 @@ def _time(time: datetime) -> str:
 
 def _formatted_waiting(file: Waiting) -> str:
     reason = f": {file.reason}" if file.reason else ""
-    return f"{file.seconds:,.0f} s  {file.name}  {file.bytes:,} bytes{reason}"
+    return f"{file.seconds:,.0f} s  {file.name}  {counted(file.bytes, 'byte')}{reason}"
 
 
 def _formatted(file: FileEntry) -> str:

@@ -16,6 +16,7 @@ from db.failures import failures as find_failures
 from db.reject_pages import Reject
 from db.row_audit import Progress, Scope, no_progress, scope_since, wrong_rows
 from db.stored_rows import StoredRow
+from processing.counted import counted, noun
 from processing.errors import BadFile, Gone, Misconfigured, NotReady
 from processing.printable import printable
 from service.file_kinds import FILE_KINDS, FileKinds
@@ -47,7 +48,8 @@ def run(
     for flaw in _flaws(settings, connection, known, since, progress):
         report(printable(flaw))
         flaws += 1
-    report(f"{flaws:,} things do not add up" if flaws else "ledger, tables and folders add up")
+    flawed = f"{counted(flaws, 'thing')} {noun(flaws, 'does', 'do')} not add up"
+    report(flawed if flaws else "ledger, tables and folders add up")
     return 1 if flaws else 0
 
 

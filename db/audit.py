@@ -7,6 +7,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from db.row_audit import Scope
 from db.tables import DETECTIONS, TABLES, Table, Tables
+from processing.counted import counted
 
 
 def begin(connection: Connection) -> None:
@@ -65,9 +66,10 @@ def wrong_rejects(cursor: Cursor, scope: Scope) -> Iterator[str]:
     )
     for file_id, name, rejected, stored in cursor:
         if name is None:
-            yield f"file {file_id}: {stored:,} rejected records, but it is not in the ledger"
+            yield f"file {file_id}: {counted(stored, 'rejected record')}, but it is not in the ledger"
         else:
-            yield f"file {file_id} ({name}): {stored:,} rejected records, but {rejected:,} were rejected"
+            records = counted(stored, "rejected record")
+            yield f"file {file_id} ({name}): {records} stored, {rejected:,} in the ledger"
 
 
 def wrong_latest(cursor: Cursor, tables: Tables, scope: Scope) -> Iterator[str]:
@@ -153,9 +155,10 @@ def wrong_hours(cursor: Cursor, tables: Tables = TABLES) -> Iterator[str]:
         """
     )
     for day, detections, objects, rows, values in cursor:
+        has = f"{counted(detections, 'detection')} of {counted(objects, 'object')}"
         yield (
-            f"{day}: detections_hourly has {detections:,} detections of {objects:,} objects for hours with "
-            f"{rows:,} of {values:,}; was a partition dropped? select mobileye_data.recount_hours('{day}')"
+            f"{day}: detections_hourly has {has} for hours with {rows:,} of {values:,}; "
+            f"was a partition dropped? select mobileye_data.recount_hours('{day}')"
         )
 
 

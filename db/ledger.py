@@ -59,6 +59,8 @@ class Entry:
     duplicate: int = 0
     rejected: int = 0
     empty: int = 0
+    conflict: int = 0
+    refused: int = 0
     first_reject: FirstReject | None = None
     extra: str | None = None
     #: Where its records come from, if it is of a stream.
@@ -67,7 +69,8 @@ class Entry:
     @property
     def counts(self) -> Counts:
         inserted = self.read - self.duplicate - self.rejected
-        return Counts(self.read, inserted, self.duplicate, self.rejected, self.empty)
+        rejected = self.rejected, self.empty, self.conflict, self.refused
+        return Counts(self.read, inserted, self.duplicate, *rejected)
 
 
 def loaded(cursor: Cursor, digests: Sequence[bytes], before: str = "") -> set[bytes]:

@@ -11,7 +11,7 @@ from db.copy_format import pack_reject
 from db.insert import stream_into
 from db.ledger import Entry
 from processing.errors import Refused
-from processing.records import Rejected
+from processing.records import Reason, Rejected
 from processing.sink import FirstReject
 from processing.validation import to_json
 
@@ -65,6 +65,8 @@ def of_files(cursor: Cursor, file_ids: Sequence[int], most: int) -> list[Stored]
 
 def _row(entry: Entry, record: Rejected) -> bytes:
     entry.rejected += 1
+    entry.conflict += record.reason == Reason.CONFLICT
+    entry.refused += record.reason == Reason.REFUSED
     path = record.path.replace("\0", "\\u0000")  # text can't hold what a key of the record may hold
     placed = None
     if entry.messages is not None:

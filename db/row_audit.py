@@ -11,6 +11,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from db.days import MOST_SPANS, Span, day_spans, within
 from db.tables import Table, Tables
+from processing.counted import counted
 
 #: Takes what is done next, how many steps are done, and how many there are.
 Progress = Callable[[str, int, int], None]
@@ -125,15 +126,12 @@ class _Missing:
 
 
 def _flaw(file_id: int, missing: int, name: str | None, loaded: int) -> str:
-    stored = loaded - missing
+    rows = counted(loaded - missing, "row")
     if name is None:
-        return f"file {file_id}: {stored:,} rows, but it is not in the ledger"
+        return f"file {file_id}: {rows}, but it is not in the ledger"
     if missing > 0:
-        return (
-            f"file {file_id} ({name}): {stored:,} rows, {loaded:,} were loaded; "
-            "fewer rows than loaded: was a partition dropped?"
-        )
-    return f"file {file_id} ({name}): {stored:,} rows, but {loaded:,} were loaded"
+        return f"file {file_id} ({name}): {rows} stored, {loaded:,} loaded: was a partition dropped?"
+    return f"file {file_id} ({name}): {rows} stored, only {loaded:,} loaded"
 
 
 def _parts(cursor: Cursor, tables: Tables) -> list[_Part]:

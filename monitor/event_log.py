@@ -9,6 +9,7 @@ from psycopg2.extensions import parse_dsn
 
 from monitor.log import Log
 from processing.batch import Outcome
+from processing.counted import counted
 from processing.printable import printable
 from service import events
 from service.events import Event, Resource
@@ -230,7 +231,7 @@ def _explained(event: Event) -> dict[str, str]:
         case events.RowsInOther():
             return _OTHER
         case events.LocksFew():
-            own = f"only {event.days:,} days of a table get a partition of their own"
+            own = f"only {counted(event.days, 'day')} of a table can have a partition"
             need = f"set max_locks_per_transaction to {event.wanted} for {event.wanted_days:,}"
             return {"reason": f"max_locks_per_transaction={event.setting}: {own}; {need}"}
         case _:

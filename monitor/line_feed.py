@@ -10,6 +10,7 @@ from config import LogLevel
 from monitor.event_log import Line, lines
 from monitor.panel import duration
 from processing.batch import Outcome
+from processing.counted import counted, noun
 from processing.printable import printable
 from service import events
 from service.events import Event
@@ -68,9 +69,9 @@ class LineFeed:
     def _sum_due(self, now: float, *, is_over: bool) -> Iterator[Text]:
         if self._since is None or not (is_over or now - self._since >= SUMMARY_SECONDS):
             return
-        duplicates = f", {told(self._duplicates, 'duplicate file')}" if self._duplicates else ""
+        duplicates = f", {counted(self._duplicates, 'duplicate file')}" if self._duplicates else ""
         if self._least == 0:
-            loaded = f"{told(self._files, 'file', ' loaded')}, {told(self._rows, 'row')}"
+            loaded = f"{counted(self._files, 'file')} loaded, {counted(self._rows, 'row')}"
             yield _text(now, "info", loaded + duplicates)
         self._files = self._rows = self._duplicates = 0
         self._since = None
@@ -79,11 +80,15 @@ class LineFeed:
 def summary(event: events.Stopped, seconds: float, folder: str) -> list[Text]:
     """Returns the two last lines: what was done, and what to do next."""
     counts = {name: event.totals.get(name, 0) for name in _TOTALS}
-    parts = [told(counts[name], *what) for name, what in _TOTALS.items() if counts[name] or name in _ALWAYS]
+    parts = [
+        f"{counted(counts[name], what)}{more}"
+        for name, (what, more) in _TOTALS.items()
+        if counts[name] or name in _ALWAYS
+    ]
     first = f"stopped after {duration(int(seconds))}: {', '.join(parts)}"
     waiting = event.totals.get("waiting", 0)
     waits = (
-        f"{told(waiting, 'file')} wait{'s' * (waiting == 1)} in {folder}"
+        f"{counted(waiting, 'file')} {noun(waiting, 'waits', 'wait')} in {folder}"
         if folder and waiting
         else "no file waits"
     )
@@ -93,17 +98,12 @@ def summary(event: events.Stopped, seconds: float, folder: str) -> list[Text]:
 
 _TOTALS = {
     "loaded": ("file", " loaded"),
-    "rows": ("row",),
-    "duplicate": ("duplicate file",),
-    "rejected": ("rejected record",),
-    "failed": ("failed file",),
+    "rows": ("row", ""),
+    "duplicate": ("duplicate file", ""),
+    "rejected": ("rejected record", ""),
+    "failed": ("failed file", ""),
 }
 _ALWAYS = ("loaded", "rows")
-
-
-def told(count: int, what: str, more: str = "") -> str:
-    """Returns a number with what it counts."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}{more}"
 
 
 def _is_quiet(event: object) -> bool:
@@ -141,7 +141,7 @@ def _counts(outcome: Outcome) -> str:
     counts = outcome.counts
     if outcome.state == "duplicate" and not counts.read:
         return "its bytes are loaded already"
-    parts = [told(counts.inserted, "row")]
+    parts = [counted(counts.inserted, "row")]
     if counts.duplicate:
         parts.append(f"{counts.duplicate:,} duplicate")
     if counts.rejected:

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from processing.batch import Outcome
 from processing.file_types import KINDS, Kinds, kind_of_name
+from processing.records import Reason
 from service import events
 from service.events import Event, Resource
 
@@ -92,6 +93,7 @@ class _OfKind:
     def __init__(self) -> None:
         self.files: Counter[str] = Counter()
         self.records: Counter[str] = Counter()
+        self.rejected: Counter[Reason] = Counter()
         self.records_read = self.bytes_loaded = 0
         self.visible, self.load = Durations(VISIBLE_SECONDS), Durations(LOAD_SECONDS)
 
@@ -105,6 +107,9 @@ class _OfKind:
             self.records["inserted"] += counts.inserted
             self.records["duplicate"] += counts.duplicate
             self.records["rejected"] += counts.rejected
+            if counts.rejected:
+                for reason in Reason:
+                    self.rejected[reason] += counts.rejected_for(reason)
             if outcome.visible_seconds is not None:
                 self.visible.add(outcome.visible_seconds)
 
@@ -219,11 +224,18 @@ class Metrics(Collector):
         records = CounterMetricFamily(
             "mobileye_records", "Records of loaded files, by what became of them", labels=["kind", "outcome"]
         )
+        rejected = CounterMetricFamily(
+            "mobileye_records_rejected",
+            "Rejected records of loaded files, by reason",
+            labels=["kind", "reason"],
+        )
         for kind, counts in self._kinds.items():
             read.add_metric([kind], counts.records_read)
             for outcome in _OUTCOMES:
                 records.add_metric([kind, outcome], counts.records[outcome])
-        return [read, records]
+            for reason in Reason:
+                rejected.add_metric([kind, reason.value], counts.rejected[reason])
+        return [read, records, rejected]
 
     def _of_durations(self) -> list[Metric]:
         visible = HistogramMetricFamily(

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from monitor.tally import LargeFile, View
+from processing.counted import counted, noun
 
 #: The width of the names at the left, with the space behind them.
 _LABEL = 10
@@ -36,7 +37,7 @@ def panel(view: View, width: int) -> RenderableType:
         *_bars(view, width),
     ]
     if len(view.large) > _BARS:
-        rows += _row("", [Text(f"and {len(view.large) - _BARS} more large files")], width)
+        rows += _row("", [Text(f"and {counted(len(view.large) - _BARS, 'more large file')}")], width)
     return Group(*rows)
 
 
@@ -60,10 +61,10 @@ def _bars(view: View, width: int) -> list[RenderableType]:
         grid.add_column(no_wrap=True, justify="right")
     rows: list[RenderableType] = []
     if (work := view.backlog) is not None:
-        numbers = "", f"{work.left:,} {_plural(work.left, 'file')} to go", _left(work.seconds_left)
+        numbers = "", f"{counted(work.left, 'file')} to go", _left(work.seconds_left)
         _add_bar(grid, Text("backlog", _LABELS), work.done, work.done + work.left, numbers, width)
     else:
-        ready = f"{view.ready:,} {_plural(view.ready, 'file')}" if view.ready else "none"
+        ready = counted(view.ready, "file") if view.ready else "none"
         rows += _row("backlog", [Text(ready, "" if view.ready else "dim")], width)
     for file in view.large[:_BARS]:
         _add_bar(grid, Text(file.file), file.read_bytes, file.size, _progress(file), width)
@@ -110,9 +111,9 @@ def _states(view: View) -> list[Text]:
         if state or name in view.troubles
     ]
     if view.waiting:
-        shown.append(Text(f"{view.waiting:,} {_plural(view.waiting, 'file')} not ready", _ATTENTION))
+        shown.append(Text(f"{counted(view.waiting, 'file')} not ready", _ATTENTION))
     if view.deaths:
-        shown.append(Text(f"{view.deaths:,} worker {_plural(view.deaths, 'death')}", _TROUBLE))
+        shown.append(Text(counted(view.deaths, "worker death"), _TROUBLE))
     return shown
 
 
@@ -142,12 +143,8 @@ def _count(number: float, what: str, style: str = "") -> Text:
     """Returns a number with its unit, dim if it is none, else in the style."""
     unit, slash, per = what.partition("/")
     shown = f"{number:,.1f}" if 0 < number < 10 and slash else f"{number:,.0f}"
-    text = f"{shown} {_plural(round(number, 1), unit)}{slash}{per}"
+    text = f"{shown} {noun(round(number, 1), unit)}{slash}{per}"
     return Text(text, style if number else "dim")
-
-
-def _plural(number: float, what: str) -> str:
-    return what if number == 1 else f"{what}s"
 
 
 def _percent(done: int, size: int) -> str:

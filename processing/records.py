@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from enum import StrEnum
 from json import loads
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -28,6 +29,17 @@ class Record(Struct, frozen=True, gc=False):
         @property
         def extra(self) -> str | None:
             """The unknown fields as JSON."""
+
+
+class Reason(StrEnum):
+    """The reasons of a reject.
+
+    Its form or a value is wrong; another record is stored under its key; the database does not take it.
+    """
+
+    INVALID = "invalid"
+    CONFLICT = "conflict"
+    REFUSED = "refused"
 
 
 class Rejected(Struct, frozen=True):

@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
-from processing.records import Kind, Parsed
+from processing.records import Kind, Parsed, Reason
 from processing.source import Origin
 
 T = TypeVar("T", contravariant=True)
@@ -24,13 +24,27 @@ class Delivery(Struct, frozen=True):
 
 
 class Counts(Struct, frozen=True):
-    """Counts of a file's records: read = inserted + duplicate + rejected; and elements without any."""
+    """Counts of a file's records: read = inserted + duplicate + rejected; and elements without any.
+
+    Of the rejected records, some are in conflict, some are refused by the sink, and all others are invalid.
+    """
 
     read: int = 0
     inserted: int = 0
     duplicate: int = 0
     rejected: int = 0
     empty: int = 0
+    conflict: int = 0
+    refused: int = 0
+
+    def rejected_for(self, reason: Reason) -> int:
+        match reason:
+            case Reason.CONFLICT:
+                return self.conflict
+            case Reason.REFUSED:
+                return self.refused
+            case Reason.INVALID:
+                return self.rejected - self.conflict - self.refused
 
 
 class FirstReject(Struct, frozen=True):

@@ -5,7 +5,6 @@ from contextlib import suppress
 
 from processing.batch import FileTask, Outcome
 from processing.loader import Loader
-from processing.sink import Counts
 from sources.local_file import FileIdentity
 
 
@@ -16,8 +15,3 @@ def load_one(loader: Loader, folder: str, name: str) -> Outcome:
         identity = FileIdentity.of(os.lstat(os.path.join(folder, name)))
     (outcome,) = loader.load([FileTask(name, stable=identity, quiet=identity)])
     return outcome
-
-
-def format_counts(counts: Counts) -> str:
-    parts = f"{counts.inserted:,} inserted + {counts.duplicate:,} duplicate"
-    return f"{counts.read:,} = {parts} + {counts.rejected:,} rejected"

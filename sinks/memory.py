@@ -4,6 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from operator import add
+
+from msgspec.structs import astuple
 
 from processing.detection_events import Detection
 from processing.errors import TryAgain
@@ -103,14 +106,9 @@ class MemoryTransaction:
         assert self._kind is not None
         entry.rejected += _rejected(self._kind, parsed, rejects)
         read = len(parsed.records) + len(parsed.rejected)
-        before, rejected = entry.counts, len(parsed.rejected) + len(rejects)
-        entry.counts = Counts(
-            before.read + read,
-            before.inserted + inserted,
-            before.duplicate + duplicate,
-            before.rejected + rejected,
-            before.empty + parsed.empty,
-        )
+        rejected = len(parsed.rejected) + len(rejects)
+        conflict = sum(reason == "conflict" for reason, _ in rejects.values())
+        entry.counts = _sum(entry.counts, Counts(read, inserted, duplicate, rejected, parsed.empty, conflict))
 
     def keep(self, extra: str) -> None:
         """Keeps the fields beside the file's array."""
@@ -144,6 +142,10 @@ class MemoryTransaction:
     def _is_loaded(self, digest: bytes) -> bool:
         entry = self._sink.ledger.get(digest)
         return entry is not None and entry.state == "loaded"
+
+
+def _sum(one: Counts, other: Counts) -> Counts:
+    return Counts(*map(add, astuple(one), astuple(other)))
 
 
 def _first(rejected: list[Rejected]) -> FirstReject | None:

@@ -25,7 +25,7 @@ class Room(NamedTuple):
 ROOMS = {
     "main": Room(
         "The command line.",
-        {"commands", "config", "processing.errors", "service"},
+        {"commands", "config", "processing.errors", "service.outage"},
     ),
     "config": Room(
         "The settings.",
@@ -50,6 +50,7 @@ ROOMS = {
     "db": Room(
         "Writes rows to PostgreSQL, one transaction a batch.",
         {
+            "processing.counted",
             "processing.errors",
             "processing.records",
             "processing.sink",
@@ -198,9 +199,12 @@ def test_the_program_imports_what_draws_only_at_a_terminal() -> None:
     assert _imported_with("main", ["monitor.terminal", "monitor.panel", "commands.progress_bar"]) == []
 
 
-def test_the_daemon_imports_no_command_of_running_it_for_good() -> None:
-    """Which would take a tenth of its start."""
-    assert _imported_with("main", ["commands.backup", "commands.recall", "db.dump", "db.recall"]) == []
+def test_a_command_is_imported_when_it_is_typed() -> None:
+    """None waits for what only others need; least of all the daemon."""
+    commands = {module for module in MODULES if room_of(module) == "commands"}
+    shared = {"commands", "commands.errors", "commands.everyday", "commands.operations", "commands.output"}
+    assert _imported_with("main", {*commands, "db.recall", "rich", "structlog", "watchdog"} - shared) == []
+    assert _imported_with("main, commands.run", commands - shared) == ["commands.run"]
 
 
 def test_a_daemon_of_a_folder_imports_no_package_of_a_bucket() -> None:

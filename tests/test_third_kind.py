@@ -178,10 +178,10 @@ def test_a_rejected_record_is_loaded_once_it_is_edited(
         [
             "tyre_pressures_1.json, record 1 of file 1: $.tyre_pressures[0].kilopascals  "
             "invalid: Expected `int`, got `str`",
-            "1 records: 0 loaded, 1 still rejected",
+            "1 record: 0 loaded, 1 still rejected",
         ],
     )
-    assert fleet.edit(measured(5, 230)) == (0, ["1 records: 1 loaded, 0 still rejected"])
+    assert fleet.edit(measured(5, 230)) == (0, ["1 record: 1 loaded, 0 still rejected"])
     assert fleet.rows(STORED) == [("v1", 4, 240, None), ("v1", 5, 230, None)]
     assert fleet.rows("SELECT resolved_by IS NOT NULL FROM mobileye_data.rejected_records") == [(True,)]
     assert fleet.verify() == ADDS_UP
@@ -194,7 +194,7 @@ def test_a_replayed_record_that_is_stored_already_names_the_file_of_its_row(flee
         [
             "tyre_pressures_1.json, record 1 of file 1: "
             "a duplicate of a row of file 1 (tyre_pressures_1.json)",
-            "1 records: 1 loaded, 0 still rejected",
+            "1 record: 1 loaded, 0 still rejected",
         ],
     )
     assert fleet.verify() == ADDS_UP
@@ -205,8 +205,7 @@ def test_a_replayed_record_that_is_stored_already_names_the_file_of_its_row(flee
     [
         (
             "DELETE FROM mobileye_data.tyre_pressures WHERE kilopascals = 240",
-            "file 1 (tyre_pressures_1.json): 0 rows, 1 were loaded; "
-            "fewer rows than loaded: was a partition dropped?",
+            "file 1 (tyre_pressures_1.json): 0 rows stored, 1 loaded: was a partition dropped?",
         ),
         (
             "UPDATE mobileye_data.tyre_pressures SET kilopascals = 1 WHERE kilopascals = 230",
@@ -218,7 +217,7 @@ def test_verify_finds_what_does_not_add_up(fleet: Fleet, database: Database, cha
     fleet.load("tyre_pressures_1.json", pressures(measured(4), {}))
     fleet.edit(measured(5, 230))
     query(database.url, change)
-    assert fleet.verify() == [flaw, "1 things do not add up"]
+    assert fleet.verify() == [flaw, "1 thing does not add up"]
 
 
 @pytest.mark.parametrize("copies", [1, 100])
@@ -256,7 +255,7 @@ def test_a_failed_file_of_it_is_checked_and_replayed(fleet: Fleet) -> None:
     assert lines == [
         f"{fleet.settings.failed / name}: would load, {counted}",
         f"{name}: loaded, {counted}",
-        "1 files: 1 loaded, 0 not",
+        "1 file: 1 loaded, 0 not",
     ]
     assert fleet.verify() == ADDS_UP
 

@@ -14,6 +14,7 @@ from monitor.dashboard import markup, numbers, plots
 from monitor.dashboard.markup import Bar, Column, Link, Notice
 from monitor.dashboard.plots import Options, colour
 from monitor.dashboard.view import View
+from processing.counted import counted
 
 #: Makes the id of a vehicle a link to its page, or leaves it as it is.
 Linker = Callable[[str], str | Link]
@@ -144,7 +145,7 @@ def _busiest(view: View, link: Linker, asked: Connection) -> Part:
             link(row.vehicle_id),
             int(row.detections),
             plots.colour("detections", 0),
-            f"{row.objects:,} objects",
+            counted(row.objects, "object"),
         )
         for row in frame.itertuples()
     ]

@@ -6,8 +6,9 @@ from urllib.parse import urlencode
 
 from msgspec import Struct
 
+from processing.counted import noun
 from processing.errors import Misconfigured
-from processing.times import parse_utc
+from processing.times import read_time
 
 #: The range of a page whose address names none.
 USUAL = timedelta(hours=24)
@@ -47,7 +48,7 @@ class View(Struct, frozen=True):
 
 def read_view(given: Mapping[str, str | None], now: datetime) -> View:
     """Reads since, until and vehicle, each of which may be missing; raises Misconfigured."""
-    since, until = (read_time(name, given.get(name) or "") for name in ("since", "until"))
+    since, until = (_read(given, name) for name in ("since", "until"))
     if until is None:
         # A whole minute: the address is to be read, and sent, by people.
         until = now.replace(second=0, microsecond=0) + timedelta(minutes=1)
@@ -62,22 +63,15 @@ def read_view(given: Mapping[str, str | None], now: datetime) -> View:
     return View(since, until, _read_vehicle(given.get("vehicle") or ""))
 
 
+def _read(given: Mapping[str, str | None], name: str) -> datetime | None:
+    text = (given.get(name) or "").strip()
+    return read_time(name, text) if text else None
+
+
 def _read_vehicle(text: str) -> str | None:
     if "\0" in text or (not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)):
         raise Misconfigured("vehicle is no text that the database can hold")
     return text.strip() or None
-
-
-def read_time(name: str, text: str) -> datetime | None:
-    """Reads a day or a time, which is UTC if it has no offset; raises Misconfigured."""
-    if not text.strip():
-        return None
-    try:
-        return parse_utc(text)
-    except ValueError:
-        raise Misconfigured(
-            f"{name} is {text!r}: it should be a day or a time, such as 2026-11-28 or 2026-11-28T16:30"
-        ) from None
 
 
 def _written(time: datetime) -> str:
@@ -89,5 +83,5 @@ def _spelled(duration: timedelta) -> str:
     minutes = duration.total_seconds() / 60
     for unit, length in (("day", 24 * 60), ("hour", 60)):
         if minutes >= 2 * length or minutes == length:
-            return f"{minutes / length:,.3g} {unit}{'' if minutes == length else 's'}"
-    return f"{minutes:,.3g} minutes"
+            return f"{minutes / length:,.3g} {noun(minutes / length, unit)}"
+    return f"{minutes:,.3g} {noun(minutes, 'minute')}"

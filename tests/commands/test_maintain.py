@@ -46,7 +46,7 @@ def test_the_command_drops_old_days(used: Daemon, database: Database) -> None:
     assert daemon.command("maintain").stdout == "the tables are in order\n"
     done = used.command("maintain")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count(" dropped, 2 rows\n") == 3 and done.stdout.count(" dropped, 1 rows\n") == 3
+    assert done.stdout.count(" dropped, 2 rows\n") == 3 and done.stdout.count(" dropped, 1 row\n") == 3
     assert ages(database) == ages(database, "vehicle_status_history") == [1, 30]
     assert used.command("verify").stdout == GOOD
     assert used.command("maintain").stdout == "the tables are in order\n"
@@ -94,9 +94,7 @@ def test_rows_of_other_go_home_and_those_that_stay_are_counted(used: Daemon, dat
     done = used.command("maintain")
     assert done.returncode == 1
     assert " has its partition now\n" in done.stdout
-    assert done.stdout.endswith(
-        "objects_detection_events: 1 rows of 1 days are left in the partition other\n"
-    )
+    assert done.stdout.endswith("objects_detection_events: 1 row of 1 day is left in the partition other\n")
     assert query(database.url, "SELECT table_name, rows FROM mobileye_data.rows_in_other") == [
         (DETECTIONS.name, 1)
     ]

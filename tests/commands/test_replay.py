@@ -186,7 +186,7 @@ def test_a_conflict_that_is_none_any_more_is_loaded(daemon: Daemon, database: Da
     reject(database, statuses(report(1), report(1, "parking")))
     daemon.rows("DELETE FROM mobileye_data.vehicle_status_history")
     done = daemon.command("replay", "rejected")
-    assert (done.returncode, done.stdout) == (0, "1 records: 1 loaded, 0 still rejected\n")
+    assert (done.returncode, done.stdout) == (0, "1 record: 1 loaded, 0 still rejected\n")
     assert daemon.rows(HISTORY) == [("ebab5f787798416fb2b8afc1340d7a4e", "parking")]
     assert daemon.rows(OPEN) == []
     assert daemon.rows("SELECT resolved_at IS NOT NULL FROM mobileye_data.rejected_records") == [(True,)]
@@ -263,7 +263,7 @@ def test_records_are_chosen_by_file_and_by_reason(daemon: Daemon, database: Data
     assert daemon.command("replay", "rejected", "--file", "y.json").stdout.startswith("0 records")
     assert daemon.command("replay", "rejected", "--reason", "refused").stdout.startswith("0 records")
     chosen = daemon.command("replay", "rejected", "--file", "x.json", "--reason", "conflict")
-    assert (chosen.returncode, chosen.stdout) == (0, "1 records: 1 loaded, 0 still rejected\n")
+    assert (chosen.returncode, chosen.stdout) == (0, "1 record: 1 loaded, 0 still rejected\n")
     assert daemon.rows(OPEN) == [(2, "invalid")]
 
 
@@ -286,10 +286,10 @@ def test_a_file_of_one_record_is_resolved_with_its_row(daemon: Daemon) -> None:
     daemon.drop("vehicles_status_2.json", statuses(report(1, "parking")))
     assert daemon.start("--once", wait=False).wait() == 0
     still = daemon.command("replay", "rejected")
-    assert (still.returncode, still.stdout.splitlines()[-1]) == (1, "1 records: 0 loaded, 1 still rejected")
+    assert (still.returncode, still.stdout.splitlines()[-1]) == (1, "1 record: 0 loaded, 1 still rejected")
     daemon.rows("DELETE FROM mobileye_data.vehicle_status_history")
     done = daemon.command("replay", "rejected")
-    assert (done.returncode, done.stdout) == (0, "1 records: 1 loaded, 0 still rejected\n")
+    assert (done.returncode, done.stdout) == (0, "1 record: 1 loaded, 0 still rejected\n")
     assert daemon.rows(HISTORY) == [(VEHICLE, "parking")]
     resolved = (
         "SELECT h.file_id FROM mobileye_data.rejected_records r JOIN mobileye_data.vehicle_status_history h"
@@ -352,7 +352,7 @@ def test_edited_records_are_loaded_in_place_of_their_originals(
     rows[0]["original"]["report_time"] += "Z"
     write(tmp_path, rows[:1])
     done = daemon.command("replay", "rejected", "--edited", "edits.json")
-    assert (done.returncode, done.stdout) == (0, "1 records: 1 loaded, 0 still rejected\n")
+    assert (done.returncode, done.stdout) == (0, "1 record: 1 loaded, 0 still rejected\n")
     assert daemon.rows(HISTORY) == [("v2", "driving")]
     assert daemon.rows(OPEN) == [(1, "invalid")]
     stored = "SELECT original->>'report_time', edited->>'report_time' FROM mobileye_data.rejected_records"
@@ -417,7 +417,7 @@ def test_an_edit_without_rows_stays_open(daemon: Daemon, database: Database, tmp
         1,
         [
             f"x.json, record 0 of file {file_id}: $  invalid: Expected at least one detection, got none",
-            "1 records: 0 loaded, 1 still rejected",
+            "1 record: 0 loaded, 1 still rejected",
         ],
     )
     assert daemon.rows(OPEN) == [(0, "invalid")]
@@ -434,7 +434,7 @@ def test_what_an_event_brings_beside_rows_that_are_there_is_loaded(
         0,
         [
             f"x.json, record 0 of file {file_id}: a duplicate of a row of file {other} (x.json)",
-            "1 records: 1 loaded, 0 still rejected",
+            "1 record: 1 loaded, 0 still rejected",
         ],
     )
     values = "SELECT object_type, object_value FROM mobileye_data.objects_detection_events ORDER BY 1"
@@ -449,7 +449,7 @@ def test_an_edit_that_is_no_record_stays_open(
     (tmp_path / "edits.json").write_text(stdlib_json.dumps([edit(file_id, 0, wrong)]))
     done = daemon.command("replay", "rejected", "--edited", "edits.json")
     assert (done.returncode, done.stderr) == (1, "")
-    assert done.stdout.endswith("1 records: 0 loaded, 1 still rejected\n")
+    assert done.stdout.endswith("1 record: 0 loaded, 1 still rejected\n")
     assert daemon.rows(OPEN) == [(0, "invalid")]
 
 
@@ -462,7 +462,7 @@ def test_an_edit_of_what_is_not_open_is_reported(daemon: Daemon, database: Datab
         1,
         [
             f"record 7 of file {file_id}: not open: it is loaded already or was never rejected",
-            "1 records: 1 loaded, 0 still rejected",
+            "1 record: 1 loaded, 0 still rejected",
         ],
     )
     second = daemon.command("replay", "rejected", "--edited", "edits.json")
@@ -556,7 +556,7 @@ def test_a_kill_before_the_commit_leaves_all_as_it_was(daemon: Daemon, database:
         holder.rollback()
     until(lambda: not daemon.rows("SELECT 1 FROM pg_stat_activity WHERE application_name = 'mobileye-data'"))
     assert (daemon.rows(HISTORY), daemon.rows(OPEN)) == ([], [(1, "conflict")])
-    assert daemon.command("replay", "rejected").stdout == "1 records: 1 loaded, 0 still rejected\n"
+    assert daemon.command("replay", "rejected").stdout == "1 record: 1 loaded, 0 still rejected\n"
     assert (len(daemon.rows(HISTORY)), daemon.rows(OPEN)) == (1, [])
 
 

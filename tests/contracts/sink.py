@@ -116,7 +116,7 @@ class SinkContract:
     def test_the_counts_add_up(self, kit: Kit) -> None:
         write(kit, "a.json", report(0), report(60))
         counts = write(kit, "b.json", report(0), report(60, "parking"), report(120), {})
-        assert counts == Counts(4, 1, 1, 2)
+        assert counts == Counts(4, 1, 1, 2, conflict=1)
         assert kit.rejects() == [("conflict", "$.vehicle_status[1]"), ("invalid", "$.vehicle_status[3]")]
         assert list(kit.statuses().values()) == ["driving"] * 3
 
@@ -156,7 +156,7 @@ class SinkContract:
 
     def test_of_equal_keys_in_a_file_the_first_counts(self, kit: Kit) -> None:
         counts = write(kit, "a.json", report(0), report(0), report(0, "parking"))
-        assert counts == Counts(3, 1, 1, 1)
+        assert counts == Counts(3, 1, 1, 1, conflict=1)
         assert list(kit.statuses().values()) == ["driving"]
 
     def test_several_files_share_a_transaction(self, kit: Kit) -> None:

@@ -158,7 +158,7 @@ def test_who_loads_the_same_rows_while_they_move_finds_duplicates(strange: Datab
         late = threads.submit(load, sink, again)
         until(lambda: is_waiting(strange))
         mover.connection.commit()
-        assert late.result(20) == [Counts(4, 1, 2, 1)]
+        assert late.result(20) == [Counts(4, 1, 2, 1, conflict=1)]
     assert places(strange) == {"20220605": 6}
 
 

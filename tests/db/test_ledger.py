@@ -14,6 +14,7 @@ from db import ledger
 from db.connection import Database
 from db.ledger import Entry
 from processing.errors import TryAgain
+from processing.records import Reason
 from processing.sink import Counts, Delivery
 from tests.db.loading import delivery
 from tests.support import query, until
@@ -75,7 +76,9 @@ class Started(threading.Thread):
 
 
 def test_counts_are_what_was_read_less_what_was_not_inserted() -> None:
-    assert Entry(1, GOOD, "x", read=9, duplicate=2, rejected=3).counts == Counts(9, 4, 2, 3)
+    entry = Entry(1, GOOD, "x", read=9, duplicate=2, rejected=4, conflict=2, refused=1)
+    assert entry.counts == Counts(9, 3, 2, 4, conflict=2, refused=1)
+    assert [entry.counts.rejected_for(reason) for reason in Reason] == [1, 2, 1]
 
 
 def test_file_ids_are_new_each_time(connection: Connection) -> None:

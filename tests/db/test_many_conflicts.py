@@ -65,7 +65,8 @@ def test_the_elements_of_conflicts_are_decoded_once(
 ) -> None:
     drops.load_until_done({f"{D}.json": document(1)})
     (outcome,) = drops.load_until_done({f"{D}.json": document(2)})
-    assert outcome.counts == Counts(read, 0, 0, read)
+    conflict = read // 2 if document is of_one_event_with_flaws else read
+    assert outcome.counts == Counts(read, 0, 0, read, conflict=conflict)
     assert len(decoded) <= times  # a block of 256 kB, or the event
     last = "WHERE reason = 'conflict' ORDER BY position DESC LIMIT 1"
     ((position, original),) = drops.rows(f"SELECT position, original FROM rejected_records {last}")
@@ -93,7 +94,7 @@ def test_memory_does_not_grow_with_what_is_stored(drops: Drops) -> None:
     outcome = drops.load_one(f"{S}.json", statuses(*[report(i, vehicle="car") for i in range(300)]))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert outcome.counts == Counts(300, 0, 0, 300)
+    assert outcome.counts == Counts(300, 0, 0, 300, conflict=300)
     assert peak < 5_000_000  # 30 MB are stored
 
 

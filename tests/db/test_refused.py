@@ -75,12 +75,14 @@ def check_refused(drops: Drops, size: int, detail: str, document: str = "statuse
         )
         table, prefix = EVENTS, D
     outcome = drops.load_one(f"{prefix}1.json", content)
-    assert (outcome.state, outcome.counts) == ("loaded", Counts(size, size - 3, 0, 3)), outcome.reason
+    assert (outcome.state, outcome.counts) == ("loaded", Counts(size, size - 3, 0, 3, refused=3)), (
+        outcome.reason
+    )
     assert drops.count(table) == size - 3
     found = drops.rows("SELECT position, reason, detail FROM rejected_records ORDER BY 1")
     assert [(position, reason) for position, reason, _ in found] == [(place, "refused") for place in bad]
     assert {said for _, _, said in found} == {detail}
-    assert drops.load_one(f"{prefix}2.json", content + b" ").counts == Counts(size, 0, size - 3, 3)
+    assert drops.load_one(f"{prefix}2.json", content + b" ").counts == Counts(size, 0, size - 3, 3, refused=3)
 
 
 @pytest.mark.parametrize("document", ["statuses", "detections"])
@@ -163,7 +165,7 @@ def test_a_unique_index_of_the_users_refuses_a_row_whose_key_is_new(drops: Drops
     drops.rows(f"INSERT INTO {HISTORY} VALUES ('bad', '2022-05-05 23:00:00Z', 'x', NULL, 1); {index}")
     bad = [0, size // 2, size - 1]
     outcome = drops.load_one(f"{S}1.json", statuses(*reports_of(size, bad)))
-    assert outcome.counts == Counts(size, size - 3, 0, 3)
+    assert outcome.counts == Counts(size, size - 3, 0, 3, refused=3)
     details = drops.values("SELECT DISTINCT detail FROM rejected_records")
     assert details == ['duplicate key value violates unique constraint "only_one"']
 
@@ -172,7 +174,8 @@ def test_keys_that_a_trigger_makes_the_same_are_refused_but_for_the_first(drops:
     add_trigger(drops, HISTORY, "NEW.report_time := date_trunc('day', NEW.report_time);")
     outcome = drops.load_one(f"{S}1.json", statuses(*reports_of(size, [])))
     vehicles = len({each["vehicle_id"] for each in reports_of(size, [])})
-    assert outcome.counts == Counts(size, vehicles, 0, size - vehicles)
+    refused = size - vehicles
+    assert outcome.counts == Counts(size, vehicles, 0, refused, refused=refused)
     assert drops.count(HISTORY) == vehicles
 
 
@@ -203,7 +206,9 @@ def test_steps_grow_with_the_refused_rows_and_the_logarithm_of_all(
     add_trigger(drops, EVENTS, raising(f"NEW.object_value % {size // refused} = 0"))
     content = detections(*[event(i % 3600, ("cars", i), vehicle=f"car-{i // 3600}") for i in range(size)])
     outcomes = drops.load_until_done({f"{D}1.json": content})
-    assert [outcome.counts for outcome in outcomes] == [Counts(size, size - refused, 0, refused)]
+    assert [outcome.counts for outcome in outcomes] == [
+        Counts(size, size - refused, 0, refused, refused=refused)
+    ]
     assert len(steps) <= most
 
 
@@ -256,7 +261,10 @@ def test_a_rule_on_vehicle_status_refuses_every_report(drops: Drops) -> None:
     drops.rows(f"CREATE RULE never AS ON UPDATE TO {STATUS} DO INSTEAD NOTHING")
     files = {f"{S}1.json": statuses(report(1), report(2)), f"{D}1.json": detections(event())}
     outcomes = drops.load_named(files)
-    assert [outcome.counts for outcome in outcomes] == [Counts(2, 0, 0, 2), Counts(2, 2, 0, 0)]
+    assert [outcome.counts for outcome in outcomes] == [
+        Counts(2, 0, 0, 2, refused=2),
+        Counts(2, 2, 0, 0),
+    ]
     (detail,) = drops.values("SELECT DISTINCT detail FROM rejected_records")
     assert detail.startswith("INSERT with ON CONFLICT clause cannot be used with table that has")
 
@@ -266,7 +274,7 @@ def test_only_the_report_that_would_be_the_latest_is_refused(drops: Drops, size:
     add_trigger(drops, STATUS, raising("NEW.status = 'accident'"))
     reports = [report(i % 3600, "accident" if i in (1, size - 1) else "parking") for i in range(size)]
     outcome = drops.load_one(f"{S}1.json", statuses(*reports))
-    assert outcome.counts == Counts(size, size - 1, 0, 1)
+    assert outcome.counts == Counts(size, size - 1, 0, 1, refused=1)
     assert drops.values("SELECT position FROM rejected_records") == [size - 1]
     assert drops.count(HISTORY) == size - 1
 

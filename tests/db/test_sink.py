@@ -360,7 +360,7 @@ def test_the_same_record_from_two_sessions_is_inserted_once(
         late = threads.submit(load, second_sink, statuses(report(2), report(1, "parking"), report(3)))
         until(lambda: is_waiting(database))
         transaction.commit()
-    assert late.result(20) == [Counts(3, 1, 1, 1)]
+    assert late.result(20) == [Counts(3, 1, 1, 1, conflict=1)]
     assert query(database.url, "SELECT status FROM mobileye_data.vehicle_status") == [("driving",)]
 
 

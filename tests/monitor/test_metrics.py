@@ -97,16 +97,20 @@ def test_all_series_are_there_from_the_start_at_zero(metrics: Metrics) -> None:
 
 
 def test_a_loaded_file_changes_all_that_it_concerns(metrics: Metrics) -> None:
-    counts = Counts(10, 6, 3, 1)
+    counts = Counts(16, 6, 3, 7, conflict=2, refused=1)
     metrics.note(events.FileLoaded(outcome(counts=counts, size=512, seconds=0.02, visible_seconds=0.3)))
     samples = seen(metrics)
     assert samples.value("mobileye_files_total", kind=KIND, state="loaded") == 1
     assert samples.value("mobileye_loaded_bytes_total", kind=KIND) == 512
-    assert samples.value("mobileye_records_read_total", kind=KIND) == 10
+    assert samples.value("mobileye_records_read_total", kind=KIND) == 16
     assert [
         samples.value("mobileye_records_total", kind=KIND, outcome=name)
         for name in ("inserted", "duplicate", "rejected")
-    ] == [6, 3, 1]
+    ] == [6, 3, 7]
+    assert [
+        samples.value("mobileye_records_rejected_total", kind=KIND, reason=reason)
+        for reason in ("invalid", "conflict", "refused")
+    ] == [4, 2, 1]
     assert samples.value("mobileye_arrival_to_visible_seconds_sum", kind=KIND) == 0.3
     assert samples.value("mobileye_arrival_to_visible_seconds_bucket", kind=KIND, le="0.25") == 0
     assert samples.value("mobileye_arrival_to_visible_seconds_bucket", kind=KIND, le="0.5") == 1

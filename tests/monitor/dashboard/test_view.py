@@ -5,7 +5,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from monitor.dashboard.view import View, read_time, read_view
+from monitor.dashboard.view import View, read_view
 from processing.errors import Misconfigured
 
 NOW = datetime(2026, 11, 28, 16, 30, 59, tzinfo=UTC)
@@ -14,6 +14,7 @@ NOW = datetime(2026, 11, 28, 16, 30, 59, tzinfo=UTC)
 def test_without_an_address_a_view_is_of_the_last_day_of_the_fleet() -> None:
     until = datetime(2026, 11, 28, 16, 31, tzinfo=UTC)
     assert read_view({}, NOW) == View(until - timedelta(hours=24), until, None)
+    assert read_view({"since": " ", "until": "", "vehicle": " "}, NOW) == read_view({}, NOW)
 
 
 @pytest.mark.parametrize("vehicle", [None, "v1", 'a "&?=#<b>\N{EN DASH} %2F'])
@@ -22,20 +23,6 @@ def test_an_address_brings_the_same_view_again(vehicle: str | None, until: datet
     view = View(until - timedelta(days=3), until, vehicle)
     given = dict(parse_qsl(urlsplit(view.address("/fleet")).query))
     assert read_view(given, NOW) == view
-
-
-@pytest.mark.parametrize(
-    ("text", "time"),
-    [
-        ("2026-11-28", datetime(2026, 11, 28, tzinfo=UTC)),
-        ("2026-11-28T16:30", datetime(2026, 11, 28, 16, 30, tzinfo=UTC)),
-        ("2026-11-28T16:30:00Z", datetime(2026, 11, 28, 16, 30, tzinfo=UTC)),
-        ("2026-11-28T18:30+02:00", datetime(2026, 11, 28, 16, 30, tzinfo=UTC)),
-        (" ", None),
-    ],
-)
-def test_a_time_is_utc_unless_it_has_an_offset(text: str, time: datetime | None) -> None:
-    assert read_time("since", text) == time
 
 
 @pytest.mark.parametrize(
