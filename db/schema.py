@@ -27,15 +27,21 @@ _DATABASE = """
            current_setting('transaction_read_only')::bool
 """
 
+#: Read from the catalogs themselves: to_regclass() and the like remember, until the transaction ends, that a
+#: name was not there, even if another daemon has made it meanwhile.
 _APPLIED = """
-    SELECT obj_description(to_regnamespace('mobileye_data'), 'pg_namespace'),
-           bool_and(CASE right(name, 1) WHEN '(' THEN to_regproc(rtrim(name, '('))::oid
-                                        ELSE to_regclass(name)::oid END IS NOT NULL)
-    FROM unnest(%s::text[]) AS name
+    WITH ours AS (SELECT oid FROM pg_namespace WHERE nspname = 'mobileye_data'),
+         named(name) AS (
+             SELECT 'mobileye_data.' || proname || '(' FROM pg_proc JOIN ours ON pronamespace = ours.oid
+             UNION SELECT 'mobileye_data.' || relname FROM pg_class JOIN ours ON relnamespace = ours.oid)
+    SELECT (SELECT obj_description(oid, 'pg_namespace') FROM ours),
+           (SELECT bool_and(name IN (SELECT name FROM named)) FROM unnest(%s::text[]) AS name)
 """
 
-
-_HAS_TABLES = "SELECT EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('mobileye_data'))"
+_HAS_TABLES = """
+    SELECT EXISTS (
+        SELECT FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = 'mobileye_data')
+"""
 
 
 def apply(connection: Connection, *, again: bool = False) -> bool:

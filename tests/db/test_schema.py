@@ -14,7 +14,7 @@ from db import schema
 from db.connection import Database
 from processing.errors import Misconfigured
 from tests.db.loading import load, sink_to
-from tests.support import ROOT, VEHICLE, Server, detections, event, query, report, statuses
+from tests.support import ROOT, VEHICLE, Server, detections, event, query, report, statuses, until
 
 SQL = (ROOT / "schema.sql").read_text()
 
@@ -161,11 +161,16 @@ def test_one_that_fails_leaves_nothing(
     assert query(empty_database.url, "SELECT to_regnamespace('mobileye_data')") == [(None,)]
 
 
-def test_several_daemons_may_apply_it_at_once(empty_database: Database) -> None:
-    with ThreadPoolExecutor(6) as threads:
-        applied = list(threads.map(apply, [empty_database] * 6))
-    assert any(applied)
-    assert not apply(empty_database)
+def test_of_several_daemons_that_apply_it_at_once_one_does(empty_database: Database) -> None:
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    with ThreadPoolExecutor(4) as pool, closing(empty_database.connect()) as connection:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(hashtext('mobileye_data.schema'))")
+        applied = [pool.submit(apply, empty_database) for _ in range(4)]
+        until(lambda: query(empty_database.url, waiting) == [(4,)])
+        connection.rollback()
+        connection.close()
+        assert sorted(done.result() for done in applied) == [False, False, False, True]
 
 
 def test_to_find_it_applied_takes_no_locks(database: Database) -> None:
