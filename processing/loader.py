@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from processing.batch import FileTask, Outcome, State
 from processing.document import Document, LongKey, Miscounted, RepeatedKey
+from processing.each import Each, in_turn
 from processing.errors import (
     BadFile,
     Contended,
@@ -60,6 +61,7 @@ class Loader:
         max_reject_ratio: float = 1.0,
         kinds: Kinds = KINDS,
         report: Report = report_nothing,
+        each: Each = in_turn,
     ) -> None:
         self._source = source
         self._sink = sink
@@ -67,6 +69,7 @@ class Loader:
         self._max_reject_ratio = max_reject_ratio
         self._kinds = kinds
         self._report = report
+        self._each = each
 
     def load(self, batch: Sequence[FileTask]) -> list[Outcome]:
         """Loads the files in one transaction; a bad one among them does not touch the others.
@@ -76,11 +79,7 @@ class Loader:
         started = time.monotonic()
         with ExitStack() as stack:
             files = [LoadingFile(task) for task in batch]
-            for file in files:
-                try:
-                    self._open(file, stack)
-                except FileError as error:
-                    file.record(error)
+            self._each(partial(self._try_to_open, stack), files)
             # Parses them, writes their rows, and COMMITs.
             self._write([file for file in files if file.error is None and not file.is_duplicate])
             committed_at = time.time()
@@ -88,7 +87,7 @@ class Loader:
             self._record_failures(files)
             # Only here, after COMMIT has returned, may a file go.
             delays = [file.visible_seconds(committed_at) for file in files]
-            outcomes = [self._dispose(file) for file in files]
+            outcomes = self._each(self._dispose, files)
         seconds = (time.monotonic() - started) / len(batch)
         return [
             replace(outcome, seconds=seconds, visible_seconds=delay)
@@ -102,6 +101,12 @@ class Loader:
     def close(self) -> None:
         """Waits, once, for the files that tidy() would remove later."""
         self._source.close()
+
+    def _try_to_open(self, stack: ExitStack, file: LoadingFile) -> None:
+        try:
+            self._open(file, stack)
+        except FileError as error:
+            file.record(error)
 
     def _open(self, file: LoadingFile, stack: ExitStack) -> None:
         opened = file.source_file = stack.enter_context(self._source.open(file.task.name))

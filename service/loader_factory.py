@@ -1,13 +1,16 @@
 """The composition of a worker process; apart from the daemon's, so that a worker does not import that."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from db.connection import Database
 from db.sink import PostgresSink
+from processing.each import Each, in_turn
 from processing.loader import Loader, Report, report_nothing
 from processing.source import Source
 from service.heartbeat import Heartbeat
+from sources.at_once import AtOnce
 from sources.local_file import Beat
 from sources.policy import QUIET_SECONDS, BucketEnds, BucketPlace, OnLoaded
 
@@ -52,6 +55,11 @@ class BucketFactory:
         return BucketSource(make_client(self.endpoint_url), self.place, self.ends, beat)
 
 
+def one_by_one() -> Each:
+    """Makes what opens the files of a batch in turn: a system call is nothing to wait for."""
+    return in_turn
+
+
 @dataclass(frozen=True)
 class LoaderFactory:
     """Makes the loader of a worker process, there."""
@@ -61,13 +69,14 @@ class LoaderFactory:
     database: Database
     max_reject_ratio: float = 1.0
     max_future_hours: float = 0.0
+    each: Callable[[], Each] = one_by_one
 
     @classmethod
     def of(cls, settings: "Settings", source: SourceFactory, database: Database) -> Self:
         """Returns the factory of the settings."""
-        return cls(
-            source, settings.max_file_bytes, database, settings.max_reject_ratio, settings.max_future_hours
-        )
+        each = one_by_one if settings.bucket is None else AtOnce
+        limits = settings.max_file_bytes, database, settings.max_reject_ratio, settings.max_future_hours
+        return cls(source, *limits, each)
 
     def __call__(self, heartbeat: Heartbeat | None = None) -> Loader:
         heartbeat = heartbeat or Heartbeat()
@@ -81,4 +90,5 @@ class LoaderFactory:
             on_beat()
             sink.keep_alive()
 
-        return Loader(self.source(beat), sink, self.max_bytes, self.max_reject_ratio, report=report)
+        source, ratio = self.source(beat), self.max_reject_ratio
+        return Loader(source, sink, self.max_bytes, ratio, report=report, each=self.each())

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from processing.errors import Misconfigured, SourceUnavailable
+from sources.at_once import THREADS
 
 try:
     import boto3
@@ -60,6 +61,7 @@ def make_client(endpoint_url: str | None) -> Any:
         connect_timeout=3,
         read_timeout=10,
         retries={"mode": "standard", "total_max_attempts": 4},
+        max_pool_connections=THREADS,
         request_checksum_calculation=checksums,
         response_checksum_validation=checksums,
         s3={"addressing_style": "path" if endpoint_url else "auto"},
