@@ -24,8 +24,9 @@ from processing.records import Kind, Parsed
 from processing.sink import Counts, Delivery, FirstReject, Participant
 
 #: A transaction of small files waits for a lock no longer than this: long enough for the server to find a
-#: deadlock (deadlock_timeout, 1 s), which is repeated at once.
-HASTY = "SET LOCAL lock_timeout = '2s';"
+#: deadlock (deadlock_timeout, 1 s), which is repeated at once. It takes moments: one that sends nothing for
+#: long is of a daemon that is frozen, and others wait for the rows that it has locked.
+HASTY = "SET LOCAL lock_timeout = '2s'; SET LOCAL idle_in_transaction_session_timeout = '30s';"
 
 #: A transaction that has sent nothing for this long sends something; the server ends an idle one after ten
 #: minutes.
