@@ -36,6 +36,11 @@ class Seaweed:
         """The settings of a program that uses it."""
         return {"S3_ENDPOINT_URL": self.url, **credentials()}
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         identity = {
             "name": KEY,
