@@ -4,6 +4,8 @@ It passes on all bytes as they are, the Host header too, which the signature of 
 """
 
 import http.client
+import socket
+import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -16,6 +18,9 @@ _ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>by the proxy</Mess
 #: Answers a request in the server's place, with status and code; None lets it through.
 Fault = Callable[[str, str], tuple[int, str] | None]
 
+#: Returns the share of an answer that passes before the link is cut; None lets all of it through.
+Cut = Callable[[str, str], float | None]
+
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
@@ -25,12 +30,14 @@ class _Server(ThreadingHTTPServer):
 
 
 class S3Proxy:
-    """The proxy. Fault is asked before each request, with its kind (LIST, GET, COPY …) and path."""
+    """The proxy. Fault is asked before each request, with its kind (LIST, GET, COPY …) and path; cut is
+    asked when the server has answered and the client does not know yet."""
 
     def __init__(self, target_port: int) -> None:
         self.target_port = target_port
         self.counts: Counter[tuple[str, str]] = Counter()
         self.fault: Fault = lambda kind, path: None
+        self.cut: Cut = lambda kind, path: None
         self._lock = Lock()
         self._server = _Server(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -72,7 +79,25 @@ class S3Proxy:
                 headers = [(n, v) for n, v in response.getheaders() if n.lower() not in _OWN]
                 if self.command == "HEAD":
                     headers.append(("Content-Length", response.getheader("Content-Length", "0")))
-                self._answer(response.status, headers, content)
+                share = proxy.cut(kind, path.path)
+                if share is None:
+                    self._answer(response.status, headers, content)
+                else:
+                    self._answer_in_part(response.status, headers, content, share)
+
+            def _answer_in_part(
+                self, status: int, headers: list[tuple[str, str]], content: bytes, share: float
+            ) -> None:
+                if share > 0:
+                    headers.append(("Content-Length", str(len(content))))
+                    self.send_response_only(status)
+                    for name, value in headers:
+                        self.send_header(name, value)
+                    self.end_headers()
+                    self.wfile.write(content[: int(len(content) * share)])
+                self.close_connection = True
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.shutdown(socket.SHUT_RDWR)
 
             def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
                 self.send_response_only(status)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from tests.chaos.rig import Finding, Trial
 from tests.chaos.scenarios import (
+    buckets,
     documents,
     folder,
     model,
@@ -42,6 +43,10 @@ SCENARIOS = (
     Scenario("kill-pairs", syscalls.kill_pairs, 500, "pairs", "0 lost, doubled, torn", 20, naive=False),
     Scenario("replay-points", syscalls.replay_points, 0, "points", "0 lost, doubled, torn", 30, naive=False),
     Scenario("recall-points", syscalls.recall_points, 0, "points", "0 lost, doubled, torn", 30, naive=False),
+    Scenario("bucket-points", syscalls.bucket_points, 0, "points", "0 lost, doubled, torn", 10, naive=False),
+    Scenario("bucket-pairs", syscalls.bucket_pairs, 300, "pairs", "0 lost, doubled, torn", 10, naive=False),
+    Scenario("bucket-requests", buckets.requests, 6_000, "objects", "0", 15, naive=False),
+    Scenario("bucket-daemons", buckets.daemons, 40, "harms", "0; taken over within 40 s", 30, naive=False),
     Scenario("kills", processes.kills, 2000, "kills", "0; first commit p99 < 3 s", 60),
     Scenario("stops", processes.stops, 300, "stops", "0; exit p99 < 5 s", 20),
     Scenario("messages", network.messages, 0, "messages", "0 at every boundary", 30, naive=False),

@@ -1,4 +1,4 @@
-"""Loads a folder in one process, as one worker would, so that faults can be injected at any system call.
+"""Loads a folder or a bucket in one process, as one worker would, so that faults can be injected anywhere.
 
 Like the daemon, it loads each large file by itself and the small ones together.
 """
@@ -9,15 +9,19 @@ from collections.abc import Callable
 
 import db.chunk
 import processing.loader
+import sources.bucket_object
 import sources.local_file
+import sources.s3_client
 import watcher.scan
 from db.connection import Database
 from processing.batch import FileTask, Outcome
 from processing.errors import DatabaseUnavailable, NotReady
 from processing.loader import Loader
-from service.loader_factory import FolderFactory, LoaderFactory
+from service.bucket_discovery import Place
+from service.loader_factory import BucketFactory, FolderFactory, LoaderFactory
+from sources.at_once import AtOnce
 from sources.claims import recover_claims
-from sources.policy import OnLoaded
+from sources.policy import BucketEnds, BucketPlace, OnLoaded
 
 _MAX_SHARED_BYTES = 200_000
 
@@ -31,7 +35,7 @@ def get_ready() -> None:
     """Makes files of a few thousand rows count as large, with several chunks."""
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # as workers do
     db.chunk.CHUNK_ROWS = 1_000
-    for module in (sources.local_file, processing.loader):
+    for module in (sources.local_file, sources.bucket_object, processing.loader):
         module.MAX_SHARED_BYTES = _MAX_SHARED_BYTES  # type: ignore[attr-defined]
 
 
@@ -44,6 +48,22 @@ def main(folder: str, url: str, report: Report) -> int:
     except OSError as error:  # the daemon would scan again later
         report(NotReady(error.strerror))
         return 1
+    return _load_all(loader, batches, report)
+
+
+def bucket(place: BucketPlace, endpoint: str, url: str, report: Report) -> int:
+    """Does the same with all objects of a place in a bucket."""
+    ends = BucketEnds(f"{place.prefix}failed/", "", OnLoaded.DELETE)
+    loader = LoaderFactory(BucketFactory(place, ends, endpoint), 2**40, Database(url), each=AtOnce)()
+    listed = sources.s3_client.make_client(endpoint).list_objects_v2(Bucket=place.bucket, Prefix=place.prefix)
+    wanted = Place.of(place, ends).wanted
+    found = {entry["Key"]: entry["Size"] for entry in listed.get("Contents", []) if wanted(entry["Key"])}
+    return _load_all(
+        loader, _grouped({key[len(place.prefix) :]: size for key, size in found.items()}), report
+    )
+
+
+def _load_all(loader: Loader, batches: list[list[str]], report: Report) -> int:
     try:
         return max([_load(loader, batch, report) for batch in batches], default=0)
     except Exception as error:  # noqa: BLE001
@@ -53,7 +73,12 @@ def main(folder: str, url: str, report: Report) -> int:
 
 def _batches(folder: str) -> list[list[str]]:
     recover_claims(folder)
-    sizes = {name: os.lstat(os.path.join(folder, name)).st_size for name in watcher.scan.waiting(folder)}
+    return _grouped(
+        {name: os.lstat(os.path.join(folder, name)).st_size for name in watcher.scan.waiting(folder)}
+    )
+
+
+def _grouped(sizes: dict[str, int]) -> list[list[str]]:
     large = [[name] for name, size in sizes.items() if size > _MAX_SHARED_BYTES]
     small = [name for name, size in sizes.items() if size <= _MAX_SHARED_BYTES]
     return [*large, *([small] if small else [])]

@@ -16,12 +16,15 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, raise_signal
 from typing import Any
 
 import main as command_line
 from processing.batch import Outcome
+from sources import s3_client
+from sources.policy import BucketPlace
 from tests.chaos import ingest
 from tests.support import ROOT
 
@@ -104,8 +107,12 @@ class Nursery:
 
 def serve(log: str) -> int:
     """Serves requests until there are no more; in a fork, runs the requested program."""
+    s3_client.make_client = cache(s3_client.make_client)
     for line in sys.stdin:
         request, memory = json.loads(line), mmap.mmap(-1, 2**16)
+        if request["program"] == "bucket":  # a client that is made once saves most of the time of each run
+            os.environ.update(request["environment"])
+            s3_client.make_client(request["arguments"][2])
         pid = os.fork()
         if pid == 0:
             return _be(request, log, memory)
@@ -164,6 +171,17 @@ def _ingest(arguments: Sequence[str], thread: str, memory: mmap.mmap) -> int:
     return ingest.main(folder, url, report)
 
 
+def _bucket(arguments: Sequence[str], thread: str, memory: mmap.mmap) -> int:
+    """Runs the ingest of a bucket."""
+
+    def report(what: Outcome | Exception) -> None:
+        memory.write(f"{_formatted(what)}\n".encode()[:1000])
+
+    raise_signal(SIGSTOP)
+    bucket, prefix, endpoint, url = arguments
+    return ingest.bucket(BucketPlace(bucket, prefix), endpoint, url, report)
+
+
 def _formatted(what: Outcome | Exception) -> str:
     if isinstance(what, Outcome):
         return f"{what.name}: {what.state} {what.reason}".rstrip()
@@ -184,7 +202,7 @@ def _commands(arguments: Sequence[str], thread: str, memory: mmap.mmap) -> int:
     return 0 if set(codes) <= {0, 1} else 1
 
 
-_PROGRAMS = {"ingest": _ingest, "commands": _commands}
+_PROGRAMS = {"ingest": _ingest, "bucket": _bucket, "commands": _commands}
 
 
 if __name__ == "__main__":

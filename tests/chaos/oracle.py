@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from contextlib import closing
 from pathlib import Path
 from threading import Event
@@ -37,14 +37,16 @@ _ROWS = {
 }
 
 
-def judge(url: str, journal: Journal, incoming: Path, failed: Path) -> Counter[str]:
-    """Counts the faults after the backlog has drained, without leaks and what the reader has seen."""
+def judge(url: str, journal: Journal, waiting: Set[str], quarantined: Set[str]) -> Counter[str]:
+    """Counts the faults after the backlog has drained, without leaks and what the reader has seen.
+
+    The sets are the marks of the files that wait, and of those that were put aside.
+    """
     found: Counter[str] = Counter()
     whole: set[str] = set()
     for kind, table in _TABLES.items():
         _judge_rows(url, table, {v: f for v, f in journal.files.items() if f.kind == kind}, found, whole)
     missing = journal.files.keys() - whole - journal.optional
-    quarantined, waiting = _marks(failed), _marks(incoming)
     for vehicle in missing:
         mark = journal.files[vehicle].mark
         if mark in waiting:
@@ -111,10 +113,15 @@ def _unbalanced(url: str) -> int:
     return int(count)
 
 
-def _marks(folder: Path) -> set[str]:
+def marks_below(folder: Path) -> set[str]:
     """Returns the marks of all files in and below a folder; those in failed/ only if that is the folder."""
     within = (path for path in folder.rglob("*") if folder.name == "failed" or "failed" not in path.parts)
-    return {match[0] for path in within if (match := MARK.search(path.name))}
+    return marks(path.name for path in within)
+
+
+def marks(names: Iterable[str]) -> set[str]:
+    """Returns the marks in names of files."""
+    return {match[0] for name in names if (match := MARK.search(name))}
 
 
 def leaks(log: Iterable[str], secrets: Iterable[str]) -> list[str]:

@@ -4,7 +4,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -54,6 +54,8 @@ class Proxy:
         self.counts = {TO_SERVER: 0, TO_CLIENT: 0}
         self._links: list[_Link] = []
         self._accepting = threading.Thread(target=self._accept, daemon=True)
+        #: Is asked about each message before it is passed on; one that may not pass cuts the connection.
+        self.may_pass: Callable[[str, bytes], bool] = lambda direction, message: True
 
     @contextmanager
     def running(self) -> Iterator["Proxy"]:
@@ -128,6 +130,8 @@ class _Link:
     def _pass(self, source: socket.socket, sink: socket.socket, direction: str) -> None:
         with suppress(OSError), closing(source):
             for message in _messages(source, starts_typed=direction == TO_CLIENT):
+                if not self._proxy.may_pass(direction, message):
+                    break
                 fault = self._proxy.passing(direction)
                 if fault and fault.harm not in _MILD:
                     self._harm(fault.harm, message, sink)

@@ -16,7 +16,7 @@ from db import schema
 from db.connection import Database
 from tests.chaos.background import beside
 from tests.chaos.naive import TABLES
-from tests.chaos.oracle import Reader, judge, leaks
+from tests.chaos.oracle import Reader, judge, leaks, marks_below
 from tests.chaos.producers import LARGEST, Journal, Producers
 from tests.support import ROOT, Daemon, Server, is_worker, query, until
 
@@ -192,7 +192,8 @@ class Rig:
         """Returns the verdict of the oracle on a drained rig."""
         if self.daemon.left():
             self.end()  # rows that it loads while the oracle looks would seem lost
-        counts = judge(self.url, self.journal, self.daemon.incoming, self.daemon.failed)
+        waiting, quarantined = marks_below(self.daemon.incoming), marks_below(self.daemon.failed)
+        counts = judge(self.url, self.journal, waiting, quarantined)
         counts["torn"] += len(self.reader.torn)
         leaking = leaks(self.daemon.log().splitlines(), [self._trial.server.password])
         counts["leaks"] = len(leaking)

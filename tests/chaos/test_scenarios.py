@@ -1,4 +1,4 @@
-"""A short, seeded run of each scenario, except kill-points and recall-points: see test_kills.py."""
+"""A short, seeded run of each scenario, except those of single points: see test_kills.py."""
 
 import os
 from collections.abc import Iterator
@@ -19,6 +19,8 @@ MINUTES = {
     "kill-pairs": 1,
     "replay-points": 0.7,
     "failing-calls": 0.35,
+    "bucket-requests": 1.5,
+    "bucket-daemons": 2.5,
     "kills": 0.3,
     "stops": 0.8,
     "messages": 0.6,

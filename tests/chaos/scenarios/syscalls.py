@@ -1,4 +1,4 @@
-"""Kills ingest, replays and recall at every system call, or makes the calls of the ingest fail."""
+"""Kills ingest, replays and recall at every system call or request, or makes the calls of the ingest fail."""
 
 import os
 import re
@@ -11,6 +11,7 @@ from errno import EACCES, EINTR, EIO, EMFILE, ENOSPC, errorcode
 from random import Random
 from threading import Lock
 
+from tests.chaos.buckets import BucketRig
 from tests.chaos.kills import FailRig, KillRig, Point
 from tests.chaos.nursery import Ended
 from tests.chaos.recalls import RecallRig
@@ -72,6 +73,16 @@ def replay_points(trial: Trial) -> Finding:
 def recall_points(trial: Trial) -> Finding:
     """Kills at each point of a recall of all files; then recalls again, and loads the files again."""
     return _campaign(trial, RecallRig, _kills)
+
+
+def bucket_points(trial: Trial) -> Finding:
+    """Kills before and after each request to the bucket and each COMMIT; then restarts."""
+    return _campaign(trial, BucketRig, _kills)
+
+
+def bucket_pairs(trial: Trial) -> Finding:
+    """Does so, and kills again during the recovery."""
+    return _campaign(trial, BucketRig, _pairs)
 
 
 def failing_calls(trial: Trial) -> Finding:
