@@ -1,6 +1,7 @@
 """Compares ours, the limit and the alternatives on the same files and tables: python -m benchmarks.
 
-python -m benchmarks answers asks questions instead.
+python -m benchmarks answers asks questions instead; bucket compares a bucket with a folder, scaling several
+daemons with one.
 """
 
 import sys
@@ -12,7 +13,9 @@ import typer
 
 from benchmarks import report
 from benchmarks.answers import answers
+from benchmarks.bucket import bucket
 from benchmarks.contenders import Bench
+from benchmarks.scaling import scaling
 from benchmarks.server import running_server
 from benchmarks.works import WORKLOADS
 
@@ -51,4 +54,6 @@ if __name__ == "__main__":
     app = typer.Typer(pretty_exceptions_enable=False)
     app.callback(invoke_without_command=True)(main)
     app.command()(answers)
+    app.command()(bucket)
+    app.command()(scaling)
     app()

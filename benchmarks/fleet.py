@@ -1,0 +1,212 @@
+"""Several daemons on one place and one database: what they load, how fast, and what bounds them."""
+
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from io import StringIO
+
+import psutil
+import psycopg2
+from msgspec import Struct
+
+from benchmarks import ours
+from benchmarks.contenders import count_made
+from benchmarks.files import COLUMNS, TABLES, Made
+from benchmarks.places import Place
+from benchmarks.server import execute
+from db.claims import SLOTS
+
+#: Files of each daemon before the clock starts: every worker is connected then, and has imported all.
+WARM_UP = 60
+
+#: The daemons' sessions, each with what it does at this moment.
+_SESSIONS = """
+    SELECT state, coalesce(wait_event_type || ': ' || wait_event, '')
+    FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = 'mobileye-data'
+"""
+
+_SLOTS = (
+    "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND objid < {} GROUP BY pid"
+)
+
+#: The daemon is to send or to read on, and the server waits for that.
+_FOR_DAEMON = "Client: ClientRead"
+
+
+class Load(Struct, frozen=True):
+    """One run: its files, its time, the processor's time of each program, and what the sessions did."""
+
+    files: int
+    rows: int
+    differences: int
+    seconds: float
+    processor: dict[str, float]
+    connections: int
+    waits: dict[str, float]
+
+    @property
+    def share_of_cores(self) -> float:
+        """Returns how much of the machine's processors was used."""
+        return sum(self.processor.values()) / (self.seconds * (psutil.cpu_count() or 1))
+
+
+class Fleet:
+    """Daemons that run. While files are put they are stopped, so that all find the same backlog."""
+
+    def __init__(self, place: Place, url: str, daemons: Sequence[ours.Daemon]) -> None:
+        self._place = place
+        self._url = url
+        self._daemons = daemons
+
+    def load(self, warm_up: Sequence[Made], files: Sequence[Made]) -> Load:
+        """Loads some files, so that all is warm, then times the others."""
+        self._place.put(warm_up)
+        with closing(psycopg2.connect(self._url)) as connection:
+            connection.autocommit = True
+            self._until_loaded(connection, len(warm_up))
+            with self._stopped():
+                self._place.put(files)
+            before = self._processor_seconds()
+            started = time.perf_counter()
+            with Sessions(self._url) as sessions:
+                self._until_loaded(connection, len(warm_up) + len(files))
+                ours.wait_for(self._place.is_empty)
+            seconds = time.perf_counter() - started
+        used = self._processor_seconds()
+        processor = {name: used[name] - before[name] for name in used}
+        differences = count_differences(self._url, [*warm_up, *files])
+        rows = count_made(list(files))
+        return Load(len(files), rows, differences, seconds, processor, sessions.most, sessions.waits())
+
+    def until_divided(self) -> None:
+        """Waits until each daemon has its share of the bucket."""
+        share = math.ceil(SLOTS / len(self._daemons))
+
+        def is_divided() -> bool:
+            slots = [count for (count,) in execute(self._url, _SLOTS.format(SLOTS))]
+            return sum(slots) == SLOTS and len(slots) == len(self._daemons) and max(slots) <= share
+
+        ours.wait_for(is_divided)
+
+    def _until_loaded(self, connection: psycopg2.extensions.connection, count: int) -> None:
+        with connection.cursor() as cursor:
+            while True:
+                cursor.execute("SELECT count(*) FROM mobileye_data.ingested_files")
+                if cursor.fetchone() == (count,):
+                    return
+                time.sleep(0.02)
+
+    @contextmanager
+    def _stopped(self) -> Iterator[None]:
+        processes = [member for daemon in self._daemons for member in _family(daemon.process.pid)]
+        for process in processes:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in reversed(processes):
+                process.resume()
+
+    def _processor_seconds(self) -> dict[str, float]:
+        """Returns the seconds of the processor that each program has used until now."""
+        with closing(psycopg2.connect(self._url)) as connection:
+            server = psutil.Process(connection.info.backend_pid).ppid()
+        place = self._place.server()
+        return {
+            "daemons": sum(_used(daemon.process.pid) for daemon in self._daemons),
+            "PostgreSQL": _used(server),
+            "S3 server": _used(place.pid) if place else 0.0,
+        }
+
+
+class Sessions:
+    """The daemons' sessions, looked at every 20 ms by a thread."""
+
+    def __init__(self, url: str) -> None:
+        self.most = 0
+        self._url = url
+        self._counts: Counter[str] = Counter()
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> "Sessions":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def waits(self) -> dict[str, float]:
+        """Returns the share of each event in the time that sessions had a transaction, the largest first."""
+        total = self._counts.total() or 1
+        return {event: count / total for event, count in self._counts.most_common()}
+
+    def _watch(self) -> None:
+        with closing(psycopg2.connect(self._url)) as connection, connection.cursor() as cursor:
+            connection.autocommit = True
+            while not self._is_over.wait(0.02):
+                cursor.execute(_SESSIONS)
+                found = cursor.fetchall()
+                self.most = max(self.most, len(found))
+                self._counts.update(_named(event) for state, event in found if state != "idle")
+
+
+@contextmanager
+def running_fleet(place: Place, url: str, count: int, **settings: object) -> Iterator[Fleet]:
+    """Yields so many daemons, each with its share of the place."""
+    with ExitStack() as stack:
+        chosen: dict[str, object] = {"RESCAN_SECONDS": 1, **place.settings, **settings}
+        daemons = [stack.enter_context(ours.running(url, None, ours.ROOT, **chosen)) for _ in range(count)]
+        fleet = Fleet(place, url, daemons)
+        if place.server() is not None:
+            fleet.until_divided()
+        yield fleet
+
+
+def count_differences(url: str, files: Sequence[Made]) -> int:
+    """Counts rows that are stored but are in no file, or not as often, and the other way round."""
+    count = 0
+    with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute("SET work_mem = '256MB'; SET search_path = mobileye_data")
+        for kind, table in TABLES.items():
+            text = "".join(made.copy_text() for made in files if made.kind == kind)
+            columns = COLUMNS[kind].removesuffix(", file_id")
+            cursor.execute(f"CREATE TEMPORARY TABLE made AS TABLE {table} WITH NO DATA")
+            cursor.copy_expert(f"COPY made ({COLUMNS[kind]}) FROM STDIN", StringIO(text))
+            cursor.execute(
+                f"""
+                WITH made AS (SELECT {columns} FROM made), stored AS (SELECT {columns} FROM {table})
+                SELECT (SELECT count(*) FROM (TABLE made EXCEPT ALL TABLE stored) AS lost)
+                     + (SELECT count(*) FROM (TABLE stored EXCEPT ALL TABLE made) AS doubled)
+                """
+            )
+            count += (cursor.fetchone() or (0,))[0]
+            cursor.execute("DROP TABLE made")
+    return count
+
+
+def _named(event: str) -> str:
+    if event == _FOR_DAEMON:
+        return "waits for the daemon"
+    return event or "at work"
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+def _used(pid: int) -> float:
+    total = 0.0
+    for process in _family(pid):
+        try:
+            used = process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += used.user + used.system
+    return total
