@@ -25,6 +25,10 @@ class TooLarge(FileError):
     """The file is too large to share a transaction: it is loaded alone."""
 
 
+class PartsWanted(FileError):
+    """The file is too large for a transaction of the sink: read to its end, it may be committed in parts."""
+
+
 class RetryAlone(FileError):
     """The file would roll back the transaction that it shares: it is loaded alone."""
 

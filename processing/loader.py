@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 from msgspec.structs import replace
 
 from processing.batch import FileTask, Outcome, State
-from processing.document import Document, LongKey, Miscounted, RepeatedKey
+from processing.document import Document, Miscounted
 from processing.each import Each, in_turn
 from processing.errors import (
     BadFile,
@@ -18,6 +18,7 @@ from processing.errors import (
     Gone,
     LockTimeout,
     NotReady,
+    PartsWanted,
     Refused,
     RetryAlone,
     TooLarge,
@@ -27,17 +28,12 @@ from processing.file_types import KINDS, Kinds
 from processing.loading_file import LoadingFile
 from processing.records import Parsed
 from processing.sink import Counts, Sink, Transaction
+from processing.small_file import MUST_BE_CAREFUL, read_whole
 from processing.source import MAX_SHARED_BYTES, Source
 from processing.text import check_filled, open_text
 
 #: Tries of a transaction that loses races, before its files go back to wait.
 _TRIES = 5
-
-#: Errors of a pass over a document that only a careful pass can read.
-_MUST_BE_CAREFUL = (RepeatedKey, LongKey, Miscounted)
-
-#: Rejects of a small file that are held together: each takes hundreds of bytes, however short its text is.
-_MAX_REJECTS = 10_000
 
 #: Takes the bytes and the records of a large file that have been read.
 Report = Callable[[int, int], None]
@@ -147,11 +143,10 @@ class Loader:
         try:
             if files and not _repeat_lost_races(self._write_together, files):
                 self._write_shared([file for file in files if file.error is None])
-        except (Refused, TryAgain) as error:
-            alone = BadFile(str(error)) if isinstance(error, Refused) else Contended(str(error))
+        except (Refused, TryAgain, PartsWanted) as error:
             for file in files:
                 file.counts = Counts()
-                file.error = file.error or (RetryAlone() if len(files) > 1 else alone)
+                file.error = file.error or (RetryAlone() if len(files) > 1 else _alone(error))
 
     def _write_together(self, files: Sequence[LoadingFile]) -> bool:
         """Reads each file whole before its rows join the transaction: a bad one leaves no trace in it.
@@ -168,7 +163,7 @@ class Loader:
                     transaction.redelivered(file.delivery)
                     continue
                 try:
-                    elements = _read_whole(file, self._kinds)
+                    elements = read_whole(file, self._kinds)
                 except FileError as error:
                     file.record(error)
                     continue
@@ -194,10 +189,10 @@ class Loader:
         file.error = None
         try:
             try:
-                _repeat_lost_races(self._stream, file, careful=False)
-            except _MUST_BE_CAREFUL as why:
+                self._stream_again(file, careful=False)
+            except MUST_BE_CAREFUL as why:
                 file.note_careful(why)
-                _repeat_lost_races(self._stream, file, careful=True)
+                self._stream_again(file, careful=True)
         except TooLarge:
             file.record(BadFile(f"expected at most {self._max_bytes} bytes of text (MAX_FILE_BYTES)"))
         except FileError as error:
@@ -207,6 +202,16 @@ class Loader:
         except TryAgain as error:
             file.record(Contended(str(error)))
 
+    def _stream_again(self, file: LoadingFile, *, careful: bool) -> None:
+        """Streams the file until no race is lost; before it is committed in parts, it is read to its end."""
+        try:
+            _repeat_lost_races(self._stream, file, careful=careful)
+        except PartsWanted:
+            self._read(file, partial(_count_elements, file), careful=careful)
+            self._check_counts(file, Counts(file.records, rejected=file.rejected))
+            file.is_checked = True
+            _repeat_lost_races(self._stream, file, careful=careful)
+
     def _stream(self, file: LoadingFile, *, careful: bool) -> None:
         with self._sink.transaction() as transaction:
             file.is_duplicate = bool(transaction.loaded([file.opened.sha256]))
@@ -214,16 +219,7 @@ class Loader:
                 transaction.redelivered(file.delivery)
                 transaction.commit()
                 return
-            try:
-                open_again = partial(open_text, file.opened, self._max_bytes)
-                document = Document(file.task.name, open_again, careful=careful, kinds=self._kinds)
-                file.kind = document.kind
-                _write_elements(transaction, file, self._reported(file, document.parsed()))
-            except BadFile:
-                check_filled(file.opened)
-                raise
-            file.opened.check_unchanged()
-            document.check(file.elements, file.records)
+            document = self._read(file, partial(_write_elements, transaction, file), careful=careful)
             if document.extra:
                 transaction.keep(document.extra)
             (counts,) = transaction.finish()
@@ -232,6 +228,22 @@ class Loader:
                 file.note_fault(document)
             transaction.commit()
             file.counts, (file.first_reject,) = counts, transaction.first_rejects()
+
+    def _read(
+        self, file: LoadingFile, take: Callable[[Iterable[Parsed]], None], *, careful: bool
+    ) -> Document:
+        """Reads the whole document, whose elements are taken while they are read."""
+        try:
+            open_again = partial(open_text, file.opened, self._max_bytes)
+            document = Document(file.task.name, open_again, careful=careful, kinds=self._kinds)
+            file.kind = document.kind
+            take(self._reported(file, document.parsed()))
+        except BadFile:
+            check_filled(file.opened)
+            raise
+        file.opened.check_unchanged()
+        document.check(file.elements, file.records)
+        return document
 
     def _reported(self, file: LoadingFile, elements: Iterable[Parsed]) -> Iterator[Parsed]:
         for parsed in elements:
@@ -293,40 +305,6 @@ class Loader:
         return replace(file.outcome("failed", reason), target=target)
 
 
-def _read_whole(file: LoadingFile, kinds: Kinds) -> list[Parsed]:
-    """Returns all elements of a small file; raises TooLarge if its text, or its records, are not small."""
-    try:
-        elements = _read_once(file, kinds, careful=False)
-    except _MUST_BE_CAREFUL as why:
-        file.note_careful(why)
-        elements = _read_once(file, kinds, careful=True)
-    file.opened.check_unchanged()
-    return elements
-
-
-def _read_once(file: LoadingFile, kinds: Kinds, *, careful: bool) -> list[Parsed]:
-    elements, left = [], _MAX_REJECTS
-    try:
-        open_again = partial(open_text, file.opened, MAX_SHARED_BYTES)
-        document = Document(file.task.name, open_again, careful=careful, kinds=kinds)
-        file.kind = document.kind
-        for parsed in document.parsed():
-            left -= len(parsed.rejected)
-            if left < 0:
-                raise TooLarge
-            elements.append(parsed)
-    except BadFile:
-        check_filled(file.opened)
-        raise
-    # Counted from the list, not in the loop above: what is in the list is what is handed on.
-    records = sum(len(parsed.records) + len(parsed.rejected) for parsed in elements)
-    document.check(sum(parsed.count for parsed in elements), records)
-    file.extra = document.extra
-    if careful:
-        file.note_fault(document)
-    return elements
-
-
 def _write_elements(transaction: Transaction, file: LoadingFile, elements: Iterable[Parsed]) -> None:
     assert file.kind is not None
     transaction.begin_file(file.delivery, file.kind)
@@ -336,6 +314,25 @@ def _write_elements(transaction: Transaction, file: LoadingFile, elements: Itera
         # Behind it: what is counted has been handed on.
         file.elements += parsed.count
         file.records += len(parsed.records) + len(parsed.rejected)
+
+
+def _count_elements(file: LoadingFile, elements: Iterable[Parsed]) -> None:
+    file.elements = file.records = file.rejected = 0
+    for parsed in elements:
+        file.elements += parsed.count
+        file.records += len(parsed.records) + len(parsed.rejected)
+        file.rejected += len(parsed.rejected)
+
+
+def _alone(error: Exception) -> FileError:
+    """Returns what an error of its transaction means for a file that was alone in it."""
+    match error:
+        case PartsWanted():
+            return TooLarge()
+        case Refused():
+            return BadFile(str(error))
+        case _:
+            return Contended(str(error))
 
 
 def _repeat_lost_races(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

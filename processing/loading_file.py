@@ -25,7 +25,8 @@ class LoadingFile:
         self.counts = Counts()
         self.first_reject: FirstReject | None = None
         self.is_duplicate = False
-        self.elements = self.records = 0
+        self.is_checked = False  # to its end, so that it may be committed in parts
+        self.elements = self.records = self.rejected = 0
         self.why_careful: Exception | None = None
         self.fault = ""
         self.extra: str | None = None
@@ -41,7 +42,8 @@ class LoadingFile:
         file = self.source_file
         digest, size = (file.sha256 or None, file.identity.size) if file else (None, 0)
         origin = file.origin if file else None
-        return Delivery(digest, printable(self.task.name), size, self._started_at, origin)
+        check = file.check_unchanged if file and self.is_checked else None
+        return Delivery(digest, printable(self.task.name), size, self._started_at, origin, check)
 
     def visible_seconds(self, committed_at: float) -> float | None:
         """Returns the seconds from its arrival until its rows were committed, if they were."""

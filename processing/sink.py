@@ -1,6 +1,6 @@
 """The port to where rows go: PostgreSQL in db/sink.py, memory in sinks/memory.py."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Protocol, TypeVar
@@ -14,13 +14,18 @@ T = TypeVar("T", contravariant=True)
 
 
 class Delivery(Struct, frozen=True):
-    """One file as it arrived: what the ledger keeps of it besides its rows."""
+    """One file as it arrived: what the ledger keeps of it besides its rows.
+
+    check_unchanged is set if the file was read to its end, and is good: a sink that can't take all of it in
+    one transaction may commit it in parts, after this has returned each time.
+    """
 
     sha256: bytes | None
     name: str
     size: int
     started_at: datetime
     origin: Origin | None = None
+    check_unchanged: Callable[[], None] | None = None
 
 
 class Counts(Struct, frozen=True):
@@ -68,7 +73,10 @@ class Transaction(Protocol):
         """Begins a file that is not loaded: the elements that follow belong to it."""
 
     def write(self, parsed: Parsed) -> None:
-        """Takes records and rejects; a sink may send them later, many at a time."""
+        """Takes records and rejects; a sink may send them later, many at a time.
+
+        Raises PartsWanted if a transaction can't take all of the file, which has not been read to its end.
+        """
 
     def keep(self, extra: str) -> None:
         """Keeps the fields beside the array of the file that was begun last, as JSON."""

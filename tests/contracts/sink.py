@@ -43,7 +43,7 @@ def delivery(name: str) -> Delivery:
     return Delivery(hashlib.sha256(name.encode()).digest(), name, 10, datetime.now(UTC))
 
 
-def parsed(*elements: dict[str, Any]) -> list[Parsed]:
+def parsed(*elements: Any) -> list[Parsed]:
     return list(KIND.parse(elements))
 
 
@@ -60,7 +60,7 @@ def write(kit: Kit, name: str, *elements: dict[str, Any], kind: Kind = KIND) -> 
 
 
 class SinkContract:
-    """Tests for every sink."""
+    """Tests for every sink, with keys or without."""
 
     def test_what_is_committed_is_there(self, kit: Kit) -> None:
         assert write(kit, "a.json", report(0), report(60, "parking")) == Counts(2, 2, 0, 0)
@@ -113,6 +113,68 @@ class SinkContract:
         assert kit.ledger() == [("a.json", "loaded", 2, Counts(1, 1, 0, 0))]
         assert len(kit.statuses()) == 1
 
+    def test_what_is_invalid_is_rejected_and_the_counts_add_up(self, kit: Kit) -> None:
+        files: dict[str, list[Any]] = {
+            "none.json": [report(60)],
+            "two.json": [report(180), {}, report(240), []],
+        }
+        with kit.sink.transaction() as transaction:
+            transaction.loaded([delivery(name).sha256 or b"" for name in files])
+            for name, elements in files.items():
+                transaction.begin_file(delivery(name), KIND)
+                for some in parsed(*elements):
+                    transaction.write(some)
+            assert transaction.finish() == [Counts(1, 1, 0, 0), Counts(4, 2, 0, 2)]
+            found = transaction.first_rejects()
+            transaction.commit()
+            assert transaction.first_rejects() == found
+        assert found == [None, FirstReject(1, "$.vehicle_status[1]", "invalid")]
+        assert kit.rejects() == [("invalid", "$.vehicle_status[1]"), ("invalid", "$.vehicle_status[3]")]
+        assert list(kit.statuses().values()) == ["driving"] * 3
+
+    def test_a_record_dated_too_far_ahead_is_rejected(self, kit: Kit) -> None:
+        """The bound of the kit's sink is 24 hours."""
+        hours = [(-1, "past"), (23, "soon"), (25, "late"), (600_000, "lost"), (1, "again")]
+        dated = [
+            report(vehicle=name) | {"report_time": (datetime.now(UTC) + timedelta(hours=hour)).isoformat()}
+            for hour, name in hours
+        ]
+        assert write(kit, "a.json", *dated, {}) == Counts(6, 3, 0, 3)
+        assert sorted({vehicle for vehicle, _ in kit.statuses()}) == ["again", "past", "soon"]
+        assert kit.rejects() == [("invalid", f"$.vehicle_status[{place}]") for place in (2, 3, 5)]
+
+    def test_several_files_share_a_transaction(self, kit: Kit) -> None:
+        names = ("a.json", "b.json")
+        with kit.sink.transaction() as transaction:
+            transaction.loaded([delivery(name).sha256 or b"" for name in names])
+            for second, name in enumerate(names):
+                transaction.begin_file(delivery(name), KIND)
+                for some in parsed(report(60 * second)):
+                    transaction.write(some)
+            transaction.commit()
+        assert [(name, state) for name, state, *_ in kit.ledger()] == [(name, "loaded") for name in names]
+
+    def test_a_failure_is_recorded_and_a_later_load_replaces_it(self, kit: Kit) -> None:
+        kit.sink.record_failure(delivery("a.json"), KIND.name, "no luck")
+        assert kit.ledger() == [("a.json", "failed", 1, Counts())]
+        assert self.loaded(kit, [delivery("a.json").sha256 or b""]) == set()
+        write(kit, "a.json", report(0))
+        assert kit.ledger() == [("a.json", "loaded", 2, Counts(1, 1, 0, 0))]
+
+    def test_a_failure_of_a_loaded_file_leaves_it_loaded(self, kit: Kit) -> None:
+        write(kit, "a.json", report(0))
+        kit.sink.record_failure(delivery("a.json"), KIND.name, "no luck")
+        assert kit.ledger() == [("a.json", "loaded", 2, Counts(1, 1, 0, 0))]
+
+    @staticmethod
+    def loaded(kit: Kit, digests: Sequence[bytes]) -> set[bytes]:
+        with kit.sink.transaction() as transaction:
+            return transaction.loaded(digests)
+
+
+class KeyedSinkContract(SinkContract):
+    """Tests for a sink that has its rows under keys: it knows duplicates, and records in conflict."""
+
     def test_the_counts_add_up(self, kit: Kit) -> None:
         write(kit, "a.json", report(0), report(60))
         counts = write(kit, "b.json", report(0), report(60, "parking"), report(120), {})
@@ -143,46 +205,7 @@ class SinkContract:
             FirstReject(1, "$.vehicle_status[1]", "invalid"),
         ]
 
-    def test_a_record_dated_too_far_ahead_is_rejected(self, kit: Kit) -> None:
-        """The bound of the kit's sink is 24 hours."""
-        hours = [(-1, "past"), (23, "soon"), (25, "late"), (600_000, "lost"), (1, "again")]
-        dated = [
-            report(vehicle=name) | {"report_time": (datetime.now(UTC) + timedelta(hours=hour)).isoformat()}
-            for hour, name in hours
-        ]
-        assert write(kit, "a.json", *dated, {}) == Counts(6, 3, 0, 3)
-        assert sorted({vehicle for vehicle, _ in kit.statuses()}) == ["again", "past", "soon"]
-        assert kit.rejects() == [("invalid", f"$.vehicle_status[{place}]") for place in (2, 3, 5)]
-
     def test_of_equal_keys_in_a_file_the_first_counts(self, kit: Kit) -> None:
         counts = write(kit, "a.json", report(0), report(0), report(0, "parking"))
         assert counts == Counts(3, 1, 1, 1, conflict=1)
         assert list(kit.statuses().values()) == ["driving"]
-
-    def test_several_files_share_a_transaction(self, kit: Kit) -> None:
-        names = ("a.json", "b.json")
-        with kit.sink.transaction() as transaction:
-            transaction.loaded([delivery(name).sha256 or b"" for name in names])
-            for second, name in enumerate(names):
-                transaction.begin_file(delivery(name), KIND)
-                for some in parsed(report(60 * second)):
-                    transaction.write(some)
-            transaction.commit()
-        assert [(name, state) for name, state, *_ in kit.ledger()] == [(name, "loaded") for name in names]
-
-    def test_a_failure_is_recorded_and_a_later_load_replaces_it(self, kit: Kit) -> None:
-        kit.sink.record_failure(delivery("a.json"), KIND.name, "no luck")
-        assert kit.ledger() == [("a.json", "failed", 1, Counts())]
-        assert self.loaded(kit, [delivery("a.json").sha256 or b""]) == set()
-        write(kit, "a.json", report(0))
-        assert kit.ledger() == [("a.json", "loaded", 2, Counts(1, 1, 0, 0))]
-
-    def test_a_failure_of_a_loaded_file_leaves_it_loaded(self, kit: Kit) -> None:
-        write(kit, "a.json", report(0))
-        kit.sink.record_failure(delivery("a.json"), KIND.name, "no luck")
-        assert kit.ledger() == [("a.json", "loaded", 2, Counts(1, 1, 0, 0))]
-
-    @staticmethod
-    def loaded(kit: Kit, digests: Sequence[bytes]) -> set[bytes]:
-        with kit.sink.transaction() as transaction:
-            return transaction.loaded(digests)

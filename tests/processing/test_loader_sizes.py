@@ -10,7 +10,7 @@ import pytest
 
 import processing.document
 import processing.fast_path
-import processing.loader
+import processing.small_file
 from db.connection import Database
 from processing.batch import FileTask
 from tests.processing.loading import HISTORY, Drops, S, counts, many_reports, states
@@ -61,7 +61,7 @@ def test_a_text_of_more_than_max_bytes_is_failed(
 def test_a_small_file_of_many_rejects_is_streamed_alone(
     drops: Drops, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processing.loader, "_MAX_REJECTS", 2)
+    monkeypatch.setattr(processing.small_file, "_MAX_REJECTS", 2)
     wrong = statuses(report(), *[{}] * 3)
     outcomes = drops.load(vehicles_status_1=wrong, vehicles_status_2=statuses(report(1)))
     assert [outcome.state for outcome in outcomes] == ["retry_alone", "loaded"]

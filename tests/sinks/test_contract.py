@@ -12,7 +12,7 @@ from db.sink import PostgresSink
 from processing.sink import Counts
 from processing.vehicle_status import StatusReport
 from sinks.memory import MemorySink
-from tests.contracts.sink import Kit, LedgerRow, SinkContract
+from tests.contracts.sink import KeyedSinkContract, Kit, LedgerRow
 from tests.support import query
 
 
@@ -71,13 +71,13 @@ class PostgresKit(Kit):
         return query(self._url, "SELECT reason, path FROM mobileye_data.rejected_records ORDER BY 1, 2")
 
 
-class TestMemory(SinkContract):
+class TestMemory(KeyedSinkContract):
     @pytest.fixture
     def kit(self) -> Kit:
         return MemoryKit()
 
 
-class TestPostgres(SinkContract):
+class TestPostgres(KeyedSinkContract):
     @pytest.fixture
     def kit(self, database: Database) -> Iterator[Kit]:
         with closing(PostgresSink(database, max_future_hours=24)) as sink:

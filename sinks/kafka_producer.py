@@ -1,0 +1,232 @@
+"""The producer of a publisher: it has a transactional id for itself, and is replaced after any trouble."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
+from confluent_kafka.admin import AdminClient
+from msgspec import Struct, json
+
+from processing.errors import DatabaseUnavailable, Misconfigured, Refused
+from processing.file_types import KINDS, Kinds
+from sinks.kafka_client import Cluster, Complaints, translate_errors
+from sinks.kafka_ledger import Ledger, Session
+from sinks.kafka_messages import HEADERS, OVERHEAD
+from sinks.kafka_topics import Topics
+
+#: The longest time that a call may take without any answer, and the pieces in which it is waited for.
+_ANSWER_SECONDS = 30.0
+_PIECE_SECONDS = 5.0
+
+#: Bytes of messages that wait to be sent, and their number.
+_QUEUED_KBYTES = 64 * 1024
+_QUEUED_MESSAGES = 100_000
+
+#: Bytes of messages that a transaction takes: so many for each second of its time-out, and never fewer than
+#: those of a batch of small files.
+_BYTES_A_SECOND = 1024 * 1024
+_LEAST_BYTES = 16 * 1024 * 1024
+
+_TRANSACTION_TIMEOUT = "transaction.timeout.ms"
+
+#: The usual settings of the producer; those of the user come over them.
+_USUAL = {
+    "compression.type": "lz4",
+    "linger.ms": "5",
+    "partitioner": "murmur2_random",  # that of the Java clients
+    _TRANSACTION_TIMEOUT: "60000",
+}
+_LARGEST_BATCH = 1_000_000
+
+
+class Publisher(Struct, frozen=True):
+    """The cluster, the topics' prefix, and the name of this installation, the same in each of its runs."""
+
+    cluster: Cluster
+    prefix: str
+    installation: str
+
+    @property
+    def transactional_id(self) -> str:
+        """The id by which the broker knows this publisher: one at a time may have it."""
+        return f"{self.prefix}-{self.installation}-0"
+
+
+class TransactionalProducer:
+    """One producer for all transactions, and a new one after any trouble with it."""
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        kinds: Kinds = KINDS,
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Opens nothing. beat() is called at least every few seconds while something is waited for."""
+        self.topics = Topics(publisher.prefix, kinds.values())
+        self.ledger = Ledger(self.topics.ledger, publisher.transactional_id, beat)
+        self.largest: dict[str, int] = {}
+        self._publisher = publisher
+        self._settings = {**_USUAL, **publisher.cluster.properties}
+        self.most_bytes = max(
+            _LEAST_BYTES, int(self._settings[_TRANSACTION_TIMEOUT]) * _BYTES_A_SECOND // 1000
+        )
+        self._beat = beat
+        self._session = Session.of_this_process(uuid4().hex)
+        self._complaints = Complaints()
+        self._refused: KafkaError | None = None
+        self._is_announced = False
+        self._admin: AdminClient | None = None
+        self._consumer: Consumer | None = None
+        self._producer: Producer | None = None
+
+    def close(self) -> None:
+        """Releases the clients."""
+        self._producer = self._consumer = self._admin = None
+
+    # Steps of a transaction ------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Begins a transaction of the producer, a new one after any trouble."""
+        if self._producer is None:
+            self._producer = self._open()
+        self._complaints.clear()
+        self._refused = None
+        try:
+            self._producer.begin_transaction()
+        except KafkaException as error:
+            raise self._failure(error) from None
+
+    def send(self, topic: str, value: bytes, key: str) -> None:
+        """Hands a message to the producer; waits while too many are on their way."""
+        assert self._producer is not None
+        deadline = 0.0
+        while True:
+            try:
+                self._producer.produce(topic, value, key, headers=HEADERS)
+                return
+            except BufferError:
+                deadline = deadline or time.monotonic() + _ANSWER_SECONDS
+                self._beat()
+                self._producer.poll(0.1)
+                if time.monotonic() >= deadline:
+                    raise self._lost(DatabaseUnavailable("the broker takes no messages")) from None
+            except KafkaException as error:
+                raise self._failure(error) from None
+
+    def commit(self) -> None:
+        """Commits; of a commit without an answer, begin() reads from the ledger what became of it."""
+        assert self._producer is not None
+        self._insist(self._producer.commit_transaction)
+
+    def abort(self) -> None:
+        """Aborts the transaction that was begun, unless the producer was given up."""
+        if self._producer is not None:
+            try:
+                self._producer.abort_transaction(_PIECE_SECONDS)
+            except KafkaException:
+                self._producer = None
+
+    def _insist(self, call: Callable[[float], Any]) -> None:
+        """Repeats a call that may be repeated, until its time is over."""
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        while True:
+            self._beat()
+            try:
+                call(_PIECE_SECONDS)
+                return
+            except KafkaException as error:
+                is_over = time.monotonic() >= deadline or self._complaints.is_to_fix()
+                if is_over or not error.args[0].retriable():
+                    raise self._failure(error) from None
+
+    def _failure(self, error: KafkaException) -> Exception:
+        """Returns our error for one of the producer's, which is given up."""
+        found: KafkaError = error.args[0]
+        if self._refused is not None and self._refused.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            return self._lost(Refused(f"Kafka: {self._refused.str()}"))
+        return self._lost(self._complaints.explain(self._refused or found))
+
+    def _lost(self, error: Exception) -> Exception:
+        self._producer = None
+        return error
+
+    def _note_undelivered(self, error: KafkaError | None, _: Message) -> None:
+        purged = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
+        if error is not None and error.code() not in purged and self._refused is None:
+            self._refused = error
+
+    # A new producer ---------------------------------------------------------------------------------
+
+    def _open(self) -> Producer:
+        """Returns a producer that has the transactional id for itself, with all known that was before it."""
+        cluster = self._publisher.cluster
+        admin = self._admin = self._admin or cluster.admin(self._complaints)
+        self.largest = dict(self.topics.prepare(admin))
+        if not self._is_announced:
+            self._announce()
+        self._read_ledger()
+        with translate_errors():
+            producer = cluster.producer(self._of_producer(), self._complaints)
+        # Ends the transaction of a producer that had the id before: commits it if that was asked for.
+        self._insist(producer.init_transactions)
+        self._read_ledger()
+        return producer
+
+    def _announce(self) -> None:
+        """Announces this run, before the transactional id is taken away from whoever has it."""
+        settings = {"linger.ms": 0, "message.timeout.ms": int(1000 * _ANSWER_SECONDS)}
+        with translate_errors(self._complaints):
+            producer = self._publisher.cluster.producer(settings, self._complaints)
+            failed: list[KafkaError] = []
+            producer.produce(
+                self.topics.ledger,
+                json.encode(self._session),
+                self.ledger.session_key,
+                headers=HEADERS,
+                on_delivery=lambda error, _: failed.append(error) if error else None,
+            )
+            if producer.flush(_ANSWER_SECONDS) or failed:
+                raise KafkaException(failed[0] if failed else KafkaError(KafkaError._TIMED_OUT))
+        self._is_announced = True
+
+    def _read_ledger(self) -> None:
+        """Reads the ledger to its end; raises Misconfigured if another publisher has announced itself."""
+        if self._consumer is None:
+            with translate_errors():
+                self._consumer = self._publisher.cluster.consumer(_READER, self._complaints)
+        assert self._admin is not None
+        self.ledger.read(self._admin, self._consumer, self._complaints)
+        other = self.ledger.session
+        if other is not None and other.name != self._session.name:
+            raise Misconfigured(
+                f"another publisher with the same transactional.id ({self._publisher.transactional_id}) has "
+                f"taken over: process {other.process} on {other.host}; each needs a DATA_FOLDER of its own"
+            )
+
+    def _of_producer(self) -> dict[str, Any]:
+        least = min(self.largest.values()) - OVERHEAD
+        return {
+            **self._settings,
+            "transactional.id": self._publisher.transactional_id,
+            "enable.idempotence": True,
+            "message.max.bytes": max(self.largest.values()),
+            "batch.size": min(least, _LARGEST_BATCH),
+            "queue.buffering.max.kbytes": _QUEUED_KBYTES,
+            "queue.buffering.max.messages": _QUEUED_MESSAGES,
+            "delivery.report.only.error": True,
+            "on_delivery": self._note_undelivered,
+        }
+
+
+#: The settings of what reads the ledger: it is in no group.
+_READER = {
+    "group.id": "mobileye-ledger",
+    "enable.auto.commit": False,
+    "isolation.level": "read_committed",
+    "enable.partition.eof": True,
+    "auto.offset.reset": "earliest",
+    "fetch.wait.max.ms": 10,
+    "fetch.error.backoff.ms": 50,
+}

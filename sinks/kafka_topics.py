@@ -1,0 +1,83 @@
+"""The topics of a publisher: their names and settings, and the largest messages that they take."""
+
+from collections.abc import Collection, Mapping
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.admin._resource import ResourceType
+from confluent_kafka.cimpl import NewTopic
+
+from processing.records import Kind
+from sinks.kafka_client import translate_errors
+
+#: The longest wait for an answer about topics, in seconds.
+_SECONDS = 20.0
+
+#: Bytes of a message in the topics that hold whole records with their reasons, or what stands beside arrays.
+_LARGEST = 8 * 1024 * 1024
+
+#: How long the ledger knows a file, and so the longest time between two deliveries of the same bytes.
+_LEDGER_DAYS = 30
+_DAY = 24 * 3600 * 1000
+
+#: Partitions of a kind's topic: how many consumers can share it.
+_PARTITIONS = 6
+
+#: What a broker takes if nobody has said otherwise.
+_USUAL_LARGEST = 1_048_588
+
+_LEDGER_SETTINGS = {
+    "cleanup.policy": "compact,delete",
+    "retention.ms": str(_LEDGER_DAYS * _DAY),
+    "segment.ms": str(_DAY),
+    "max.message.bytes": str(_LARGEST),
+}
+
+
+class Topics:
+    """The names of the topics with one prefix."""
+
+    def __init__(self, prefix: str, kinds: Collection[Kind]) -> None:
+        self.rejects = f"{prefix}.rejects"
+        self.ledger = f"{prefix}.ledger"
+        self._of_kind = {kind.name: f"{prefix}.{kind.key}" for kind in kinds}
+
+    def of(self, kind: Kind) -> str:
+        return self._of_kind[kind.name]
+
+    @property
+    def names(self) -> list[str]:
+        return [*self._of_kind.values(), self.rejects, self.ledger]
+
+    def prepare(self, admin: AdminClient) -> Mapping[str, int]:
+        """Makes the topics that are missing; returns the largest message that each takes."""
+        with translate_errors():
+            there = admin.list_topics(timeout=_SECONDS).topics
+            self._make(admin, [name for name in self.names if name not in there])
+            return self._largest(admin)
+
+    def _make(self, admin: AdminClient, missing: Collection[str]) -> None:
+        wanted = [self._new(name) for name in missing]
+        made = admin.create_topics(wanted, request_timeout=_SECONDS) if wanted else {}
+        for future in made.values():
+            try:
+                future.result(_SECONDS)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another publisher was as quick
+                    raise
+
+    def _new(self, name: str) -> NewTopic:
+        if name == self.ledger:
+            return NewTopic(name, 1, config=_LEDGER_SETTINGS)
+        if name == self.rejects:
+            return NewTopic(name, 1, config={"max.message.bytes": str(_LARGEST)})
+        return NewTopic(name, _PARTITIONS)
+
+    def _largest(self, admin: AdminClient) -> Mapping[str, int]:
+        asked = admin.describe_configs([ConfigResource(ResourceType.TOPIC, name) for name in self.names])
+        found = {resource.name: future.result(_SECONDS) for resource, future in asked.items()}
+        return {
+            name: int(settings["max.message.bytes"].value) if settings else _USUAL_LARGEST
+            for name, settings in found.items()
+        }

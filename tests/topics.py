@@ -1,0 +1,80 @@
+"""What stands in the topics of a publisher, as others read it."""
+
+import json
+import time
+from typing import Any, NamedTuple
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, IsolationLevel, KafkaError, TopicPartition
+from confluent_kafka.admin._listoffsets import OffsetSpec
+
+from tests.kafka import Broker
+
+
+class Found(NamedTuple):
+    """A message of a topic; the time is that of its record, in milliseconds since 1970."""
+
+    key: str
+    value: Any
+    partition: int
+    offset: int
+    time: int
+    headers: Any
+
+
+#: How long a committed transaction may take to be visible: markers are written after the answer.
+_MARKER_SECONDS = 3.0
+
+
+def read_topic(broker: Broker, topic: str, *, is_committed: bool = True) -> list[Found]:
+    """All messages, in the order of each partition; those of open and aborted transactions only if asked."""
+    ends = _ends(broker, topic, IsolationLevel.READ_UNCOMMITTED)
+    if is_committed:
+        deadline = time.monotonic() + _MARKER_SECONDS
+        while (stable := _ends(broker, topic, IsolationLevel.READ_COMMITTED)) != ends:
+            if time.monotonic() >= deadline:
+                break  # a transaction is open
+        ends = stable
+    consumer = Consumer(
+        {
+            "bootstrap.servers": broker.servers,
+            "group.id": "tests",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "isolation.level": "read_committed" if is_committed else "read_uncommitted",
+            "log_level": 0,
+        }
+    )
+    try:
+        return _read(consumer, topic, {number: end for number, end in ends.items() if end > 0})
+    finally:
+        consumer.close()
+
+
+def _ends(broker: Broker, topic: str, level: IsolationLevel) -> dict[int, int]:
+    known = broker.admin.list_topics(topic, timeout=20).topics[topic]
+    if known.error is not None:
+        return {}
+    latest = OffsetSpec.latest()
+    asked = {TopicPartition(topic, number): latest for number in known.partitions}
+    answers = broker.admin.list_offsets(asked, isolation_level=level)
+    return {place.partition: answer.result(20).offset for place, answer in answers.items()}
+
+
+def _read(consumer: Consumer, topic: str, ends: dict[int, int]) -> list[Found]:
+    consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in ends])
+    found: list[Found] = []
+    while ends:
+        for message in consumer.consume(10_000, 0.1):
+            number, offset = message.partition() or 0, message.offset() or 0
+            error = message.error()
+            if error is None:
+                value = message.value()
+                parsed = None if value is None else json.loads(value, parse_float=str)
+                key = (message.key() or b"").decode()
+                found.append(Found(key, parsed, number, offset, message.timestamp()[1], message.headers()))
+                offset += 1
+            elif error.code() != KafkaError._PARTITION_EOF:
+                raise AssertionError(error)
+            if offset >= ends.get(number, offset + 1):
+                del ends[number]
+    return found
