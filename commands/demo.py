@@ -7,16 +7,61 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import count as count_up
 from pathlib import Path
+from typing import Protocol
 
-from msgspec import json
+from msgspec import Struct, json
 
 from commands.demo_fleet import Clock, Fleet
+from config import Settings
 from processing.counted import counted
 from processing.errors import Misconfigured
 
 
+class Target(Protocol):
+    """The place that the demo writes to."""
+
+    def __str__(self) -> str:
+        """Returns its path or address."""
+
+    def prepare(self) -> None:
+        """Makes it, if need be."""
+
+    def place(self, name: str, content: bytes) -> None:
+        """Puts a file there, whole."""
+
+
+class FolderTarget(Struct, frozen=True):
+    """A folder, which is made if there is none."""
+
+    folder: Path
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    def prepare(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def place(self, name: str, content: bytes) -> None:
+        """Writes a file under a hidden name and renames it when complete, so that nobody reads a part."""
+        hidden = self.folder / f".{name}.tmp"
+        try:
+            hidden.write_bytes(content)
+            hidden.rename(self.folder / name)
+        finally:
+            hidden.unlink(missing_ok=True)
+
+
+def target_of(settings: Settings) -> Target:
+    """Returns the place where the settings' files arrive."""
+    if settings.bucket is None:
+        return FolderTarget(settings.folder)
+    from commands.demo_bucket import BucketTarget  # with a package that only a bucket needs
+
+    return BucketTarget.of(settings, settings.bucket)
+
+
 def run(
-    folder: Path, *, rate: float, count: int | None, records: int, vehicles: int, seed: int | None,
+    target: Target, *, rate: float, count: int | None, records: int, vehicles: int, seed: int | None,
     stop: threading.Event, report: Callable[[str], None],
 ) -> int:  # fmt: skip
     """Writes `rate` files a second (0: as fast as possible) until `count` or `stop`; returns their number."""
@@ -25,15 +70,15 @@ def run(
     pace = f"{rate:g} a second" if rate else "as fast as possible"
     written, started = 0, time.monotonic()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        report(f"Writing {many} of {counted(records, 'record')} into {folder}, {pace}; Ctrl+C stops.")
+        target.prepare()
+        report(f"Writing {many} of {counted(records, 'record')} into {target}, {pace}; Ctrl+C stops.")
         with suppress(KeyboardInterrupt):
             for number in numbers(rate, count, stop):
-                place(folder, *compose(fleet, number, records))
+                target.place(*compose(fleet, number, records))
                 written += 1
     except OSError as error:
         why = "a file is in its place" if isinstance(error, FileExistsError) else error.strerror
-        raise Misconfigured(f"Can't write into the folder {folder}: {why}.") from error
+        raise Misconfigured(f"Can't write into the folder {target}: {why}.") from error
     seconds = time.monotonic() - started
     what = f"{counted(written, 'file')} with {counted(written * records, 'record')}"
     report(f"Wrote {what} in {seconds:.1f} seconds.")
@@ -70,13 +115,3 @@ def compose(fleet: Fleet, number: int, records: int) -> tuple[str, bytes]:
     if number % 3 == 1:
         return f"vehicles_status_{name}", json.encode(fleet.statuses(records))
     return f"objects_detection_{name}", json.encode(fleet.detections(records))
-
-
-def place(folder: Path, name: str, content: bytes) -> None:
-    """Writes a file under a hidden name and renames it when complete, so that nobody reads a part."""
-    hidden = folder / f".{name}.tmp"
-    try:
-        hidden.write_bytes(content)
-        hidden.rename(folder / name)
-    finally:
-        hidden.unlink(missing_ok=True)

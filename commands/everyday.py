@@ -151,13 +151,13 @@ def run_demo(
     vehicles: Annotated[int, typer.Option(min=1, help="Vehicles in the fleet.")] = 2000,
     seed: Annotated[int | None, typer.Option(help="The same number makes the same fleet again.")] = None,
 ) -> None:
-    """Writes files of a simulated fleet into the watch folder."""
+    """Writes files of a simulated fleet to where files arrive."""
     from commands import demo
 
     stop = StopSignal()
     with stop.on_signals():
         demo.run(
-            load_settings().folder,
+            demo.target_of(load_settings()),
             rate=rate,
             count=count,
             records=records,
@@ -169,7 +169,10 @@ def run_demo(
 
 
 def check_files(
-    files: Annotated[list[Path], typer.Argument(help="Any files; they need not be in the watch folder.")],
+    files: Annotated[
+        list[str],
+        typer.Argument(help="Any files, or objects of a bucket; they need not be where files arrive."),
+    ],
 ) -> None:
     """Shows what would happen to each file, and changes neither files nor tables.
 
@@ -211,7 +214,7 @@ def verify_all(
 
 def replay_failed(
     names: Annotated[
-        list[Path] | None, typer.Argument(help="Files in failed/; by default all of them.")
+        list[str] | None, typer.Argument(help="Files in failed/; by default all of them.")
     ] = None,
     dismiss: Annotated[
         bool, typer.Option("--dismiss", help="Only note in the ledger that a person knows of these failures.")

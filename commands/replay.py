@@ -8,9 +8,7 @@ from typing import Annotated
 from msgspec import DecodeError, Meta, Raw, Struct, json
 from psycopg2.extensions import connection as Connection
 
-import watcher.scan
 from commands.person import who
-from commands.verify import look
 from config import Settings
 from db import failures, reject_pages, replay
 from db.connection import Database, translate_errors
@@ -29,8 +27,7 @@ from processing.records import Reason
 from service.file_kinds import FILE_KINDS, FileKinds
 from service.load_one import load_one
 from service.rejects import document, rows_of
-from sources.claims import recover_claims
-from sources.folder import FolderSource
+from service.shelf import Shelf, failed_shelf, look
 from sources.memory import MemorySource
 
 Report = Callable[[str], None]
@@ -49,16 +46,15 @@ class Edit(Struct, frozen=True):
 def files(
     settings: Settings,
     database: Database,
-    paths: Sequence[Path],
+    paths: Sequence[str],
     report: Report,
     known: FileKinds = FILE_KINDS,
     progress: Progress = no_progress,
 ) -> int:
     """Loads files of the failed folder, all if none is named; returns 0 if all were loaded, else 1."""
-    folder = settings.failed
-    names = [_name_in(folder, path) for path in paths] or _all_names(folder)
-    archive = str(settings.archive or "")
-    source = FolderSource(str(folder), str(folder), archive, settings.on_loaded, settings.quiet_seconds)
+    shelf = failed_shelf(settings)
+    names = [name for path in paths for name in shelf.chosen(path)] or _all_names(shelf)
+    source = shelf.source()
     with (
         closing(
             PostgresSink(database, tables=known.tables, max_future_hours=settings.max_future_hours)
@@ -70,22 +66,24 @@ def files(
         loaded = []
         for number, name in enumerate(names):
             progress("files", number, len(names))
-            loaded.append(_load_file(loader, str(folder), name, report))
+            loaded.append(_load_file(loader, shelf.task(name), report))
     report(f"{counted(len(loaded), 'file')}: {sum(loaded):,} loaded, {len(loaded) - sum(loaded):,} not")
     return 0 if all(loaded) else 1
 
 
-def dismiss(settings: Settings, database: Database, paths: Sequence[Path], report: Report) -> int:
+def dismiss(settings: Settings, database: Database, paths: Sequence[str], report: Report) -> int:
     """Acknowledges the failures of files, which stay where they are; returns 0 if there were any of each."""
     if not paths:
         raise Misconfigured("name the files that --dismiss is to acknowledge")
-    names = [_name_in(settings.failed, path) for path in paths]
-    files = [look(settings.failed, name, settings.max_file_bytes) for name in names]
+    shelf = failed_shelf(settings)
+    names = [name for path in paths for name in shelf.chosen(path)]
+    files = [look(shelf, name, settings.max_file_bytes) for name in names]
     dismissed = []
     with closing(database.connect(autocommit=True)) as connection:
         for name, file in zip(names, files, strict=True):
+            known_as, digest = printable(shelf.known_as(name)), file.sha256 if file else None
             with translate_errors(), connection.cursor() as cursor:
-                count = failures.dismiss(cursor, printable(name), file.sha256 if file else None, who())
+                count = failures.dismiss(cursor, known_as, digest, who())
             dismissed.append(count > 0)
             report(f"{printable(name)}: {'dismissed' if count else 'the ledger has no open failure of it'}")
     return 0 if all(dismissed) else 1
@@ -147,23 +145,14 @@ def read_edits(path: Path) -> dict[Key, bytes]:
     return texts
 
 
-def _all_names(folder: Path) -> list[str]:
-    if not folder.exists():
-        return []
-    recover_claims(str(folder))
-    return watcher.scan.waiting(str(folder))
+def _all_names(shelf: Shelf) -> Sequence[str]:
+    shelf.put_back()
+    return shelf.names()
 
 
-def _name_in(folder: Path, path: Path) -> str:
-    """Accepts a bare name, or a path that leads into the folder; returns the name."""
-    if path.parent not in (Path(), folder) and path.parent.resolve() != folder:
-        raise Misconfigured(f"{path} is not in {folder}")
-    return path.name
-
-
-def _load_file(loader: Loader, folder: str, name: str, report: Report) -> bool:
-    outcome = load_one(loader, folder, name)
-    report(f"{printable(name)}: {_result(outcome)}")
+def _load_file(loader: Loader, task: FileTask, report: Report) -> bool:
+    outcome = load_one(loader, task)
+    report(f"{printable(task.name)}: {_result(outcome)}")
     return outcome.state in ("loaded", "duplicate")
 
 

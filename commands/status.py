@@ -15,6 +15,7 @@ import environment
 from commands import output
 from config import Settings
 from db import queries
+from db.claims import daemons
 from db.patience import ask
 from db.queries import FileEntry, Totals
 from processing.counted import counted, format_counts
@@ -22,6 +23,7 @@ from processing.printable import printable
 from processing.sink import Counts
 from service.drop_folder import Backlog, Waiting, look
 from service.presence import Watched, watched
+from sources.policy import BucketPlace
 
 #: The answer takes milliseconds, however many files were loaded.
 _SECONDS = 60.0
@@ -59,7 +61,11 @@ class Status(Struct, frozen=True):
 def gather(settings: Settings, connection: Connection | None, trouble: str = "") -> Status:
     """Returns the facts; without a connection, for which trouble is the reason, only those of the folder."""
     backlog, daemon = look(settings, _SHOWN), Watched(None)
-    if not backlog.error and settings.bucket is None:
+    if settings.bucket is not None:
+        if connection:
+            starts = ask(connection, lambda: daemons(connection, str(settings.bucket)), seconds=_SECONDS)
+            daemon = Watched.of_bucket(starts)
+    elif not backlog.error:
         daemon = watched(str(settings.folder))
     found = _ledger_of(connection) if connection else _Found(None, [], [], [])
     return Status(
@@ -70,7 +76,7 @@ def gather(settings: Settings, connection: Connection | None, trouble: str = "")
         found.files,
         found.failures,
         _needs(daemon, backlog, found.totals, trouble),
-        _next_steps(daemon, settings.failed if settings.bucket is None else None, found),
+        _next_steps(settings, daemon, found),
         trouble,
     )
 
@@ -96,14 +102,14 @@ def _ledger_of(connection: Connection) -> _Found:
     return ask(connection, read, seconds=_SECONDS)
 
 
-def _next_steps(daemon: Watched, failed: Path | None, found: _Found) -> list[Step]:
-    """Returns the commands that deal with what was found; without a failed folder not those for its files."""
+def _next_steps(settings: Settings, daemon: Watched, found: _Found) -> list[Step]:
+    """Returns the commands that deal with what was found."""
     steps = []
     if daemon.is_running is False:
         steps.append(Step("python main.py", "starts the daemon"))
-    if found.open_names and failed is not None:
+    if found.open_names:
         names = " ".join(map(shlex.quote, found.open_names))
-        paths = " ".join(shlex.quote(printable(_shown(failed / name))) for name in found.open_names)
+        paths = " ".join(shlex.quote(printable(path)) for path in _failed_paths(settings, found.open_names))
         steps.append(Step(f"python main.py check {paths}", "shows what is wrong; fix it there"))
         steps.append(Step(f"python main.py replay failed {names}", "loads the fixed files"))
         steps.append(Step(f"python main.py replay failed --dismiss {names}", "or gives them up"))
@@ -115,6 +121,13 @@ def _next_steps(daemon: Watched, failed: Path | None, found: _Found) -> list[Ste
         )
         steps.append(Step("python main.py replay rejected --edited rejects.json", "loads the fixed records"))
     return steps
+
+
+def _failed_paths(settings: Settings, names: Sequence[str]) -> list[str]:
+    """Returns the paths of failed files; of a bucket that of all, since their names there have digests."""
+    if settings.bucket is not None:
+        return [str(BucketPlace(settings.bucket.bucket, settings.bucket_ends.failed))]
+    return [_shown(settings.failed / name) for name in names]
 
 
 def _shown(path: Path) -> str:
@@ -192,7 +205,7 @@ def _recalled(count: int) -> str:
 
 def _formatted_daemon(daemon: Watched) -> str:
     if daemon.is_running is None:
-        return "not known: the folder can't be locked"
+        return "not known"
     if not daemon.is_running:
         return "not running"
     since = f" since {_time(daemon.since)}" if daemon.since else ""

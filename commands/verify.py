@@ -1,14 +1,10 @@
 """Compares ledger, tables and folders, and reports each difference."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from pathlib import Path
 
-from msgspec import Struct
 from psycopg2.extensions import connection as Connection
 
-import watcher.scan
 from config import Settings
 from db import audit, reject_pages
 from db.connection import RowRefused, savepoint, translate_errors
@@ -17,19 +13,10 @@ from db.reject_pages import Reject
 from db.row_audit import Progress, Scope, no_progress, scope_since, wrong_rows
 from db.stored_rows import StoredRow
 from processing.counted import counted, noun
-from processing.errors import BadFile, Gone, Misconfigured, NotReady
 from processing.printable import printable
 from service.file_kinds import FILE_KINDS, FileKinds
 from service.rejects import rows_of
-from sources.peek import PeekSource
-
-
-class Found(Struct, frozen=True):
-    """A file of a folder; its digest is None if the file can't be loaded."""
-
-    name: str
-    size: int
-    sha256: bytes | None
+from service.shelf import Found, Shelf, failed_shelf, look, waiting_shelf
 
 
 def run(
@@ -62,21 +49,17 @@ def _flaws(
 ) -> Iterator[str]:
     """Yields each difference."""
     # The folders are read before the ledger: a file that leaves them meanwhile has its entry by then.
-    try:
-        waiting = _files(settings.folder, settings.max_file_bytes, progress)
-    except OSError as error:
-        raise Misconfigured(f"can't list the watch folder {settings.folder}: {error.strerror}") from None
-    # The daemon makes this one.
-    failed = _files(settings.failed, settings.max_file_bytes, progress) if settings.failed.exists() else []
+    shelves = waiting_shelf(settings), failed_shelf(settings)
+    waiting, failed = (_files(shelf, settings.max_file_bytes, progress) for shelf in shelves)
     audit.begin(connection)
     with translate_errors(), connection.cursor() as cursor:
         scope = scope_since(cursor, since)
         yield from flaws_of_tables(connection, known, since, scope, progress)
         digests = [file.sha256 for file in (*waiting, *failed) if file.sha256]
         states, failures = audit.states(cursor, digests), find_failures(cursor)
-    yield from _still_there(settings.folder, waiting, states)
+    yield from _still_there(shelves[0], waiting, states)
     yield from _failed_unknown(failed, states, failures)
-    yield from _failed_gone(settings.failed, [*waiting, *failed], failures)
+    yield from _failed_gone(shelves[1], [*waiting, *failed], failures)
 
 
 def flaws_of_tables(
@@ -140,9 +123,9 @@ def _flaw(rows: list[StoredRow | None]) -> str:
     return ""
 
 
-def _still_there(folder: Path, waiting: list[Found], states: dict[bytes, str]) -> Iterator[str]:
+def _still_there(shelf: Shelf, waiting: list[Found], states: dict[bytes, str]) -> Iterator[str]:
     for file in waiting:
-        if file.sha256 and states.get(file.sha256) == "loaded" and os.path.lexists(folder / file.name):
+        if file.sha256 and states.get(file.sha256) == "loaded" and shelf.has(file.name):
             yield f"{file.name}: still in the watch folder, but loaded already"
 
 
@@ -161,34 +144,21 @@ def _failed_unknown(
             yield f"{file.name}: in the failed folder, but the ledger does not have it as failed"
 
 
-def _failed_gone(folder: Path, files: list[Found], failures: Sequence[Failure]) -> Iterator[str]:
+def _failed_gone(shelf: Shelf, files: list[Found], failures: Sequence[Failure]) -> Iterator[str]:
     """Yields failures whose file is gone, except those that a person has acknowledged."""
     # Compared by name, too: the file may have been edited for a replay, or be unreadable now.
     digests = {file.sha256 for file in files if file.sha256}
     for name, _, digest, is_dismissed in failures:
-        if not is_dismissed and digest not in digests and not os.path.lexists(folder / name):
+        if not is_dismissed and digest not in digests and not shelf.has(name):
             yield f"{name}: failed, but it is not in the failed folder: was it removed?"
 
 
-def _files(folder: Path, max_bytes: int, progress: Progress) -> list[Found]:
+def _files(shelf: Shelf, max_bytes: int, progress: Progress) -> list[Found]:
     """The files that nobody is writing or loading."""
-    names = watcher.scan.waiting(str(folder))
+    names = shelf.names()
     files = []
     for number, name in enumerate(names):
-        progress(f"files in {printable(folder.name)}", number, len(names))
-        if found := look(folder, name, max_bytes):
+        progress(f"files in {printable(str(shelf))}", number, len(names))
+        if found := look(shelf, name, max_bytes):
             files.append(found)
     return files
-
-
-def look(folder: Path, name: str, max_bytes: int) -> Found | None:
-    """Returns a file with its digest; None if it is gone, or if somebody is writing or loading it."""
-    try:
-        with PeekSource(str(folder)).open(name) as file:
-            if file.identity.size <= max_bytes:
-                file.digest()
-            return Found(name, file.identity.size, file.sha256 or None)
-    except BadFile:
-        return Found(name, 0, None)
-    except (NotReady, Gone):
-        return None

@@ -9,13 +9,15 @@ import math
 import random
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
+from datetime import datetime
 
+from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
 from db.connection import Database, translate_errors
-from db.session import Session
+from db.session import Session, is_pooled
 from processing.errors import DatabaseUnavailable
 
 SLOTS = 64
@@ -37,6 +39,14 @@ _LOCKS = """
       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 
+_DAEMONS = """
+    SELECT a.backend_start
+    FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
+    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.classid::bigint = %s
+      AND l.objid::bigint = %s
+      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
 
 class Claims:
     """The slots of this daemon. To be renewed every few seconds, by one thread at a time."""
@@ -44,7 +54,7 @@ class Claims:
     def __init__(self, connect_to: Callable[[], Database], place: str) -> None:
         """Connects to nothing yet."""
         self._connect_to = connect_to
-        self._room = zlib.crc32(place.encode()) & 0x7FFFFFFF
+        self._room = _room(place)
         self._session: Session | None = None
         self._held: set[int] = set()
         self._leaving: dict[int, float] = {}  # since when
@@ -117,3 +127,17 @@ class Claims:
                 cursor.execute("SELECT pg_advisory_unlock(%s, %s)", (self._room, slot))
                 self._held.discard(slot)
                 del self._leaving[slot]
+
+
+def daemons(connection: Connection, place: str) -> Sequence[datetime | None] | None:
+    """Returns since when each daemon of a place is there, as far as one may know; None if nobody can know."""
+    with translate_errors(), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_is_in_recovery()")
+        if is_pooled(connection) or cursor.fetchall() == [(True,)]:
+            return None
+        cursor.execute(_DAEMONS, (_room(place), _PRESENCE))
+        return [since for (since,) in cursor.fetchall()]
+
+
+def _room(place: str) -> int:
+    return zlib.crc32(place.encode()) & 0x7FFFFFFF

@@ -41,9 +41,9 @@ class LoadingFile:
     def delivery(self) -> Delivery:
         file = self.source_file
         digest, size = (file.sha256 or None, file.identity.size) if file else (None, 0)
-        origin = file.origin if file else None
+        name, origin = (file.name, file.origin) if file else (self.task.name, None)
         check = file.check_unchanged if file and self.is_checked else None
-        return Delivery(digest, printable(self.task.name), size, self._started_at, origin, check)
+        return Delivery(digest, printable(name), size, self._started_at, origin, check)
 
     def visible_seconds(self, committed_at: float) -> float | None:
         """Returns the seconds from its arrival until its rows were committed, if they were."""

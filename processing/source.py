@@ -39,7 +39,7 @@ class SourceFile(Protocol):
 
     @property
     def name(self) -> str:
-        """Name by which it was opened."""
+        """Name by which the ledger knows it; nearly always that by which it was opened."""
 
     @property
     def identity(self) -> Identity:

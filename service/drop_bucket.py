@@ -36,24 +36,27 @@ def count(client: Any, place: Place, most: int) -> Found:
     """Counts what waits, with up to `most` of the oldest; raises SourceUnavailable or Misconfigured."""
     files = size = 0
     oldest: list[Object] = []
-    try:
-        with translated():
-            for found in _objects(client, place):
-                files, size = files + 1, size + found.bytes
-                heapq.heappush(oldest, found)
-                if len(oldest) > most:
-                    heapq.heappop(oldest)
-    except ClientError as error:
-        raise Misconfigured(f"the server answers {code_of(error)}") from None
+    for found in objects(client, place, _MOST_PAGES):
+        files, size = files + 1, size + found.bytes
+        heapq.heappush(oldest, found)
+        if len(oldest) > most:
+            heapq.heappop(oldest)
     return Found(files, size, sorted(oldest, reverse=True))
 
 
-def _objects(client: Any, place: Place) -> Iterator[Object]:
-    """Yields each object that is to be loaded."""
-    now = time.time()
-    pages = client.get_paginator("list_objects_v2").paginate(Bucket=place.at.bucket, Prefix=place.at.prefix)
-    for page in islice(pages, _MOST_PAGES):
-        for entry in page.get("Contents", []):
-            if place.wanted(entry["Key"]):
-                name = entry["Key"][len(place.at.prefix) :]
-                yield Object(now - entry["LastModified"].timestamp(), name, entry["Size"])
+def objects(client: Any, place: Place, pages: int | None = None, beginning: str = "") -> Iterator[Object]:
+    """Yields each object that is to be loaded and whose name begins so, of the first pages or of all.
+
+    Raises SourceUnavailable or Misconfigured.
+    """
+    at, now = place.at, time.time()
+    listing = client.get_paginator("list_objects_v2").paginate(Bucket=at.bucket, Prefix=at.prefix + beginning)
+    try:
+        with translated():
+            for page in islice(listing, pages):
+                for entry in page.get("Contents", []):
+                    if place.wanted(entry["Key"]):
+                        name = entry["Key"][len(at.prefix) :]
+                        yield Object(now - entry["LastModified"].timestamp(), name, entry["Size"])
+    except ClientError as error:
+        raise Misconfigured(f"can't list {at}: the server answers {code_of(error)}") from None

@@ -8,10 +8,14 @@ from processing.loader import Loader
 from sources.local_file import FileIdentity
 
 
-def load_one(loader: Loader, folder: str, name: str) -> Outcome:
-    """Loads the file; one that ends in the middle, or changes, has had the time to be finished."""
+def load_one(loader: Loader, task: FileTask) -> Outcome:
+    (outcome,) = loader.load([task])
+    return outcome
+
+
+def finished(folder: str, name: str) -> FileTask:
+    """Returns the task of a file that had the time to be finished: if it ends in the middle, it is bad."""
     identity = None
     with suppress(OSError):  # opening it reports the reason
         identity = FileIdentity.of(os.lstat(os.path.join(folder, name)))
-    (outcome,) = loader.load([FileTask(name, stable=identity, quiet=identity)])
-    return outcome
+    return FileTask(name, stable=identity, quiet=identity)

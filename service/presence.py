@@ -6,7 +6,7 @@ A file would need space on a full disk, and would stay behind after a kill; the 
 import fcntl
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -44,11 +44,18 @@ class Presence:
 
 
 class Watched(Struct, frozen=True):
-    """The daemons that watch a folder: if there is one (None: nobody can know), since when, and which."""
+    """The daemons of a folder or a bucket: if there is one (None: nobody can know), since when, and which."""
 
     is_running: bool | None
     since: datetime | None = None
     processes: list[int] = []
+
+    @classmethod
+    def of_bucket(cls, starts: Sequence[datetime | None] | None) -> "Watched":
+        """Takes since when each daemon of a bucket is there; they may be on other machines."""
+        if starts is None:
+            return cls(None)
+        return cls(bool(starts), min((start for start in starts if start), default=None))
 
 
 def watched(folder: str) -> Watched:

@@ -3,12 +3,13 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from processing.errors import Gone, Misconfigured, NotReady, SourceUnavailable
-from sources.bucket_object import BucketObject, Response
+from sources.bucket_object import BucketObject, Response, first_name
 from sources.local_file import Beat, no_beat
-from sources.policy import BucketEnds, BucketPlace, OnLoaded
+from sources.policy import BUCKET_SCHEME, BucketEnds, BucketPlace, OnLoaded
 from sources.s3_client import ClientError, code_of, status_of, translated
 
 #: The ending of the object with the reason, beside a failed one.
@@ -32,6 +33,9 @@ class BucketSource:
 
     Every request about an object that was read carries its ETag. A version id is never sent: to delete a
     version by its id would bring the one before it back.
+
+    At the place of failed objects it is a replay: they have the names there by which the ledger does not
+    know them, and notes beside them.
     """
 
     def __init__(self, client: Any, place: BucketPlace, ends: BucketEnds, beat: Beat = no_beat) -> None:
@@ -39,7 +43,8 @@ class BucketSource:
         self._place = place
         self._ends = ends
         self._beat = beat
-        self._kept: dict[str, str] = {}  # ETags of objects that could not be deleted, by name
+        self._is_replay = bool(ends.failed) and place.prefix == ends.failed
+        self._kept: dict[str, str] = {}  # ETags of objects that could not be deleted, by key
         self._no_answer_at = -_PAUSE_SECONDS
 
     @contextmanager
@@ -49,22 +54,28 @@ class BucketSource:
         Raises Gone, NotReady (no rights, archived), SourceUnavailable or Misconfigured.
         """
         self._beat()
+        key = self._place.prefix + name
         try:
             with translated():
-                response = self._ask(name)
+                response = self._ask(key)
         except ClientError as error:
             raise _unopened(error) from None
-        file = BucketObject(self._client, self._place, name, response, self._beat)
+        known_as = first_name(name) if self._is_replay else name
+        file = BucketObject(self._client, self._place, key, known_as, response, self._beat)
         try:
             yield file
         finally:
             file.close()
 
     def complete(self, file: BucketObject) -> None:
-        """Deletes an object whose rows are committed, or moves it under the prefix of the archive."""
+        """Deletes an object whose rows are committed, or moves it under the prefix of the archive.
+
+        There the day of its arrival comes first, so that old days can be removed as a whole.
+        """
         with self._disposing(file):
             if self._ends.on_loaded is OnLoaded.ARCHIVE:
-                self._copy(file, self._ends.archive)
+                day = f"{datetime.fromtimestamp(file.arrived_at, UTC):%Y-%m-%d}/"
+                self._copy(file, self._ends.archive + day + file.lasting_name())
             self._delete(file)
 
     def quarantine(self, file: BucketObject, reason: str) -> str:
@@ -74,11 +85,15 @@ class BucketSource:
         name and content, so that doing it again makes no second one.
         """
         with self._disposing(file):
-            key = self._copy(file, self._ends.failed)
+            key = self._ends.failed + file.lasting_name()
+            is_there = key == file.key  # a replay that has changed nothing
+            if not is_there:
+                self._copy(file, key)
             note = (reason + "\n").encode(errors="backslashreplace")
             self._client.put_object(Bucket=self._place.bucket, Key=key + NOTE_ENDING, Body=note)
-            self._delete(file)
-            return f"s3://{self._place.bucket}/{key}"
+            if not is_there:
+                self._delete(file)
+            return f"{BUCKET_SCHEME}{self._place.bucket}/{key}"
 
     def quarantine_unopened(self, name: str, reason: str) -> str:
         """Leaves it: every object can be opened, so there is no such case."""
@@ -88,13 +103,13 @@ class BucketSource:
 
     def close(self) -> None: ...
 
-    def _ask(self, name: str) -> Response:
-        address = {"Bucket": self._place.bucket, "Key": self._place.prefix + name}
-        if name in self._kept:
+    def _ask(self, key: str) -> Response:
+        address = {"Bucket": self._place.bucket, "Key": key}
+        if key in self._kept:
             head = self._client.head_object(**address)
-            if head["ETag"] == self._kept[name]:
+            if head["ETag"] == self._kept[key]:
                 return Response.of(head)
-            del self._kept[name]
+            del self._kept[key]
         return Response.of(self._client.get_object(**address))
 
     @contextmanager
@@ -112,15 +127,17 @@ class BucketSource:
         except (Misconfigured, ClientError) as error:
             reason = str(error)
         else:
-            self._kept.pop(file.name, None)
+            self._kept.pop(file.key, None)
             return
         if len(self._kept) < _MOST_KEPT:
-            self._kept[file.name] = file.response.etag
+            self._kept[file.key] = file.response.etag
         raise NotReady(f"it can't be removed: {reason}")
 
     def _delete(self, file: BucketObject) -> None:
         """Deletes the object unless another one has taken its name."""
         address = {"Bucket": self._place.bucket, "Key": file.key}
+        if self._is_replay:  # the note goes first: a kill in between leaves the object, not the note
+            self._client.delete_object(Bucket=self._place.bucket, Key=file.key + NOTE_ENDING)
         try:
             self._client.delete_object(**address, IfMatch=file.response.etag)
         except ClientError as error:
@@ -139,9 +156,9 @@ class BucketSource:
         else:
             raise NotReady("another object took its name")
 
-    def _copy(self, file: BucketObject, prefix: str) -> str:
-        """Copies the object that was read, and no other; returns the key of the copy."""
-        bucket, key = self._place.bucket, prefix + file.lasting_name()
+    def _copy(self, file: BucketObject, key: str) -> None:
+        """Copies the object that was read, and no other."""
+        bucket = self._place.bucket
         condition = {"CopySourceIfMatch": file.response.etag}
         source = {"Bucket": bucket, "Key": file.key}
         try:
@@ -153,7 +170,6 @@ class BucketSource:
             if status_of(error) in (_PRECONDITION_FAILED, _NOT_FOUND):
                 raise NotReady("another object took its name, or it is gone") from None
             raise
-        return key
 
 
 def _unopened(error: ClientError) -> Exception:

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 import os
+import re
 import tempfile
 from contextlib import ExitStack
 from typing import IO, Any
@@ -16,6 +17,9 @@ from processing.source import CHUNK_BYTES, MAX_SHARED_BYTES, Origin
 from sources.local_file import Beat
 from sources.policy import BUCKET_SCHEME, BucketPlace
 from sources.s3_client import BROKEN, ClientError, Damaged, code_of, translated
+
+#: What lasting_name() puts before the ending.
+_DIGEST = re.compile(r"-[0-9a-f]{8}$")
 
 #: Broken transfers in a row that brought not a byte, before the bucket counts as away.
 _MOST_BREAKS = 5
@@ -54,9 +58,11 @@ class BucketObject:
     hides_writers = ""
     may_grow = False
 
-    def __init__(self, client: Any, place: BucketPlace, name: str, response: Response, beat: Beat) -> None:
+    def __init__(
+        self, client: Any, place: BucketPlace, key: str, name: str, response: Response, beat: Beat
+    ) -> None:
         self.name = name
-        self.key = place.prefix + name
+        self.key = key
         self.response = response
         self.identity = BucketIdentity(response.etag, response.size)
         self.arrived_at = response.arrived_at
@@ -93,8 +99,8 @@ class BucketObject:
     def lasting_name(self) -> str:
         """Returns a name that is the same for the same name and content, and for no other."""
         content = self.sha256.hex() or hashlib.sha256(self.response.etag.encode()).hexdigest()
-        place = self.name.lower().rfind(".json")
-        return f"{self.name[:place]}-{content[:8]}{self.name[place:]}"
+        stem, ending = split_name(self.name)
+        return f"{stem}-{content[:8]}{ending}"
 
     def close(self) -> None:
         """Ends the transfer if it was not needed, and lets the bytes go."""
@@ -162,6 +168,18 @@ class BucketObject:
         except ClientError as error:
             raise NotReady(f"it was replaced, or has gone, while it was read ({code_of(error)})") from None
         return answer["Body"]
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Returns a name without its ending, and the ending."""
+    place = name.lower().rfind(".json")
+    return name[:place], name[place:]
+
+
+def first_name(name: str) -> str:
+    """Returns the name that an object had when it arrived, of its lasting one."""
+    stem, ending = split_name(name)
+    return _DIGEST.sub("", stem) + ending
 
 
 def _version(response: Response) -> str:

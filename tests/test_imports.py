@@ -70,6 +70,7 @@ ROOMS = {
         "Shows what the service does.",
         {
             "config",
+            "db.claims",
             "db.present",
             "db.queries",
             "db.questions",

@@ -249,7 +249,7 @@ def test_a_failed_file_of_it_is_checked_and_replayed(fleet: Fleet) -> None:
     lines: list[str] = []
     for command in (check.run, replay.files):
         run_it: Callable[..., int] = command
-        paths = [fleet.settings.failed / name]
+        paths = [str(fleet.settings.failed / name)]
         assert run_it(fleet.settings, fleet.database, paths, lines.append, fleet.known) == 0
     counted = "1 = 1 inserted + 0 duplicate + 0 rejected (tyre_pressures)"
     assert lines == [

@@ -15,6 +15,7 @@ from psycopg2.extensions import connection as Connection
 
 from config import Settings
 from db import present, queries
+from db.claims import daemons
 from db.present import Failure, OpenReject, Server, Sessions
 from db.queries import FileEntry
 from monitor.dashboard.history import STEP, History, Step
@@ -113,11 +114,16 @@ class Live:
         workers = count_workers(daemon.processes) if daemon.processes else None
         found = Present(now, folder, daemon, workers, list(self._waiting))
         try:
+            if self._settings.bucket is not None:
+                found = replace(found, daemon=self._reading.ask(self._daemons_of_bucket))
             steps, ledger = self._reading.ask(self._read)
         except (DatabaseUnavailable, Misconfigured) as error:
             self._ledger_at = float("-inf")
             return replace(found, trouble=str(error))
         return replace(found, steps=steps, ledger=ledger)
+
+    def _daemons_of_bucket(self, connection: Connection) -> Watched:
+        return Watched.of_bucket(daemons(connection, str(self._settings.bucket)))
 
     def _read(self, connection: Connection) -> tuple[list[Step], Ledger]:
         steps = self._history.read(connection)

@@ -62,7 +62,7 @@ def _at_most(number: int) -> str:
 def _all_is_well(present: Present) -> Notice:
     since = f" since {numbers.time(present.daemon.since)} UTC" if present.daemon.since else ""
     if present.daemon.is_running is None:
-        return Notice(f"Whether a daemon watches {present.folder.folder} is not known: it can't be locked.")
+        return Notice(f"Whether a daemon watches {present.folder.folder} is not known.")
     return Notice(f"A daemon watches {present.folder.folder}{since}. Nothing needs a person.", "good")
 
 
@@ -119,7 +119,7 @@ def _tile_of_outcome(steps: Sequence[Step], label: str, field: str, unit: str, t
 def _tile_of_daemon(present: Present) -> Tile:
     daemon = present.daemon
     if daemon.is_running is None:
-        why = "the folder can't be listed" if present.folder.error else "the folder can't be locked"
+        why = "the folder can't be listed" if present.folder.error else ""
         return Tile("Daemon", "not known", "", why)
     if not daemon.is_running:
         return Tile("Daemon", "not running", "", "files wait", "warn")

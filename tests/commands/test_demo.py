@@ -20,7 +20,7 @@ NAME = re.compile(r"(objects_detection|vehicles_status)_\d{8}T\d{12}_\d+\.json")
 def run(folder: Path, **changes) -> int:
     defaults: dict[str, Any] = {"rate": 0, "count": 9, "records": 12, "vehicles": 100, "seed": 1}
     defaults |= {"stop": threading.Event(), "report": lambda line: None}
-    return demo.run(folder, **(defaults | changes))
+    return demo.run(demo.FolderTarget(folder), **(defaults | changes))
 
 
 class StopAfter(threading.Event):

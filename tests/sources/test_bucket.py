@@ -4,6 +4,7 @@ import hashlib
 import os
 import socket
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,8 @@ def test_archived_objects_are_moved(seaweed: Seaweed) -> None:
         file.digest()
         kit.source.complete(file)
     digest = hashlib.sha256(CONTENT).hexdigest()[:8]
-    assert kit.all() == {f"done/vehicles_status_1-{digest}.json": CONTENT}
+    day = f"{datetime.fromtimestamp(file.arrived_at, UTC):%Y-%m-%d}"
+    assert kit.all() == {f"done/{day}/vehicles_status_1-{digest}.json": CONTENT}
 
 
 def test_a5_in_a_versioned_bucket_the_version_before_does_not_come_back(kit: BucketKit) -> None:
