@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import environment
 import watcher.scan
 from config import Address, LogFormat, Settings
+from db.connection import Database
 from db.embedded.account import user_name
 from db.embedded.server import StartCancelled
 from monitor.event_log import EventLog
@@ -18,7 +19,7 @@ from monitor.log import adopt_libraries, open_log
 from processing.errors import DatabaseUnavailable, Misconfigured, SourceUnavailable
 from service.build import make_daemon
 from service.capacity import wanted_workers
-from service.database import check_reachable, open_database, prepare_database
+from service.database import check_reachable, open_database, prepare_database, wait_for_place
 from service.events import Ended, Event, Publish, Started, Stopped
 from service.housekeeping import Housekeeping
 from service.outage import TimedOut
@@ -105,25 +106,37 @@ def _run(settings: Settings, publish: Publish, *, once: bool, accepts_new: bool)
     totals: Counter[str] = Counter()
     with stop.on_signals():
         presence = _prepare_place(settings)
-        opened = open_database(
-            settings, stop.event.is_set, publish, stop.ask, may_create=True, accepts_new=accepts_new
-        )
-        with suppress(StartCancelled), opened as ensure_running:
-            prepared = prepare_database(
-                settings, ensure_running, publish, stop, once=once, accepts_new=accepts_new
+        with suppress(StartCancelled):
+            wait_for_place(settings, publish, stop, once=once)
+            opened = open_database(
+                settings, stop.event.is_set, publish, stop.ask, may_create=True, accepts_new=accepts_new
             )
-            if prepared is not None:
-                database, settings = prepared
-                publish(_started(settings))
-                with Housekeeping(ensure_running, publish, retention_days=settings.retention_days):
-                    daemon = make_daemon(
-                        settings, database, ensure_running, publish, stop, once=once, presence=presence
-                    )
-                    totals = daemon.run()
+            with opened as ensure_running:
+                prepared = prepare_database(
+                    settings, ensure_running, publish, stop, once=once, accepts_new=accepts_new
+                )
+                if prepared is not None:
+                    totals = _load(*prepared, ensure_running, publish, stop, presence, once=once)
         if "waiting" not in totals:  # it was stopped before it could load anything
             totals["waiting"] = _waiting(settings)
         publish(Stopped(totals))
     return 1 if once and (totals["failed"] or totals["waiting"] or stop.event.is_set()) else 0
+
+
+def _load(
+    database: Database,
+    settings: Settings,
+    ensure_running: Callable[[], Database],
+    publish: Publish,
+    stop: StopSignal,
+    presence: Presence | None,
+    *,
+    once: bool,
+) -> Counter[str]:
+    publish(_started(settings))
+    with Housekeeping(ensure_running, publish, retention_days=settings.retention_days):
+        daemon = make_daemon(settings, database, ensure_running, publish, stop, once=once, presence=presence)
+        return daemon.run()
 
 
 def _prepare_place(settings: Settings) -> Presence | None:

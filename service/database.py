@@ -11,7 +11,7 @@ from psycopg2.extensions import connection as Connection
 from config import Settings
 from db import ledger_name, schema
 from db.connection import Database
-from db.embedded.server import Embedded, has_cluster
+from db.embedded.server import Embedded, StartCancelled, has_cluster
 from db.patience import WaitCancelled, ask
 from db.queries import connections_allowed, keeps_commits, locks
 from db.session import is_pooled
@@ -143,6 +143,25 @@ def connected_for_reading(database: Database) -> Iterator[Connection]:
     with closing(database.connect(may_be_read_only=True)) as connection:
         ask(connection, lambda: schema.apply_or_check(connection), seconds=_APPLY_SECONDS)
         yield connection
+
+
+def wait_for_place(settings: Settings, publish: Publish, stop: StopSignal, *, once: bool) -> None:
+    """Waits until a bucket answers, so that a new database is made only for what has none yet.
+
+    Raises StartCancelled once asked to stop.
+    """
+    outage: Outage | None = None
+    while settings.bucket is not None:
+        try:
+            _store(settings).read()
+            break
+        except SourceUnavailable as error:
+            outage = outage or Outage(Resource.BUCKET, publish)
+            outage.postpone(error, once=once)
+            if stop.event.wait(max(0.0, outage.next_try - time.monotonic())):
+                raise StartCancelled("it is no longer needed") from None
+    if outage is not None:
+        outage.end()
 
 
 def prepare_database(

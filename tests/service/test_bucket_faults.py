@@ -85,6 +85,22 @@ def test_what_passes_is_told_and_waited_for(
     assert reason in daemon.log() and daemon.vehicles() == ["after", "before"]
 
 
+def test_a_first_start_waits_for_the_bucket_before_it_makes_a_database(
+    daemon: BucketDaemon, proxy: S3Proxy
+) -> None:
+    daemon.url = None  # the embedded one
+    daemon.put("vehicles_status_1.json", status_of("one"))
+    proxy.fault = lambda kind, path: (400, "ExpiredToken")
+    daemon.start(wait=False)
+    until(lambda: " waiting for the bucket " in daemon.log(), 60)
+    assert daemon.stop() == 0 and not (daemon.folder / "data").exists()
+    daemon.start(wait=False)
+    until(lambda: daemon.log().count(" waiting for the bucket ") == 2, 60)
+    proxy.fault = lambda kind, path: None
+    daemon.until_empty(60)
+    assert " the bucket is back " in daemon.log() and daemon.stop() == 0
+
+
 def test_a9_an_object_that_cannot_be_deleted_is_told_and_not_got_again(
     daemon: BucketDaemon, proxy: S3Proxy
 ) -> None:
