@@ -1,5 +1,6 @@
 """Tracks every known file: which is loaded next and with which others, and which has to wait."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
@@ -44,7 +45,7 @@ class Backlog:
         self._suspects = suspects or Suspects()
         self._clock = clock
         self._files = KnownFiles()
-        self._done: set[str] | None = None  # since the last part of a listing, if there are parts
+        self._done: dict[str, float] | None = None  # names and times, if a listing comes in parts
 
     def __len__(self) -> int:
         return len(self._files.by_name)
@@ -67,14 +68,14 @@ class Backlog:
             if name not in self._files.by_name:
                 self._files.add(name, "ready")
 
-    def on_page(self, sizes: Mapping[str, int]) -> None:
+    def on_page(self, sizes: Mapping[str, int], began: float) -> None:
         """Makes ready what was not known of a part of a listing, which tells the sizes, too.
 
-        Not what was done while it was listed: that is gone by now, or is found by the next one.
+        Not what was done since that began: it is gone by now, or is found by the next one.
         """
-        done, self._done = self._done or set(), set()
+        done, self._done = self._done or {}, {}
         for name, size in sizes.items():
-            if name not in self._files.by_name and name not in done:
+            if name not in self._files.by_name and done.get(name, -math.inf) < began:
                 self._files.add(name, "ready").size = size
 
     def has_room(self) -> bool:
@@ -265,5 +266,5 @@ class Backlog:
     def _forget(self, file: KnownFile) -> None:
         self._files.forget(file)
         if self._done is not None:
-            self._done.add(file.name)
+            self._done[file.name] = self._clock()
         self._suspects.forget([file.name])

@@ -155,7 +155,7 @@ class Daemon:
         if self._outage is not None and self._outage.resource is not Resource.WORKERS and not self._backlog:
             self._end_outage()  # else the next object has to show that it is over
         self._backlog.keep_where(self._discovery.is_ours)
-        self._backlog.on_page(page.sizes)
+        self._backlog.on_page(page.sizes, page.began)
         self._is_listed = self._is_listed or page.is_last
         if not page.is_last:
             self._next_scan = time.monotonic()

@@ -20,9 +20,13 @@ class ScanWanted(Struct, frozen=True):
 
 
 class PageListed(Struct, frozen=True):
-    """A message: a part of a bucket was listed, with the sizes by name; or the error of trying to."""
+    """A message: a part of a bucket was listed, with the sizes by name; or the error of trying to.
+
+    began: when it was asked for, on the monotonic clock.
+    """
 
     sizes: Mapping[str, int]
+    began: float = 0.0
     is_last: bool = False
     error: SourceUnavailable | DatabaseUnavailable | Misconfigured | None = None
 

@@ -545,11 +545,23 @@ def test_setbacks_while_nothing_is_loaded_hold_nobody_back(backlog: Backlog) -> 
     assert names(take(backlog)) == ["a"]
 
 
-def test_what_is_done_while_a_part_is_listed_is_not_tried_again(backlog: Backlog) -> None:
-    backlog.on_page({"a": 1, "b": 1})
+def test_what_is_done_while_a_part_is_listed_is_not_tried_again(backlog: Backlog, clock: Clock) -> None:
+    backlog.on_page({"a": 1, "b": 1}, clock.monotonic())
+    began = clock.monotonic()
+    clock.go_to(began + 1)
     (task, _) = backlog.batch(1, lambda name: 0)
     backlog.record_outcome(Outcome(task.name, "loaded"))
-    backlog.on_page({"a": 1, "c": 1})
+    backlog.on_page({"a": 1, "c": 1}, began)
     assert [task.name for task in backlog.batch(1, lambda name: 0)] == ["c"]
-    backlog.on_page({"a": 2})
+    backlog.on_page({"a": 2}, clock.monotonic())
     assert [task.name for task in backlog.batch(1, lambda name: 0)] == ["a"]
+
+
+def test_what_came_under_the_name_of_a_done_one_before_the_listing_began_is_ready(
+    backlog: Backlog, clock: Clock
+) -> None:
+    backlog.on_page({"a": 1}, clock.monotonic())
+    backlog.record_outcome(Outcome(take(backlog)[0].name, "loaded"))
+    clock.go_to(clock.monotonic() + 1)
+    backlog.on_page({"a": 2}, clock.monotonic())
+    assert names(take(backlog)) == ["a"]
