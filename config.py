@@ -114,6 +114,7 @@ class Settings(BaseModel):
     failed_folder: _Place | None = None
     archive_folder: _Place | None = None
     s3_endpoint_url: Annotated[str, AfterValidator(_http)] | None = None
+    s3_queue_url: Annotated[str, AfterValidator(_http)] | None = None
     data_folder: _Folder = Path("data")
 
     database_url: str | None = None
@@ -167,6 +168,8 @@ class Settings(BaseModel):
             raise ValueError("ON_LOADED=archive needs ARCHIVE_FOLDER")
         if self.watch_folder in (self.failed_folder, self.archive_folder):
             raise ValueError("FAILED_FOLDER and ARCHIVE_FOLDER can't be the WATCH_FOLDER itself")
+        if self.s3_queue_url and self.bucket is None:
+            raise ValueError("S3_QUEUE_URL needs a bucket as WATCH_FOLDER: s3://bucket/prefix")
         self._check_places()
         return self
 

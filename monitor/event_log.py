@@ -46,6 +46,8 @@ LINES: dict[type[Event], tuple[Level, str]] = {
     events.FolderReadable: ("info", "reading the watch folder again"),
     events.ClaimPassedOver: ("warning", "passed over"),
     events.EntriesIgnored: ("warning", "ignored"),
+    events.QueueSilent: ("warning", "the queue does not answer, only listing"),
+    events.QueueAnswered: ("info", "the queue answers again"),
     events.DatabaseSlow: ("info", "the embedded database is starting"),
     events.DatabaseNew: ("info", "new database"),
     events.MarkerUnwritten: ("warning", "cannot mark the watch folder"),

@@ -175,13 +175,17 @@ class Tally:
                 self._troubles["observer"] = reason
             case events.ObserverWorks():
                 self._troubles.pop("observer", None)
+            case events.QueueSilent(reason):
+                self._troubles["queue"] = reason
+            case events.QueueAnswered():
+                self._troubles.pop("queue", None)
             case events.FolderUnreadable(_, reason):
                 self._troubles["folder"] = reason
             case events.FolderReadable():
                 self._troubles.pop("folder", None)
 
 
-_NAMES = {Resource.DATABASE: "database", Resource.WORKERS: "workers"}
+_NAMES = {Resource.DATABASE: "database", Resource.WORKERS: "workers", Resource.BUCKET: "bucket"}
 
 
 class _Progress:

@@ -1,9 +1,10 @@
 """Finds the objects of a bucket: lists it part by part, over and over; the listing is the queue."""
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Event, Lock, Thread
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec import Struct
 
@@ -38,11 +39,26 @@ class Place(Struct, frozen=True):
         return watcher.scan.is_wanted(key.rpartition("/")[2]) and not key.startswith(tuple(self.own))
 
 
+class Listener(Protocol):
+    """Hears of new objects, and wakes whoever lists."""
+
+    def start(self) -> None:
+        """Begins to listen if it does not yet."""
+
+    def stop(self) -> None:
+        """Listens no more."""
+
+
 class BucketDiscovery:
     """Lists one part at each call, in a thread of its own: the daemon never waits for the network."""
 
     def __init__(
-        self, client: Any, place: Place, claims: Claims, on_page: Callable[[PageListed], None]
+        self,
+        client: Any,
+        place: Place,
+        claims: Claims,
+        on_page: Callable[[PageListed], None],
+        listener: Listener | None = None,
     ) -> None:
         """Asks nothing yet; on_page gets each part, from another thread."""
         self._client = client
@@ -52,12 +68,15 @@ class BucketDiscovery:
         self._keeper: Thread | None = None
         self._place = place
         self._on_page = on_page
+        self._listener = listener
         self._cursor: str | None = None
         self._is_busy = False
         self._is_checked = False
         self._is_whole = False
 
-    def observe(self) -> None: ...
+    def observe(self) -> None:
+        if self._listener is not None:
+            self._listener.start()
 
     def scan(self) -> None:
         """Begins to list the next part, unless it does already; behind the last one comes the first again."""
@@ -90,6 +109,8 @@ class BucketDiscovery:
     def stop(self) -> None:
         """Lists no more; the claims end with the process, after its last batch."""
         self._is_over.set()
+        if self._listener is not None:
+            self._listener.stop()
 
     def _keep(self) -> None:
         """Renews the claims while the listing pauses; what fails here, the listing meets, too."""
@@ -109,7 +130,7 @@ class BucketDiscovery:
         self._on_page(page)
 
     def _next_page(self) -> PageListed:
-        at = self._place.at
+        at, began = self._place.at, time.monotonic()
         more = {"ContinuationToken": self._cursor} if self._cursor else {}
         try:
             with translated():
@@ -124,7 +145,7 @@ class BucketDiscovery:
         found = [(entry["Key"], entry["Size"]) for entry in answer.get("Contents", [])]
         sizes = {key[len(at.prefix) :]: size for key, size in found if self._place.wanted(key)}
         sizes = {name: size for name, size in sizes.items() if self._claims.is_ours(name)}
-        return PageListed(sizes, is_last=self._cursor is None)
+        return PageListed(sizes, began, is_last=self._cursor is None)
 
     def _check_conditions(self) -> None:
         """Raises Misconfigured if the server deletes whatever the condition: also what was not read."""

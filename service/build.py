@@ -33,7 +33,7 @@ def make_daemon(
     if settings.bucket is None:
         discovery: Discovery = _of_folder(settings, publish, inbox, presence)
     else:
-        discovery = _of_bucket(settings, settings.bucket, ensure_running, inbox)
+        discovery = _of_bucket(settings, settings.bucket, ensure_running, publish, inbox)
     pool = partial(make_pool, settings)
     return Daemon(settings, database, ensure_running, pool, discovery, inbox, publish, stop, once=once)
 
@@ -73,12 +73,21 @@ def _of_folder(
 
 
 def _of_bucket(
-    settings: Settings, place: BucketPlace, ensure_running: Callable[[], Database], inbox: Inbox
+    settings: Settings,
+    at: BucketPlace,
+    ensure_running: Callable[[], Database],
+    publish: Publish,
+    inbox: Inbox,
 ) -> Discovery:
     from db.claims import Claims
     from service.bucket_discovery import BucketDiscovery, Place
+    from service.bucket_queue import QueueListener
+    from sources.queue import Queue
     from sources.s3_client import make_client
 
-    client = make_client(settings.s3_endpoint_url)
-    claims = Claims(ensure_running, str(place))
-    return BucketDiscovery(client, Place.of(place, settings.bucket_ends), claims, inbox.put)
+    client, place = make_client(settings.s3_endpoint_url), Place.of(at, settings.bucket_ends)
+    claims = Claims(ensure_running, str(at))
+    listener = None
+    if url := settings.s3_queue_url:
+        listener = QueueListener(Queue.at(url), place, publish, lambda: inbox.put(ScanWanted()))
+    return BucketDiscovery(client, place, claims, inbox.put, listener)

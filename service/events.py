@@ -257,6 +257,16 @@ class EntriesIgnored(Event, frozen=True):
     files: Sequence[str]
 
 
+class QueueSilent(Event, frozen=True):
+    """The queue of the bucket does not answer; only the listing finds new objects."""
+
+    reason: str
+
+
+class QueueAnswered(Event, frozen=True):
+    """The queue of the bucket answers again."""
+
+
 # The database -------------------------------------------------------------------------------------
 
 

@@ -1,8 +1,9 @@
-"""Makes the client of an S3 server, and translates its errors into ours."""
+"""Makes the clients of an S3 server and of a queue, and translates their errors into ours."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from processing.errors import Misconfigured, SourceUnavailable
 from sources.at_once import THREADS
@@ -66,8 +67,26 @@ def make_client(endpoint_url: str | None) -> Any:
         response_checksum_validation=checksums,
         s3={"addressing_style": "path" if endpoint_url else "auto"},
     )
+    return _make("s3", endpoint_url, None, config)
+
+
+def make_queue_client(url: str) -> Any:
+    """Returns a client for the server of a queue's address, which on AWS names the region, too.
+
+    Raises Misconfigured if one of AWS's own settings is wrong.
+    """
+    parts = urlsplit(url)
+    labels = (parts.hostname or "").split(".")
+    region = labels[1] if labels[0] == "sqs" and len(labels) > 2 else None
+    # It waits for messages for up to 20 s.
+    config = Config(connect_timeout=3, read_timeout=30, retries={"total_max_attempts": 1})
+    return _make("sqs", f"{parts.scheme}://{parts.netloc}", region, config)
+
+
+def _make(service: str, endpoint_url: str | None, region: str | None, config: Any) -> Any:
     try:
-        return boto3.session.Session().client("s3", endpoint_url=endpoint_url, config=config)
+        session = boto3.session.Session()
+        return session.client(service, endpoint_url=endpoint_url, region_name=region, config=config)
     except (exceptions.BotoCoreError, ValueError) as error:
         raise Misconfigured(f"can't use the bucket: {error}") from None
 

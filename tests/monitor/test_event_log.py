@@ -51,6 +51,8 @@ SAMPLES: list[Event] = [
     *(events.OutageEnded(resource, 1.0) for resource in Resource),
     events.ObserverFailed("in", "no"),
     events.ObserverWorks("in"),
+    events.QueueSilent("no"),
+    events.QueueAnswered(),
     events.ObserverRestarted(),
     events.FolderListed(2),
     events.FolderUnreadable("in", "no"),

@@ -92,18 +92,24 @@ def test_troubles_last_until_they_are_over() -> None:
         (1.0, events.OutageBegan(Resource.DATABASE, "no")),
         (1.0, events.OutageReasonChanged(Resource.DATABASE, "refused")),
         (1.0, events.OutageBegan(Resource.WORKERS, "no memory")),
+        (1.0, events.OutageBegan(Resource.BUCKET, "slow down")),
+        (1.0, events.QueueSilent("gone")),
         (1.0, events.ObserverFailed("in", "no watches")),
         (1.0, events.FolderUnreadable("in", "gone")),
     ]
     assert after(*began, now=1).troubles == {
         "database": "refused",
         "workers": "no memory",
+        "bucket": "slow down",
+        "queue": "gone",
         "observer": "no watches",
         "folder": "gone",
     }
     ended: list[tuple[float, Event]] = [
         (2, events.OutageEnded(Resource.DATABASE, 1.0)),
         (2, events.OutageEnded(Resource.WORKERS, 1.0)),
+        (2, events.OutageEnded(Resource.BUCKET, 1.0)),
+        (2, events.QueueAnswered()),
         (2, events.ObserverWorks("in")),
         (2, events.FolderReadable("in")),
     ]
