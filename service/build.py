@@ -8,6 +8,7 @@ from config import Settings
 from db.connection import Database
 from service.capacity import wanted_workers
 from service.daemon import Daemon
+from service.destination import DatabaseDestination
 from service.discovery import Discovery, FileDiscovery
 from service.events import Publish
 from service.inbox import FileArrived, Inbox, ScanWanted
@@ -34,8 +35,8 @@ def make_daemon(
         discovery: Discovery = _of_folder(settings, publish, inbox, presence)
     else:
         discovery = _of_bucket(settings, settings.bucket, ensure_running, publish, inbox)
-    pool = partial(make_pool, settings)
-    return Daemon(settings, database, ensure_running, pool, discovery, inbox, publish, stop, once=once)
+    destination = DatabaseDestination(database, ensure_running, partial(make_pool, settings))
+    return Daemon(settings, destination, discovery, inbox, publish, stop, once=once)
 
 
 def make_pool(settings: Settings, database: Database) -> Pool:

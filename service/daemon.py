@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from config import Settings
-from db.connection import Database
 from processing.batch import FileTask, Outcome
 from processing.errors import (
     BatchLost,
@@ -21,6 +20,7 @@ from processing.errors import (
 )
 from service import events
 from service.backlog import Backlog
+from service.destination import Destination
 from service.discovery import Discovery
 from service.events import Publish, Resource
 from service.heartbeat import CHECK_SECONDS
@@ -63,9 +63,7 @@ class Daemon:
     def __init__(
         self,
         settings: Settings,
-        database: Database,
-        ensure_running: Callable[[], Database],
-        make_pool: Callable[[Database], Pool],
+        destination: Destination,
         discovery: Discovery,
         inbox: Inbox,
         publish: Publish,
@@ -73,21 +71,16 @@ class Daemon:
         *,
         once: bool,
     ) -> None:
-        """Starts nothing. ensure_running and make_pool are called again when the database has moved.
-
-        The inbox receives what the discovery notices.
-        """
+        """Starts nothing. The inbox receives what the discovery notices."""
         self._settings = settings
-        self._database = database
-        self._ensure_running = ensure_running
-        self._make_pool = make_pool
+        self._destination = destination
         self._publish = publish
         self._stop = stop
         self._once = once
         self._discovery = discovery
         self.inbox = inbox
         self._backlog = _backlog(settings)
-        self._pool = make_pool(database)
+        self._pool = destination.make_pool()
         self._flights: dict[Results, tuple[list[FileTask], float]] = {}  # with the time of their departure
         self._probe: Probe | None = None
         self._outage: Outage | None = None
@@ -222,7 +215,7 @@ class Daemon:
                 self._backlog.record_setback(batch, time.monotonic() - since)
             else:
                 self._backlog.requeue(batch)
-            self._enter_outage(Resource.DATABASE, error)
+            self._enter_outage(self._destination.resource, error)
             self._reconnect_if_moved()
         except SourceUnavailable as error:
             self._backlog.requeue(batch)
@@ -262,12 +255,12 @@ class Daemon:
                 self._publish(events.FileWaiting(outcome))
 
     def _ask_for(self, batch: list[FileTask], seconds: float, error: TransactionFailed) -> None:
-        """Asks the database over another connection; its answer decides about the batch, still in flight."""
+        """Asks the database in another way; its answer decides about the batch, still in flight."""
         if self._stop.event.is_set():
             self._backlog.requeue(batch)
             return
         if self._probe is None:
-            probe = Probe(self._database, lambda: self.inbox.put(ProbeAnswered()))
+            probe = Probe(self._destination.ask, lambda: self.inbox.put(ProbeAnswered()))
             try:
                 probe.start()
             except RuntimeError as lack:
@@ -286,7 +279,7 @@ class Daemon:
                 self._publish(events.FilesSuspected([task.name for task in batch], str(error), next_try))
             else:
                 self._backlog.requeue(batch)
-                self._enter_outage(Resource.DATABASE, error)
+                self._enter_outage(self._destination.resource, error)
                 self._reconnect_if_moved()
 
     def _enter_outage(self, resource: Resource, error: Exception) -> None:
@@ -307,11 +300,9 @@ class Daemon:
         if self._flights or self._stop.event.is_set():
             return
         with suppress(DatabaseUnavailable):
-            database = self._ensure_running()
-            if database != self._database:
-                self._database = database
+            if self._destination.has_moved():
                 self._pool.stop(0)
-                self._pool = self._make_pool(database)
+                self._pool = self._destination.make_pool()
                 self._pool.start()
 
     def _is_done(self) -> bool:

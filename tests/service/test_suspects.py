@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import psycopg2
@@ -15,6 +16,7 @@ from commands.run import prepare_folders
 from config import Settings
 from db.connection import Database
 from service.build import make_daemon
+from service.destination import ask_to_write
 from service.probe import Probe
 from service.signals import StopSignal
 from tests.service.support import to_log
@@ -188,7 +190,7 @@ def test_only_the_file_that_needs_a_key_of_an_open_transaction_waits_for_it(
 
 
 def asked(database: Database, seconds: float = 20.0) -> Probe:
-    probe = Probe(database, lambda: None, seconds)
+    probe = Probe(partial(ask_to_write, database), lambda: None, seconds)
     probe.start()
     until(probe.is_over)
     return probe
