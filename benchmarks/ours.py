@@ -72,8 +72,8 @@ def running(
     cwd: Path | None = None,
     checkout: Path = ROOT,
     arguments: Sequence[str] = (),
-    *,
     at_terminal: bool = False,
+    /,
     **settings: object,
 ) -> Iterator[Daemon]:
     """Starts the daemon of a checkout, waits until it watches, and stops it at the end.

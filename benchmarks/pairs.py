@@ -47,9 +47,7 @@ class Side(Struct, frozen=True):
 @contextmanager
 def _running(url: str, side: Side) -> Iterator[ours.Daemon]:
     """Runs the daemon of a side; if it has metrics, they are scraped each second."""
-    with ours.running(
-        url, None, side.checkout, side.arguments, at_terminal=side.at_terminal, **side.settings
-    ) as daemon:
+    with ours.running(url, None, side.checkout, side.arguments, side.at_terminal, **side.settings) as daemon:
         address = side.settings.get("METRICS_ADDRESS")
         if address is None:
             yield daemon
