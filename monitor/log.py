@@ -90,11 +90,27 @@ def adopt_libraries(warn: Callable[..., object]) -> None:
     logging.basicConfig(handlers=[_FromLibraries(warn)], force=True)
 
 
-_LOGFMT = structlog.processors.LogfmtRenderer(bool_as_flag=False)
-
-
 def _as_text(logger: WrappedLogger, name: str, event: EventDict) -> str:
     """Formats an event: `2026-06-05T21:02:34.546Z info     loaded file=… rows=3`."""
     time, level, what = event.pop("timestamp"), event.pop("level"), event.pop("event")
-    pairs = _LOGFMT(logger, name, event)
-    return f"{time} {level:7} {what} {pairs}".rstrip()
+    return f"{time} {level:7} {what} {logfmt(event)}".rstrip()
+
+
+def logfmt(fields: EventDict) -> str:
+    """Formats fields as structlog's LogfmtRenderer does, which looks at each letter of each name.
+
+    That was a tenth of the daemon's time for small files.
+    """
+    return " ".join(
+        [f"{name}={value if type(value) is int else _shown(value)}" for name, value in fields.items()]
+    )
+
+
+def _shown(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return "" if value is None else str(value).lower()
+    text = str(value)
+    if not (" " in text or "=" in text or '"' in text):
+        return text.replace("\n", "\\n")
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'

@@ -7,13 +7,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.processors import LogfmtRenderer
 
 from config import LogFormat, Settings
 from db.connection import Database
-from monitor.log import adopt_libraries, make_log, open_log
+from monitor.log import adopt_libraries, logfmt, make_log, open_log
 from tests.support import ROOT, Daemon, detections, event, report, statuses
 
 SECRET = "attack at dawn"
@@ -238,3 +242,11 @@ def test_a_value_with_a_newline_stays_in_its_line(
 ) -> None:
     make_log(log_format).info("event", reason=f"a\n{FORGED}", quoted='a "b" c=d')
     assert capsys.readouterr().err.count("\n") == 1
+
+
+VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text('aß\\"\n= ')
+
+
+@given(st.dictionaries(st.sampled_from(["file", "rows", "reason"]), VALUES))
+def test_fields_are_formatted_as_structlog_formats_them(fields: dict[str, Any]) -> None:
+    assert logfmt(fields) == LogfmtRenderer(bool_as_flag=False)(None, "", dict(fields))
