@@ -18,6 +18,9 @@ from sources.lease import Writers, is_remote, writers
 
 _OPEN_SAFELY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
+#: Bytes that are read at once, and then reported as progress.
+_STEP_BYTES = 256 * 1024
+
 #: Reports progress to whoever watches for hangs.
 Beat = Callable[[], None]
 
@@ -78,7 +81,8 @@ class LocalFile:
         """Sets sha256, of the bytes as dropped; keeps the content of a small file, to read it only once."""
         raw = self.open_bytes()
         if self.identity.size <= MAX_SHARED_BYTES:
-            self.content = raw.read()
+            # No more than it had: what comes behind it shows in check_unchanged(), without another read.
+            self.content = raw.read(self.identity.size)
             self.sha256 = hashlib.sha256(self.content).digest()
         else:
             self.sha256 = hashlib.file_digest(raw, "sha256").digest()
@@ -198,7 +202,7 @@ class _Raw(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         try:
-            count = os.preadv(self._file.fd, [buffer], self._position)
+            count = os.preadv(self._file.fd, [memoryview(buffer)[:_STEP_BYTES]], self._position)
         except OSError as error:
             raise _unreadable(error) from None
         self._position += count

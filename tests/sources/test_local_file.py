@@ -584,9 +584,10 @@ def test_a_read_error_at_any_place_makes_the_file_wait(
     assert (disk.left, reads > 4) == (0, True)
 
 
-def test_a_digest_fails_with_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(tmp_path, CONTENT)
-    monkeypatch.setattr(os, "preadv", FailingDisk(1, errno.EIO))
+@pytest.mark.parametrize("reads", [0, 1])
+def test_a_digest_fails_with_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: int) -> None:
+    put(tmp_path, bytes(300_000))
+    monkeypatch.setattr(os, "preadv", FailingDisk(reads, errno.EIO))
     with open_file(str(tmp_path), NAME) as source, pytest.raises(NotReady, match="it can't be read"):
         source.digest()
 
