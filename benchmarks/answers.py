@@ -1,6 +1,7 @@
 """Times the questions of db/questions.py on a large database, and on the tables of the naive program."""
 
 import hashlib
+import os
 import random
 import re
 import statistics
@@ -22,7 +23,8 @@ from rich.table import Table
 from benchmarks import report
 from benchmarks.history import DAYS, FIRST, VEHICLES, fill, fill_naive
 from benchmarks.server import running_server
-from db import questions
+from db import questions, schema
+from db.connection import Database
 
 #: Lines of a plan that are written, at most: long ranges have some for each day.
 MOST_LINES = 40
@@ -157,22 +159,30 @@ def answers(
     only: Annotated[list[str] | None, typer.Option(help="Only questions whose name contains this.")] = None,
     plans: Annotated[Path | None, typer.Option(help="Write the plans of our questions to this file.")] = None,
     beside: Annotated[bool, typer.Option(help="Ask the tables of the naive program, too.")] = True,
+    keep: Annotated[
+        Path | None, typer.Option(help="Keep the server in this folder, and use the databases that it has.")
+    ] = None,
 ) -> None:
     """Prints how long each question takes, beside the same question to the tables of the naive program."""
     chosen = [q for q in QUESTIONS if not only or any(part in q.name for part in only)]
     facts = {**report.environment(), "detections": f"{rows:,}", "vehicles": VEHICLES, "days": DAYS}
-    with running_server() as server, server.empty_database() as url, server.empty_database() as other:
+    with running_server(keep and keep.resolve()) as server:
         facts["server"] = server.version()
-        fill(url, rows)
-        times = {question.name: [*measure(url, question)] for question in chosen}
+        url = server.kept_database(f"ours_{rows}", lambda url: fill(url, rows))
+        with closing(Database(url).connect()) as connection:
+            schema.apply(connection)  # an older checkout may have filled it
+        loads = [os.getloadavg()[0]]
+        times = {}
+        for question in chosen:
+            times[question.name] = [*measure(url, question)]
+            loads.append(os.getloadavg()[0])
+        facts["load"] = f"{min(loads):.1f} to {max(loads):.1f} on {os.cpu_count()} cores"
         if plans:
             plans.write_text("".join(described(url, chosen, facts)))
         if beside:
-            fill_naive(other, rows)
+            url = server.kept_database(f"naive_{rows}", lambda url: fill_naive(url, rows))
             for question in chosen:
-                times[question.name].append(
-                    timed(other, question.name, asking(question.naive), question.days)
-                )
+                times[question.name].append(timed(url, question.name, asking(question.naive), question.days))
     show(chosen, times, facts)
 
 

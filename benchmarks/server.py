@@ -7,7 +7,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -47,6 +47,15 @@ class Server:
         finally:
             execute(self.url(), f"DROP DATABASE {name} WITH (FORCE)")
 
+    def kept_database(self, name: str, fill: Callable[[str], None]) -> str:
+        """Returns the URL of the database of that name, which is filled first if it is not there yet."""
+        if not execute(self.url(), f"SELECT 1 FROM pg_database WHERE datname = '{name}'"):
+            execute(self.url(), f"DROP DATABASE IF EXISTS {name}_unfinished")
+            execute(self.url(), f"CREATE DATABASE {name}_unfinished")
+            fill(self.url(f"{name}_unfinished"))
+            execute(self.url(), f"ALTER DATABASE {name}_unfinished RENAME TO {name}")
+        return self.url(name)
+
     @contextmanager
     def database(self) -> Iterator[str]:
         """Yields the URL of a new database with our tables and the partitions of the days to come."""
@@ -58,19 +67,22 @@ class Server:
 
 
 @contextmanager
-def running_server() -> Iterator[Server]:
-    """Starts a server; stops and removes it at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="benchmark-"))
+def running_server(kept: Path | None = None) -> Iterator[Server]:
+    """Starts a server and stops it at the end; removes it then, unless its folder is to be kept."""
+    folder = kept or Path(tempfile.mkdtemp(prefix="benchmark-"))
+    folder.mkdir(exist_ok=True)
     folder.chmod(0o755)
     binaries = find_binaries()
     owner: dict[str, Any] = {"cwd": "/"}
-    (folder / "data").mkdir()
     if os.geteuid() == 0:
-        shutil.chown(folder / "data", "nobody")
         owner |= {"user": "nobody", "group": "nogroup", "extra_groups": []}
     data = str(folder / "data")
-    options = ["-D", data, "-U", "bench", "-A", "trust", "-E", "UTF8", "--locale=C"]
-    subprocess.run([binaries / "initdb", *options], check=True, capture_output=True, **owner)
+    if not (folder / "data").exists():
+        (folder / "data").mkdir()
+        if os.geteuid() == 0:
+            shutil.chown(folder / "data", "nobody")
+        options = ["-D", data, "-U", "bench", "-A", "trust", "-E", "UTF8", "--locale=C"]
+        subprocess.run([binaries / "initdb", *options], check=True, capture_output=True, **owner)
     with closing(socket.socket()) as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -87,7 +99,8 @@ def running_server() -> Iterator[Server]:
     finally:
         process.send_signal(2)
         process.wait()
-        shutil.rmtree(folder)
+        if kept is None:
+            shutil.rmtree(folder)
 
 
 def make_partitions(url: str) -> None:
