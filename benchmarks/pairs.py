@@ -12,7 +12,9 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from itertools import repeat
 from pathlib import Path
 from typing import Annotated
 
@@ -23,9 +25,9 @@ from msgspec import Struct
 from benchmarks import ours
 from benchmarks.contenders import ROOT, Bench, count_made
 from benchmarks.files import KINDS, TABLES, Made, make_files
-from benchmarks.server import execute, make_partitions, running_server
+from benchmarks.server import count_rows, execute, make_partitions, running_server
 
-NAMES = ("bulk", "large", "medium", "small", "repeat", "trickle", "start")
+NAMES = ("bulk", "large", "medium", "small", "repeat", "trickle", "start", "two", "four")
 
 
 class Cost(Struct, frozen=True):
@@ -99,6 +101,14 @@ class Pairs:
         """Loads 10 files of 100,000 rows that are all stored already."""
         return self._load(side, self._bulk, self._again)
 
+    def two(self, side: Side) -> Cost:
+        """Loads 10,000 files of 12 rows of the same hour by two daemons at once."""
+        return self._share(side, 2)
+
+    def four(self, side: Side) -> Cost:
+        """The same by four daemons."""
+        return self._share(side, 4)
+
     def trickle(self, side: Side) -> Cost:
         """Drops a file every 10 ms for 10 seconds; returns the median time until its rows are visible."""
         texts = [made.path.read_bytes() for made in self._small[:1000]]
@@ -132,6 +142,22 @@ class Pairs:
             started = time.perf_counter()
             with _running(url, side) as daemon:
                 return Cost(time.perf_counter() - started, daemon.processor_seconds())
+
+    def _share(self, side: Side, number: int) -> Cost:
+        """Loads the small files by some daemons at once, each with a part of them in a folder of its own."""
+        with self._bench.server.empty_database() as url, ExitStack() as stack:
+            daemons = [stack.enter_context(_running(url, side)) for _ in range(number)]
+            make_partitions(url)
+            parts = [
+                stack.enter_context(self._bench.copied(self._small[start::number]))[0]
+                for start in range(number)
+            ]
+            before = sum(daemon.processor_seconds() for daemon in daemons)
+            with ThreadPoolExecutor(number) as threads:
+                seconds = max(threads.map(ours.Daemon.load, daemons, parts, repeat(len(self._small))))
+            processor = sum(daemon.processor_seconds() for daemon in daemons) - before
+            assert count_rows(url) == count_made(self._small)
+        return Cost(seconds, processor)
 
     def _load(self, side: Side, *rounds: list[Made]) -> Cost:
         """Loads the files of each round; returns the cost of the last one."""
