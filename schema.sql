@@ -1,4 +1,4 @@
--- The tables of the Mobileye Data Processing System, schema 18. This file can be applied repeatedly, and makes all of a
+-- The tables of the Mobileye Data Processing System, schema 19. This file can be applied repeatedly, and makes all of a
 -- new database. What it can't do to tables that exist is in db/migrations/. Raise the number with each change: a
 -- program refuses tables of a higher one.
 -- Needs PostgreSQL 12 or later. All times are UTC instants (timestamptz).
@@ -380,6 +380,10 @@ COMMENT ON TABLE mobileye_data.vehicle_status_history IS 'Every status report';
 CREATE INDEX IF NOT EXISTS vehicle_status_history_time
     ON mobileye_data.vehicle_status_history USING brin (report_time) WITH (autosummarize = on);
 
+-- One report in hundreds: their index costs nothing, and spares accidents() all others.
+CREATE INDEX IF NOT EXISTS vehicle_status_history_accidents
+    ON mobileye_data.vehicle_status_history (report_time) WHERE status = 'accident';
+
 CREATE TABLE IF NOT EXISTS mobileye_data.vehicle_status_history_other
     PARTITION OF mobileye_data.vehicle_status_history DEFAULT;
 
@@ -480,29 +484,8 @@ AS $$
                   format('%s 00:00:00+00', day), format('%s 00:00:00+00', day + 1))
 $$;
 
--- The first day that has rows in the partition "other", but at most most_rows.
-CREATE OR REPLACE FUNCTION mobileye_data.strange_day(parent text, most_rows bigint) RETURNS date
-LANGUAGE plpgsql
-STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    chosen date;
-BEGIN
-    EXECUTE format($q$
-        SELECT (%1$I AT TIME ZONE 'UTC')::date FROM mobileye_data.%2$I
-        WHERE %1$I >= '0001-01-01 00:00:00+00' AND %1$I < '10000-01-01 00:00:00+00'   -- excludes 'infinity'
-        GROUP BY 1
-        HAVING count(*) <= $1
-           AND to_regclass('mobileye_data.' || %3$L || to_char((%1$I AT TIME ZONE 'UTC')::date, '_YYYYMMDD')) IS NULL
-        ORDER BY 1 LIMIT 1
-        $q$, mobileye_data.time_column(parent), parent || '_other', parent) INTO chosen USING most_rows;
-    RETURN chosen;
-END
-$$;
-
--- Makes the partition of one UTC day. With moving, it also moves the day's rows there from "other".
-CREATE OR REPLACE FUNCTION mobileye_data.make_partition(parent text, day date, moving boolean) RETURNS void
+-- Makes the partition of one UTC day.
+CREATE OR REPLACE FUNCTION mobileye_data.make_partition(parent text, day date) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -512,12 +495,15 @@ BEGIN
     -- Make the table first and attach it then: attaching does not block writers of the parent, PARTITION OF would.
     EXECUTE format('CREATE TABLE mobileye_data.%I (LIKE mobileye_data.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS)',
                    partition_name, parent);
-    IF moving THEN
-        -- DELETE, not TRUNCATE: a reader with an older snapshot still finds the rows where they were.
-        EXECUTE format('WITH moved AS (DELETE FROM mobileye_data.%I WHERE %s RETURNING *)
-                        INSERT INTO mobileye_data.%I SELECT * FROM moved',
-                       parent || '_other', mobileye_data.is_of_day(parent, day), partition_name);
-    END IF;
+    PERFORM mobileye_data.attach_day(parent, partition_name, day);
+END
+$$;
+
+CREATE OR REPLACE FUNCTION mobileye_data.attach_day(parent text, partition_name text, day date) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
     EXECUTE format('ALTER TABLE mobileye_data.%I ATTACH PARTITION mobileye_data.%I FOR VALUES FROM (%L) TO (%L)',
                    parent, partition_name, format('%s 00:00:00+00', day), format('%s 00:00:00+00', day + 1));
 END
@@ -549,7 +535,7 @@ BEGIN
     IF has_rows THEN
         RETURN false;
     END IF;
-    PERFORM mobileye_data.make_partition(parent, day, false);
+    PERFORM mobileye_data.make_partition(parent, day);
     RETURN true;
 EXCEPTION
     WHEN check_violation THEN   -- rows of the day that were committed to "other" since the check
@@ -559,33 +545,223 @@ EXCEPTION
 END
 $$;
 
--- Gives a day that has rows in "other" its own partition and moves them there. Returns that day, or null if there
--- is none or a lock is not free. Readers and writers of the table wait during the move. Therefore a day with more
--- than most_rows rows stays where it is.
-CREATE OR REPLACE FUNCTION mobileye_data.bring_home(parent text, most_rows bigint) RETURNS date
+-- Moves of rows from "other" ---------------------------------------------------------------------
+
+-- PostgreSQL takes no partition for a day that has rows in "other". So a move copies all rows of "other" into new
+-- tables, one for each day and one for the rest, in small transactions; triggers copy what is loaded meanwhile. When
+-- all is copied, the new tables take the place of "other" in one short transaction. Before that nobody reads
+-- the copies, and after it nobody reads "other", so each row is there once at any time.
+-- A move may be given up, and gone on with by anybody, after each transaction.
+CREATE TABLE IF NOT EXISTS mobileye_data.moves (
+    table_name  text PRIMARY KEY,
+    days        date[] NOT NULL,        -- that get a partition
+    filenode    oid NOT NULL,           -- of "other": another one after TRUNCATE, CLUSTER or VACUUM FULL
+    next_block  bigint NOT NULL,        -- of "other"; those before it are copied
+    blocks      bigint NOT NULL,        -- rows in later ones are copied by the trigger
+    running     text[]                  -- the transactions that were open when all was copied
+);
+COMMENT ON TABLE mobileye_data.moves IS
+    'Moves of rows from the partition "other" of a table that are under way: see bring_home()';
+
+-- The days whose rows are moved next: those with the most rows in "other", as far as there is room for partitions.
+CREATE OR REPLACE FUNCTION mobileye_data.strange_days(parent text) RETURNS date[]
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    most constant integer := 10;    -- attaching one takes milliseconds, in which loads wait
+    room bigint := mobileye_data.most_days() + 1 - (SELECT count(*) FROM pg_inherits
+                                                    WHERE inhparent = format('mobileye_data.%I', parent)::regclass);
+    chosen date[];
+BEGIN
+    EXECUTE format($q$
+        SELECT array_agg(day ORDER BY day) FROM (
+            SELECT (%1$I AT TIME ZONE 'UTC')::date AS day FROM mobileye_data.%2$I
+            WHERE %1$I >= '0001-01-01 00:00:00+00' AND %1$I < '10000-01-01 00:00:00+00'   -- excludes 'infinity'
+            GROUP BY 1
+            HAVING to_regclass(format('mobileye_data.%%I', %3$L || to_char((%1$I AT TIME ZONE 'UTC')::date, '_YYYYMMDD')))
+                   IS NULL
+            ORDER BY count(*) DESC, 1 LIMIT $1
+        ) found
+        $q$, mobileye_data.time_column(parent), parent || '_other', parent)
+    INTO chosen USING greatest(0, least(most, room));
+    RETURN chosen;
+END
+$$;
+
+-- Whoever deletes or changes a row of "other" ends the move: it begins again.
+CREATE OR REPLACE FUNCTION mobileye_data.end_move() RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM mobileye_data.moves WHERE table_name = TG_ARGV[0];
+    RETURN NULL;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION mobileye_data.begin_move(parent text, days date[]) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    copies text := parent || '_moving';
+    other text := parent || '_other';
+    day date;
+BEGIN
+    EXECUTE format('CREATE TABLE mobileye_data.%I (LIKE mobileye_data.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS
+                    INCLUDING INDEXES) PARTITION BY RANGE (%I)', copies, parent, mobileye_data.time_column(parent));
+    FOREACH day IN ARRAY days LOOP
+        -- With this constraint, attaching it reads no row.
+        EXECUTE format('CREATE TABLE mobileye_data.%I PARTITION OF mobileye_data.%I (CONSTRAINT of_day CHECK (%s))
+                        FOR VALUES FROM (%L) TO (%L)',
+                       copies || to_char(day, '_YYYYMMDD'), copies, mobileye_data.is_of_day(parent, day),
+                       format('%s 00:00:00+00', day), format('%s 00:00:00+00', day + 1));
+    END LOOP;
+    EXECUTE format('CREATE TABLE mobileye_data.%I PARTITION OF mobileye_data.%I DEFAULT', copies || '_rest', copies);
+    EXECUTE format($f$
+        CREATE FUNCTION mobileye_data.%I() RETURNS trigger
+        LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+        AS 'BEGIN INSERT INTO mobileye_data.%I VALUES (NEW.*); RETURN NULL; END'
+        $f$, copies || '_copy', copies);
+    -- Waits for loads that wrote to "other" before the triggers: after that, what they wrote can be seen.
+    EXECUTE format('LOCK TABLE ONLY mobileye_data.%I IN SHARE ROW EXCLUSIVE MODE', other);
+    EXECUTE format('CREATE TRIGGER move_copies AFTER INSERT ON mobileye_data.%I
+                    FOR EACH ROW EXECUTE FUNCTION mobileye_data.%I()', other, copies || '_copy');
+    EXECUTE format('CREATE TRIGGER move_ends AFTER UPDATE OR DELETE ON mobileye_data.%I
+                    FOR EACH ROW EXECUTE FUNCTION mobileye_data.end_move(%L)', other, parent);
+    INSERT INTO mobileye_data.moves
+    SELECT parent, days, pg_relation_filenode(place), 0, pg_relation_size(place) / current_setting('block_size')::bigint
+    FROM CAST(format('mobileye_data.%I', other) AS regclass) place;
+END
+$$;
+
+-- Removes what a move that was ended has left.
+CREATE OR REPLACE FUNCTION mobileye_data.clear_move(parent text) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM mobileye_data.moves WHERE table_name = parent;
+    EXECUTE format('DROP TRIGGER IF EXISTS move_copies ON mobileye_data.%I', parent || '_other');
+    EXECUTE format('DROP TRIGGER IF EXISTS move_ends ON mobileye_data.%I', parent || '_other');
+    EXECUTE format('DROP TABLE IF EXISTS mobileye_data.%I', parent || '_moving');
+    EXECUTE format('DROP FUNCTION IF EXISTS mobileye_data.%I()', parent || '_moving_copy');
+END
+$$;
+
+CREATE OR REPLACE FUNCTION mobileye_data.copy_blocks(move mobileye_data.moves, most_blocks bigint) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- ON CONFLICT: the trigger has copied rows for which there was room in these blocks.
+    EXECUTE format('INSERT INTO mobileye_data.%I SELECT * FROM mobileye_data.%I WHERE ctid >= %L AND ctid < %L
+                    ON CONFLICT DO NOTHING', move.table_name || '_moving', move.table_name || '_other',
+                   format('(%s,0)', move.next_block), format('(%s,0)', move.next_block + most_blocks));
+    UPDATE mobileye_data.moves SET next_block = next_block + most_blocks WHERE table_name = move.table_name;
+END
+$$;
+
+-- The transactions of this database that are open now, but for our own.
+CREATE OR REPLACE FUNCTION mobileye_data.open_transactions() RETURNS SETOF text
+LANGUAGE sql
+VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT virtualtransaction
+    FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE locktype = 'virtualxid' AND granted AND datname = current_database() AND pid <> pg_backend_pid()
+$$;
+
+-- Puts the copies in the place of "other". Nobody reads or writes the table meanwhile.
+CREATE OR REPLACE FUNCTION mobileye_data.finish_move(parent text, days date[]) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    copies text := parent || '_moving';
+    rest text := copies || '_rest';
+    day date;
+    copy_of_day text;
+    named record;
+BEGIN
+    -- The table before its partition: a session looks up the partitions first, and then waits for each.
+    EXECUTE format('LOCK TABLE ONLY mobileye_data.%I IN ACCESS EXCLUSIVE MODE', parent);
+    EXECUTE format('LOCK TABLE ONLY mobileye_data.%I IN ACCESS EXCLUSIVE MODE', parent || '_other');
+    EXECUTE format('ALTER TABLE mobileye_data.%I DETACH PARTITION mobileye_data.%I', parent, parent || '_other');
+    FOREACH day IN ARRAY days LOOP
+        copy_of_day := copies || to_char(day, '_YYYYMMDD');
+        EXECUTE format('ALTER TABLE mobileye_data.%I DETACH PARTITION mobileye_data.%I', copies, copy_of_day);
+        PERFORM mobileye_data.attach_day(parent, copy_of_day, day);
+        EXECUTE format('ALTER TABLE mobileye_data.%I DROP CONSTRAINT of_day', copy_of_day);
+    END LOOP;
+    EXECUTE format('ALTER TABLE mobileye_data.%I DETACH PARTITION mobileye_data.%I', copies, rest);
+    EXECUTE format('ALTER TABLE mobileye_data.%I ATTACH PARTITION mobileye_data.%I DEFAULT', parent, rest);
+    EXECUTE format('DROP TABLE mobileye_data.%I', parent || '_other');
+    FOR named IN SELECT relname, relkind FROM pg_class
+                 WHERE relnamespace = 'mobileye_data'::regnamespace AND relkind IN ('r', 'i')
+                   AND starts_with(relname, copies || '_')
+    LOOP
+        EXECUTE format('ALTER %s mobileye_data.%I RENAME TO %I',
+                       CASE named.relkind WHEN 'r' THEN 'TABLE' ELSE 'INDEX' END, named.relname,
+                       replace(replace(named.relname, rest, parent || '_other'), copies, parent));
+    END LOOP;
+    PERFORM mobileye_data.clear_move(parent);
+END
+$$;
+
+-- Takes the next step of giving days that have rows in "other" their own partitions; each call has to be a
+-- transaction of its own. The step is 'going': call again; 'moved': the days have their partitions now, call again;
+-- 'held up': somebody else is at work on the table, try again later; 'done': nothing is left to do.
+CREATE OR REPLACE FUNCTION mobileye_data.bring_home(
+    parent text, most_blocks bigint, OUT step text, OUT days date[]
+)
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    chosen date;
+    move mobileye_data.moves;
+    has_copies boolean := to_regclass(format('mobileye_data.%I', parent || '_moving')) IS NOT NULL;
 BEGIN
-    SET LOCAL lock_timeout = '250ms';
-    IF NOT pg_try_advisory_xact_lock(hashtext('mobileye_data.' || parent)) OR mobileye_data.is_full(parent) THEN
-        RETURN NULL;
+    step := 'held up';
+    -- For each lock: while a session waits for one, loads wait behind it.
+    SET LOCAL lock_timeout = '50ms';
+    SELECT * INTO move FROM mobileye_data.moves WHERE table_name = parent FOR UPDATE NOWAIT;
+    IF has_copies AND move.next_block < move.blocks THEN
+        PERFORM mobileye_data.copy_blocks(move, most_blocks);
+        step := 'going';
+        RETURN;
     END IF;
-    chosen := mobileye_data.strange_day(parent, most_rows);
-    IF chosen IS NOT NULL THEN
-        -- Lock the table before its partition. A session looks up the partitions first and then waits for each: if
-        -- "other" were locked first, a session that waits for it would miss rows that moved to the new one. Both
-        -- locks come before the rows are read: no row of an uncommitted load can be there after that.
-        EXECUTE format('LOCK TABLE ONLY mobileye_data.%I IN ACCESS EXCLUSIVE MODE', parent);
-        EXECUTE format('LOCK TABLE ONLY mobileye_data.%I IN ACCESS EXCLUSIVE MODE', parent || '_other');
-        PERFORM mobileye_data.make_partition(parent, chosen, true);
+    days := CASE WHEN has_copies THEN move.days ELSE mobileye_data.strange_days(parent) END;
+    IF NOT has_copies AND days IS NULL THEN
+        step := 'done';
+    ELSIF NOT pg_try_advisory_xact_lock(hashtext('mobileye_data.' || parent)) THEN
+        RETURN;
+    ELSIF NOT has_copies THEN
+        PERFORM mobileye_data.begin_move(parent, days);
+        step := 'going';
+    ELSIF move.filenode IS DISTINCT FROM pg_relation_filenode(format('mobileye_data.%I', parent || '_other')::regclass)
+    THEN
+        PERFORM mobileye_data.clear_move(parent);
+        step := 'going';
+    ELSIF move.running IS NULL THEN
+        UPDATE mobileye_data.moves SET running = ARRAY(SELECT mobileye_data.open_transactions())
+        WHERE table_name = parent;
+        step := 'going';
+    -- Their snapshots may be older than a copy: they would miss its rows.
+    ELSIF NOT move.running && ARRAY(SELECT mobileye_data.open_transactions()) THEN
+        PERFORM mobileye_data.finish_move(parent, move.days);
+        step := 'moved';
+        RETURN;
     END IF;
-    RETURN chosen;
-EXCEPTION WHEN lock_not_available THEN
-    RETURN NULL;
+    days := NULL;
+EXCEPTION WHEN lock_not_available OR duplicate_table OR check_violation THEN
+    step := 'held up';
+    days := NULL;
 END
 $$;
 
@@ -605,9 +781,9 @@ AS $$
 $$;
 
 -- Drops the partition of a day, and notes how many rows of each file it had. Returns the number of its rows, or null if
--- a lock is not free.
--- The rows are counted while only loads of that very day wait. The locks of the whole table come last, and at once or
--- not at all: all loads of the table wait behind them.
+-- a lock is not free: try again later.
+-- The rows are counted while only loads of that very day wait. The locks of the whole table come last: all loads of the
+-- table wait behind them.
 CREATE OR REPLACE FUNCTION mobileye_data.drop_day(parent text, day date) RETURNS bigint
 LANGUAGE plpgsql
 SECURITY DEFINER    -- the owner may grant it to the role that loads: see db/roles.sql
@@ -621,6 +797,9 @@ BEGIN
         RETURN 0;   -- somebody else has dropped it
     END IF;
     SET LOCAL lock_timeout = '50ms';
+    IF NOT pg_try_advisory_xact_lock(hashtext('mobileye_data.' || parent)) THEN
+        RETURN NULL;
+    END IF;
     EXECUTE format('LOCK TABLE ONLY mobileye_data.%I IN SHARE ROW EXCLUSIVE MODE', partition_name);
     EXECUTE format($q$
         WITH gone AS (
@@ -634,28 +813,18 @@ BEGIN
         SELECT coalesce(sum(rows), 0) FROM gone
         $q$, partition_name)
     INTO dropped USING parent, day;
-    FOR try IN 1..20 LOOP
-        BEGIN
-            IF NOT pg_try_advisory_xact_lock(hashtext('mobileye_data.' || parent)) THEN
-                RAISE lock_not_available;
-            END IF;
-            EXECUTE format('LOCK TABLE ONLY mobileye_data.%I IN ACCESS EXCLUSIVE MODE', parent);
-            EXECUTE format('LOCK TABLE ONLY mobileye_data.%I IN ACCESS EXCLUSIVE MODE NOWAIT', parent || '_other');
-            EXECUTE format('LOCK TABLE ONLY mobileye_data.%I IN ACCESS EXCLUSIVE MODE NOWAIT', partition_name);
-            IF parent = 'objects_detection_events' THEN
-                DELETE FROM mobileye_data.detections_hourly
-                WHERE hour >= format('%s 00:00:00+00', day)::timestamptz
-                  AND hour < format('%s 00:00:00+00', day + 1)::timestamptz;
-            END IF;
-            EXECUTE format('DROP TABLE mobileye_data.%I', partition_name);
-            RETURN dropped;
-        EXCEPTION WHEN lock_not_available THEN
-            PERFORM pg_sleep(0.2);
-        END;
-    END LOOP;
-    RAISE lock_not_available;   -- takes the notes back, too
+    EXECUTE format('LOCK TABLE ONLY mobileye_data.%I IN ACCESS EXCLUSIVE MODE', parent);
+    EXECUTE format('LOCK TABLE ONLY mobileye_data.%I IN ACCESS EXCLUSIVE MODE NOWAIT', parent || '_other');
+    EXECUTE format('LOCK TABLE ONLY mobileye_data.%I IN ACCESS EXCLUSIVE MODE NOWAIT', partition_name);
+    IF parent = 'objects_detection_events' THEN
+        DELETE FROM mobileye_data.detections_hourly
+        WHERE hour >= format('%s 00:00:00+00', day)::timestamptz
+          AND hour < format('%s 00:00:00+00', day + 1)::timestamptz;
+    END IF;
+    EXECUTE format('DROP TABLE mobileye_data.%I', partition_name);
+    RETURN dropped;
 EXCEPTION WHEN lock_not_available THEN
-    RETURN NULL;
+    RETURN NULL;    -- the notes are taken back, too
 END
 $$;
 
@@ -773,6 +942,7 @@ CREATE OR REPLACE FUNCTION mobileye_data.vehicle_timeline(
 LANGUAGE plpgsql
 STABLE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $$
 BEGIN
     RETURN QUERY EXECUTE $q$
@@ -797,6 +967,7 @@ CREATE OR REPLACE FUNCTION mobileye_data.detections_by_hour(
 LANGUAGE plpgsql
 STABLE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $$
 DECLARE
     nearly interval := interval '1 hour' - interval '1 microsecond';
@@ -829,6 +1000,7 @@ CREATE OR REPLACE FUNCTION mobileye_data.accidents(
 LANGUAGE plpgsql
 STABLE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $$
 DECLARE
     before interval := make_interval(mins => minutes);
@@ -858,6 +1030,7 @@ CREATE OR REPLACE FUNCTION mobileye_data.busiest_vehicles(
 LANGUAGE plpgsql
 STABLE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $$
 BEGIN
     RETURN QUERY EXECUTE $q$
@@ -880,6 +1053,7 @@ CREATE OR REPLACE FUNCTION mobileye_data.files_by_day(
 LANGUAGE plpgsql
 STABLE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $$
 BEGIN
     RETURN QUERY EXECUTE $q$

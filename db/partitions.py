@@ -1,9 +1,10 @@
 """Makes the partitions of days before rows of these days are sent, or where that could not be, afterwards."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date
 
+from msgspec import Struct
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
@@ -20,6 +21,9 @@ REFUSED_SECONDS = 60.0
 
 #: Refused days that are remembered, at most.
 _MOST_REFUSED = 10_000
+
+#: Blocks of the "other" partition that are copied in one step: 10,000 rows.
+_STEP_BLOCKS = 100
 
 Day = tuple[str, date]
 
@@ -94,15 +98,22 @@ class Partitions:
         self._refused[day] = time.monotonic() + REFUSED_SECONDS
 
 
-def bring_home(cursor: Cursor, table: Table, most_rows: int) -> date | None:
-    """Moves the rows of a day with no more than these from the "other" partition to one of their own.
+class Step(Struct, frozen=True):
+    """A step of moving rows from "other" to partitions of their days: the days that have theirs now."""
 
-    Gives back the day; None if there is no such day, or somebody is at work on the table just now.
+    days: Sequence[date] = ()
+    is_held_up: bool = False
+
+
+def bring_home(cursor: Cursor, table: Table) -> Step | None:
+    """Takes the next step of a move; returns None if nothing is left to move.
+
+    Each step has to be a transaction of its own. It is held up if somebody is at work on the table just now.
     """
     with translate_errors():
-        cursor.execute("SELECT mobileye_data.bring_home(%s, %s)", (table.name, most_rows))
-        ((day,),) = cursor.fetchall()
-    return day if isinstance(day, date) else None
+        cursor.execute("SELECT * FROM mobileye_data.bring_home(%s, %s)", (table.name, _STEP_BLOCKS))
+        ((step, days),) = cursor.fetchall()
+    return None if step == "done" else Step(days or (), step == "held up")
 
 
 def _find(cursor: Cursor, table: Table, days: list[date]) -> set[date]:

@@ -26,6 +26,8 @@ _SETTINGS = {
     # A server that stops at once sends a warning with the row of the statement; psycopg2 may print it.
     "client_min_messages": "error",
     "search_path": "mobileye_data, public",
+    # Tables that were never analysed are taken for large ones: compiling took 0.2 s, the statement 1.5 ms.
+    "jit": "off",
 }
 
 #: Unless another isolation was asked for.

@@ -14,7 +14,7 @@ from psycopg2.errors import InsufficientPrivilege
 from psycopg2.extensions import parse_dsn
 
 from db.connection import Database
-from tests.support import ROOT, Daemon, Server, detections, event, query, report, statuses
+from tests.support import ROOT, Daemon, Server, detections, event, query, report, statuses, until
 
 GOOD = statuses(report(1))
 LOADER = "mobileye_loader"
@@ -167,11 +167,12 @@ def test_the_role_makes_no_partition_of_another_table(drops: Daemon) -> None:
 def test_the_role_moves_rows_only_to_where_they_belong(drops: Daemon, database: Database) -> None:
     row = "INSERT INTO mobileye_data.vehicle_status_history VALUES ('x', '2022-05-05Z', 'y', NULL, 1)"
     query(database.url, row)
-    drops.rows("SELECT mobileye_data.bring_home('vehicle_status_history', 1)")
+    move = "SELECT step FROM mobileye_data.bring_home('vehicle_status_history', 1)"
+    until(lambda: drops.rows(move) == [("done",)])
     partition = "SELECT tableowner FROM pg_tables WHERE tablename = 'vehicle_status_history_20220505'"
     assert query(database.url, partition) == [("tester",)]
     with pytest.raises(InsufficientPrivilege):
-        drops.rows("SELECT mobileye_data.make_partition('vehicle_status_history', '2022-05-06', false)")
+        drops.rows("SELECT mobileye_data.make_partition('vehicle_status_history', '2022-05-06')")
 
 
 def test_tables_that_are_not_there_are_reported_under_the_role(drops: Daemon, database: Database) -> None:

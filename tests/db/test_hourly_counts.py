@@ -220,7 +220,8 @@ class Mix:
 
     def come_home(self) -> None:
         with closing(self.database.connect(autocommit=True)) as connection, connection.cursor() as cursor:
-            bring_home(cursor, DETECTIONS, 1000)
+            while (step := bring_home(cursor, DETECTIONS)) and not step.is_held_up:
+                pass
 
     def drop_a_day(self) -> None:
         day = self.random.choice(("2022-06-05", "2022-06-06"))

@@ -13,8 +13,10 @@ from db.connection import Database
 from db.partitions import bring_home
 from db.tables import DETECTIONS, STATUS_HISTORY, Table
 from processing.errors import Misconfigured
+from service.events import DayDropped, Event
+from service.upkeep import Upkeep
 from tests.db.loading import count, flaws, load, sink_to
-from tests.support import detections, event, query, report, statuses, until
+from tests.support import detections, event, query, report, statuses
 
 DAYS = [date(2022, 6, day) for day in range(1, 6)]
 FOURTH = DAYS[3]
@@ -123,16 +125,32 @@ def test_a_day_whose_table_somebody_reads_is_left_with_its_rows(loaded: Database
     assert drop_before(loaded, DAYS[1]) == [4]
 
 
-def test_a_load_that_is_under_way_keeps_the_day_only_for_a_while(loaded: Database) -> None:
-    """The lock is asked for again and again, and loads go on in between."""
-    with ThreadPoolExecutor() as threads, sink_to(loaded) as sink:
-        with session(loaded, autocommit=False) as loading:
-            loading.execute(f"LOCK TABLE ONLY {DETECTIONS.full_name} IN ROW EXCLUSIVE MODE")
-            going = threads.submit(drop_before, loaded, DAYS[1])
-            until(lambda: query(loaded.url, "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"))
-            load(sink, detections(of_day(DAYS[4], 30)))
+def test_a_load_that_is_under_way_keeps_the_day_and_no_lock_stays_behind(loaded: Database) -> None:
+    """Loads of other days go on, and of that very day, too."""
+    with sink_to(loaded) as sink, session(loaded, autocommit=False) as loading:
+        loading.execute(f"LOCK TABLE ONLY {DETECTIONS.full_name} IN ROW EXCLUSIVE MODE")
+        with session(loaded) as dropping:
+            assert retention.drop_day(dropping, DETECTIONS, DAYS[0]) is None
+            load(sink, detections(of_day(DAYS[4], 30), of_day(DAYS[0], 30)))
             loading.connection.rollback()
-        assert going.result(20) == [4]
+            assert retention.drop_day(dropping, DETECTIONS, DAYS[0]) == 6
+    assert flaws(loaded) == []
+
+
+def test_an_upkeep_tries_again_for_a_while(loaded: Database) -> None:
+    events: list[Event] = []
+    with session(loaded, autocommit=False) as reader, closing(loaded.connect(autocommit=True)) as connection:
+        reader.execute(f"SELECT FROM {DETECTIONS.full_name}")
+
+        def pause(_: float) -> bool:
+            pauses.append(1)
+            if len(pauses) == 3:
+                reader.connection.rollback()
+            return False
+
+        pauses: list[int] = []
+        assert Upkeep(connection, events.append, pause).drop_old(DAYS[1])
+    assert DayDropped(DETECTIONS.name, str(DAYS[0]), 4) in events
     assert flaws(loaded) == []
 
 
@@ -160,7 +178,7 @@ def test_days_go_while_files_of_these_days_come(loaded: Database) -> None:
     with session(loaded) as cursor:
         while retention.drop_strays(cursor, DETECTIONS, FOURTH):
             pass
-        while bring_home(cursor, DETECTIONS, 1000):
+        while bring_home(cursor, DETECTIONS):
             pass
     assert days_left(loaded) == DAYS[3:] and flaws(loaded) == []
 

@@ -103,6 +103,7 @@ OBJECTS = {
         "vehicle_status_history_other",
         "vehicle_status",
         "detections_hourly",
+        "moves",
     ],
     "VIEW": [
         "detections_by_hour",
@@ -115,13 +116,17 @@ OBJECTS = {
     "FUNCTION": [
         "accidents",
         "add_partition",
+        "begin_move",
         "bring_home",
+        "copy_blocks",
+        "end_move",
+        "finish_move",
         "is_full",
         "is_of_day",
         "make_partition",
         "most_days",
         "recount_hours",
-        "strange_day",
+        "strange_days",
         "time_column",
     ],
 }

@@ -40,7 +40,7 @@ def is_home(database: Database) -> bool:
     return query(database.url, OTHER) == [(0,)]
 
 
-def test_days_go_home_one_after_the_other(
+def test_days_go_home(
     strange: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(upkeep, "_PAUSE_SECONDS", 0.01)
@@ -53,8 +53,9 @@ def test_days_go_home_one_after_the_other(
 
 
 def test_what_is_held_up_is_done_later_and_not_reported(
-    strange: Database, capsys: pytest.CaptureFixture[str]
+    strange: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(upkeep, "_LOCK_PAUSE_SECONDS", 0.01)
     rounds = []
 
     def ensure_running() -> Database:
@@ -107,8 +108,8 @@ def test_its_end_waits_for_nothing(strange: Database) -> None:
     query(
         strange.url,
         """
-        CREATE OR REPLACE FUNCTION mobileye_data.strange_day(parent text, most_rows bigint) RETURNS date
-        LANGUAGE sql AS 'SELECT date ''2022-06-05'' FROM pg_sleep(60)'
+        CREATE OR REPLACE FUNCTION mobileye_data.strange_days(parent text) RETURNS date[]
+        LANGUAGE sql AS 'SELECT ARRAY[date ''2022-06-05''] FROM pg_sleep(60)'
         """,
     )
     asleep = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
