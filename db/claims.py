@@ -64,6 +64,11 @@ class Claims:
         """Returns whether this daemon is to load the object of that name, as of the last renewal."""
         return zlib.crc32(name.encode()) % SLOTS in self._ours
 
+    @property
+    def ours(self) -> frozenset[int]:
+        """The slots of this daemon, as of the last renewal."""
+        return self._ours
+
     def renew(self) -> None:
         """Takes slots that are free and part of the share, gives up others; raises DatabaseUnavailable."""
         try:

@@ -73,6 +73,7 @@ class BucketDiscovery:
         self._is_busy = False
         self._is_checked = False
         self._is_whole = False
+        self._ours: frozenset[int] | None = None  # the claims of the last page
 
     def observe(self) -> None:
         if self._listener is not None:
@@ -145,7 +146,8 @@ class BucketDiscovery:
         found = [(entry["Key"], entry["Size"]) for entry in answer.get("Contents", [])]
         sizes = {key[len(at.prefix) :]: size for key, size in found if self._place.wanted(key)}
         sizes = {name: size for name, size in sizes.items() if self._claims.is_ours(name)}
-        return PageListed(sizes, began, is_last=self._cursor is None)
+        before, self._ours = self._ours, self._claims.ours
+        return PageListed(sizes, began, is_last=self._cursor is None, has_moved=self._ours != before)
 
     def _check_conditions(self) -> None:
         """Raises Misconfigured if the server deletes whatever the condition: also what was not read."""

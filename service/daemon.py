@@ -3,7 +3,6 @@
 import queue
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 
 from config import Settings
@@ -26,7 +25,6 @@ from service.events import Publish, Resource
 from service.heartbeat import CHECK_SECONDS
 from service.inbox import BatchDone, FileArrived, Inbox, PageListed, ProbeAnswered, ScanWanted
 from service.outage import Outage, TimedOut
-from service.pool import Pool
 from service.probe import Probe
 from service.progress import PROGRESS_SECONDS, ProgressReport
 from service.signals import StopSignal
@@ -147,7 +145,8 @@ class Daemon:
             return
         if self._outage is not None and self._outage.resource is not Resource.WORKERS and not self._backlog:
             self._end_outage()  # else the next object has to show that it is over
-        self._backlog.keep_where(self._discovery.is_ours)
+        if page.has_moved:
+            self._backlog.keep_where(self._discovery.is_ours)
         self._backlog.on_page(page.sizes, page.began)
         self._is_listed = self._is_listed or page.is_last
         if not page.is_last:

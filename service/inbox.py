@@ -22,12 +22,14 @@ class ScanWanted(Struct, frozen=True):
 class PageListed(Struct, frozen=True):
     """A message: a part of a bucket was listed, with the sizes by name; or the error of trying to.
 
-    began: when it was asked for, on the monotonic clock.
+    began: when it was asked for, on the monotonic clock. has_moved: other objects are to be loaded from here
+    than before.
     """
 
     sizes: Mapping[str, int]
     began: float = 0.0
     is_last: bool = False
+    has_moved: bool = False
     error: SourceUnavailable | DatabaseUnavailable | Misconfigured | None = None
 
 

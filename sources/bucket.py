@@ -24,6 +24,9 @@ _MOST_KEPT = 10_000
 #: The largest object that one request can copy.
 _MOST_COPIED = 5 * 1024**3
 
+#: The longest key, in bytes.
+_LONGEST_KEY = 1024
+
 _NOT_FOUND, _PRECONDITION_FAILED = 404, 412
 _ARCHIVED = "InvalidObjectState"
 
@@ -75,7 +78,7 @@ class BucketSource:
         with self._disposing(file):
             if self._ends.on_loaded is OnLoaded.ARCHIVE:
                 day = f"{datetime.fromtimestamp(file.arrived_at, UTC):%Y-%m-%d}/"
-                self._copy(file, self._ends.archive + day + file.lasting_name())
+                self._copy(file, _ended(file, self._ends.archive + day))
             self._delete(file)
 
     def quarantine(self, file: BucketObject, reason: str) -> str:
@@ -85,7 +88,7 @@ class BucketSource:
         name and content, so that doing it again makes no second one.
         """
         with self._disposing(file):
-            key = self._ends.failed + file.lasting_name()
+            key = _ended(file, self._ends.failed)
             is_there = key == file.key  # a replay that has changed nothing
             if not is_there:
                 self._copy(file, key)
@@ -170,6 +173,11 @@ class BucketSource:
             if status_of(error) in (_PRECONDITION_FAILED, _NOT_FOUND):
                 raise NotReady("another object took its name, or it is gone") from None
             raise
+
+
+def _ended(file: BucketObject, prefix: str) -> str:
+    """Returns the key of a copy, which leaves room for that of a note."""
+    return prefix + file.lasting_name(_LONGEST_KEY - len(NOTE_ENDING) - len(prefix.encode()))
 
 
 def _unopened(error: ClientError) -> Exception:

@@ -96,11 +96,15 @@ class BucketObject:
     def identity_if_moved(self) -> BucketIdentity:
         return self.identity
 
-    def lasting_name(self) -> str:
-        """Returns a name that is the same for the same name and content, and for no other."""
+    def lasting_name(self, room: int) -> str:
+        """Returns a name of so many bytes that is the same for the same name and content, and for no other.
+
+        Of a long name only the beginning is kept.
+        """
         content = self.sha256.hex() or hashlib.sha256(self.response.etag.encode()).hexdigest()
         stem, ending = split_name(self.name)
-        return f"{stem}-{content[:8]}{ending}"
+        ending = f"-{content[:8]}{ending}"
+        return stem.encode()[: room - len(ending.encode())].decode(errors="ignore") + ending
 
     def close(self) -> None:
         """Ends the transfer if it was not needed, and lets the bytes go."""

@@ -30,14 +30,19 @@ _MODULE = re.compile(r"`(\w+\.py)`")
 _FUNCTION = re.compile(r"`(\w+)\(\)`")
 _DEFINED = re.compile(r"^ *(?:def|CREATE OR REPLACE FUNCTION) (?:mobileye_data\.)?(\w+)\(", re.MULTILINE)
 
+#: A test by its name.
+_TEST = re.compile(r"`(test_\w+)`")
+
 SOURCES = [*MODULES.values(), ROOT / "schema.sql"]
 FUNCTIONS = {name for path in SOURCES for name in _DEFINED.findall(path.read_text())}
+TESTS = {name for path in (ROOT / "tests").rglob("*.py") for name in _DEFINED.findall(path.read_text())}
 MODULE_NAMES = {path.name for path in [*SOURCES, *(ROOT / "tests").glob("*.py")]}
 
 
 def _missing(page: Path) -> Iterator[str]:
     text = page.read_text()
     yield from (name for name in _MODULE.findall(text) if name not in MODULE_NAMES)
+    yield from (name for name in _TEST.findall(text) if name not in TESTS)
     yield from (f"{name}()" for name in _FUNCTION.findall(text) if name not in FUNCTIONS)
     yield from (link for link in _LINK.findall(text) if not (page.parent / link).exists())
     yield from (path for path in _PATH.findall(text) if not (ROOT / path).exists())

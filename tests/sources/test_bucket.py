@@ -17,6 +17,9 @@ from sources.policy import BucketEnds, BucketPlace, OnLoaded
 from tests.contracts.source import CONTENT, NAME, Kit, SourceContract
 from tests.seaweed import Seaweed, client
 
+#: With its prefix 1,024 bytes.
+LONGEST = ("k" * 240 + "/") * 4 + "k" * 52 + ".json"
+
 LARGE = os.urandom(3 * 1024 * 1024)
 
 
@@ -99,7 +102,8 @@ class TestBucket(SourceContract):
         "u/日本 é.json",
         "line\nbreak.json",
         "#?&=;'\"\\.json",
-        "d/" * 50 + "k" * 150 + ".json",
+        "x//y.json",
+        LONGEST,
     ],
 )
 def test_a1_any_key_is_read_and_removed(kit: BucketKit, name: str) -> None:
@@ -108,6 +112,15 @@ def test_a1_any_key_is_read_and_removed(kit: BucketKit, name: str) -> None:
         assert file.open_bytes().read() == CONTENT
         kit.source.complete(file)
     assert kit.left() == {}
+
+
+def test_a_bad_object_with_the_longest_key_is_put_aside_with_its_note(kit: BucketKit) -> None:
+    kit.put(CONTENT, LONGEST)
+    with kit.source.open(LONGEST) as file:
+        file.digest()
+        kit.source.quarantine(file, "it is bad")
+    keys = sorted(kit.all())
+    assert [len(key.encode()) for key in keys] == [1013, 1024] and keys[1] == keys[0] + ".reason.txt"
 
 
 def test_a3_the_same_bytes_have_one_digest_whatever_the_etag(kit: BucketKit) -> None:
