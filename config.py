@@ -1,6 +1,7 @@
 """The settings: what each may be, and its default."""
 
 import os
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
@@ -31,6 +32,10 @@ _DATABASE = ("DATABASE_URL", "DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PAS
 
 #: Settings whose value is never shown.
 _SECRETS = ("DATABASE_URL", "DB_PASSWORD", "DASHBOARD_TOKEN")
+
+
+#: What the names of the properties of Kafka's client begin with.
+_KAFKA = "KAFKA_"
 
 
 class LogFormat(StrEnum):
@@ -138,11 +143,15 @@ class Settings(BaseModel):
     metrics_address: Annotated[Address, BeforeValidator(read_address)] | None = None
     #: None: days are kept for ever.
     retention_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
+    kafka_bootstrap_servers: str | None = None
+    kafka_topic_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")] = "mobileye"
+    kafka_group: Annotated[str, Field(min_length=1)] = "mobileye"
     dashboard_token: Annotated[str, Field(min_length=16)] | None = None
     log_format: LogFormat = LogFormat.TEXT
     log_level: Annotated[LogLevel, BeforeValidator(_lower)] = LogLevel.INFO
 
     _env_file: Path | None = PrivateAttr(None)
+    _kafka: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @field_validator("database_url")
     @classmethod
@@ -190,6 +199,13 @@ class Settings(BaseModel):
         return self._env_file
 
     @property
+    def kafka(self) -> dict[str, str]:
+        """The properties of Kafka's client by their own names; raises Misconfigured without an address."""
+        if self.kafka_bootstrap_servers is None:
+            raise Misconfigured("KAFKA_BOOTSTRAP_SERVERS is not set: it should be HOST:PORT, HOST:PORT …")
+        return {"bootstrap.servers": self.kafka_bootstrap_servers, **self._kafka}
+
+    @property
     def bucket(self) -> BucketPlace | None:
         """The part of a bucket where files arrive, if it is no folder."""
         return self.watch_folder if isinstance(self.watch_folder, BucketPlace) else None
@@ -198,6 +214,12 @@ class Settings(BaseModel):
     def folder(self) -> Path:
         """The folder where files arrive; raises Misconfigured if it is a bucket."""
         return _folder(self.watch_folder)
+
+    @property
+    def watches(self) -> bool:
+        """Returns whether files may arrive, too: not if Kafka alone is set, and there is no folder."""
+        is_chosen = "watch_folder" in self.model_fields_set or self.kafka_bootstrap_servers is None
+        return is_chosen or self.folder.exists()
 
     @property
     def failed(self) -> Path:
@@ -274,7 +296,16 @@ def load_settings() -> Settings:
     except ValidationError as error:
         raise Misconfigured("; ".join(_explain(dict(flaw)) for flaw in error.errors())) from None
     settings._env_file = found.env_file
+    settings._kafka = dict(_kafka_properties(found.values))
     return settings
+
+
+def _kafka_properties(values: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yields what KAFKA_<NAME> sets, with the name that the client has for it: KAFKA_SASL_USERNAME."""
+    for name, value in values.items():
+        is_ours = name.startswith(_KAFKA) and not environment.is_of_another_kafka(name, value)
+        if is_ours and name.lower() not in Settings.model_fields:
+            yield name.removeprefix(_KAFKA).lower().replace("_", "."), value
 
 
 def _explain(flaw: dict[str, object]) -> str:

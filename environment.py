@@ -25,6 +25,9 @@ _FOREIGN = {"LOGLEVEL"}
 #: What Kubernetes and Docker set for a service with the name "db": DB_PORT=tcp://10.0.0.7:5432
 _SERVICE_LINK = re.compile(r"(?:tcp|udp|sctp)://")
 
+#: What Kubernetes sets for a service with the name "kafka", and what starts a broker on this machine.
+_KAFKA_OF_OTHERS = re.compile(r"KAFKA_(?:SERVICE_(?:HOST|PORT).*|PORT|PORT_\d+_.*|HOME|\w*OPTS)")
+
 _SINGLE_QUOTED = re.compile(r"\s*(?:export[^\S\r\n]+)?(?:'[^']+'|[^=#\s]+)[^\S\r\n]*=[^\S\r\n]*'")
 
 
@@ -143,6 +146,11 @@ def _expand(binding: Binding, known: Mapping[str, str | None]) -> str:
     if _SINGLE_QUOTED.match(binding.original.string):
         return value
     return "".join(atom.resolve(known) for atom in parse_variables(value))
+
+
+def is_of_another_kafka(name: str, value: str) -> bool:
+    """Returns whether a variable that begins with KAFKA_ is for others than the client."""
+    return bool(_KAFKA_OF_OTHERS.fullmatch(name) or _SERVICE_LINK.match(value))
 
 
 def notify_socket() -> str:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from commands import everyday, operations, output
+from commands import everyday, operations, output, streams
 from commands.errors import QueryFailed
 from config import load_settings
 from processing.errors import DatabaseUnavailable, Misconfigured, SourceUnavailable
@@ -57,6 +57,7 @@ def watch(
 
 everyday.add_to(app)
 operations.add_to(app)
+streams.add_to(app)
 
 
 def main() -> int:

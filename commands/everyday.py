@@ -3,13 +3,12 @@
 Each imports what it does when it is typed: none waits for what only others need.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from commands.packages import packages_of
 from config import load_settings
 from processing.errors import DatabaseUnavailable, Misconfigured
 from processing.records import Reason
@@ -120,7 +119,7 @@ def show_dashboard(
 ) -> None:
     """Serves web pages of what is loaded and of what the fleet did, until Ctrl+C."""
     settings = load_settings()
-    with _packages_of("dashboard"):
+    with packages_of("dashboard"):
         from commands import dashboard
 
         raise typer.Exit(dashboard.run(settings, address, typer.echo))
@@ -136,7 +135,7 @@ def write_report(
 ) -> None:
     """Writes one page with the plots of what the fleet did, to send to someone."""
     settings = load_settings()
-    with _packages_of("dashboard"):
+    with packages_of("dashboard"):
         from commands import report
 
         raise typer.Exit(report.run(settings, since, until, vehicle, out, typer.echo))
@@ -270,13 +269,3 @@ def replay_rejected(
         else:
             code = replay.records(settings, ensure_running(), file, reason, report, progress=progress)
         raise typer.Exit(code)
-
-
-@contextmanager
-def _packages_of(name: str) -> Iterator[None]:
-    """Says where to find packages that an import lacks."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        missing = f"the package {error.name} is missing: pip install -r requirements/{name}.txt"
-        raise Misconfigured(missing) from None

@@ -65,7 +65,7 @@ def gather(settings: Settings, connection: Connection | None, trouble: str = "")
         if connection:
             starts = ask(connection, lambda: daemons(connection, str(settings.bucket)), seconds=_SECONDS)
             daemon = Watched.of_bucket(starts)
-    elif not backlog.error:
+    elif not backlog.error and settings.watches:
         daemon = watched(str(settings.folder))
     found = _ledger_of(connection) if connection else _Found(None, [], [], [])
     return Status(

@@ -75,6 +75,9 @@ OUTAGE_LINES: dict[tuple[type[Event], Resource], tuple[Level, str]] = {
     (events.OutageBegan, Resource.BUCKET): ("warning", "waiting for the bucket"),
     (events.OutageReasonChanged, Resource.BUCKET): ("warning", "the bucket is still away"),
     (events.OutageEnded, Resource.BUCKET): ("info", "the bucket is back"),
+    (events.OutageBegan, Resource.BROKER): ("warning", "waiting for Kafka"),
+    (events.OutageReasonChanged, Resource.BROKER): ("warning", "Kafka is still away"),
+    (events.OutageEnded, Resource.BROKER): ("info", "Kafka is back"),
 }
 
 #: Fields with names of files: their characters are not ours.
@@ -172,12 +175,16 @@ def _start(event: events.Started) -> Iterator[Line]:
     folder = printable(event.folder)
     watching: dict[str, Any] = {"folder": folder, "observer": event.observer, "workers": event.workers}
     yield "info", WATCHING, watching | {"env_file": printable(event.env_file or "none")}
-    if event.embedded_in is not None:
-        yield "info", DATABASE, {"embedded_in": printable(event.embedded_in)}
-    else:
-        parts = parse_dsn(event.outside_database or "")
-        yield "info", DATABASE, {key: value for key, value in parts.items() if key in _SHOWN}
+    yield database_line(event.embedded_in, event.outside_database)
     yield "info", QUERY_IT, {"with_command": "python main.py sql 'select * from vehicle_status'"}
+
+
+def database_line(embedded_in: str | None, outside: str | None) -> Line:
+    """Returns the line that says where rows go."""
+    if embedded_in is not None:
+        return "info", DATABASE, {"embedded_in": printable(embedded_in)}
+    parts = parse_dsn(outside or "")
+    return "info", DATABASE, {key: value for key, value in parts.items() if key in _SHOWN}
 
 
 def _counts(outcome: Outcome) -> dict[str, object]:

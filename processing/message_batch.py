@@ -132,6 +132,11 @@ class MessageBatch:
         return self.messages >= MOST_MESSAGES or self.bytes >= MOST_BYTES or self._records >= MOST_RECORDS
 
     @property
+    def room(self) -> int:
+        """The bytes for which there is room."""
+        return max(0, MOST_BYTES - self.bytes)
+
+    @property
     def moves(self) -> list[Move]:
         """The moves, in an order that is the same for all consumers."""
         return [Move(partition, *self._moves[partition]) for partition in sorted(self._moves)]

@@ -179,16 +179,46 @@ def prepare_database(
     Refuses a database that is not the one of the folder's files, except with accepts_new.
     Later outages are waited for by the daemon itself, at its inbox: then files, workers and the folder go on.
     """
+
+    def look(connection: Connection) -> int:
+        return _look_at(connection, settings, publish, accepts_new=accepts_new)
+
+    found = _wait_for(ensure_running, look, publish, stop, once=once)
+    return None if found is None else (found[0], _limit_workers(settings, found[1], publish))
+
+
+def prepare_stream_database(
+    ensure_running: Callable[[], Database], publish: Publish, stop: StopSignal
+) -> bool:
+    """Applies the schema as soon as the database answers; False if asked to stop before."""
+
+    def look(connection: Connection) -> int:
+        if ledger_name.find(connection) is None:
+            ledger_name.give(connection)
+        _warn(connection, publish)
+        return 0
+
+    return _wait_for(ensure_running, look, publish, stop, once=False) is not None
+
+
+def _wait_for(
+    ensure_running: Callable[[], Database],
+    look: Callable[[Connection], int],
+    publish: Publish,
+    stop: StopSignal,
+    *,
+    once: bool,
+) -> tuple[Database, int] | None:
+    """Returns the database once it answers, and what a look at it has found; None if asked to stop."""
     outages: dict[Resource, Outage] = {}
     while not stop.event.is_set():
         try:
             database = ensure_running()
             with connected(database, stop.event.is_set) as connection:
-                look = partial(_look_at, connection, settings, publish, accepts_new=accepts_new)
-                connections = ask(connection, look, stop.event.is_set)
+                found = ask(connection, partial(look, connection), stop.event.is_set)
             for outage in outages.values():
                 outage.end()
-            return database, _limit_workers(settings, connections, publish)
+            return database, found
         except (DatabaseUnavailable, SourceUnavailable) as error:
             if stop.event.is_set():
                 break

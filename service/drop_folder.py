@@ -45,6 +45,8 @@ def look(settings: Settings, shown: int, asked_after: float = 0.0) -> Backlog:
     if settings.bucket is not None:
         return _look_at_bucket(settings, settings.bucket, shown)
     folder = str(settings.folder)
+    if not settings.watches:
+        return Backlog(printable(folder))
     try:
         found = watcher.scan.listing(folder)
         files = watcher.scan.with_status(folder, found.wanted)

@@ -1,7 +1,6 @@
 """Events of the daemon that others may want to know, as one frozen value each.
 
-The daemon publishes events; the log, metrics and other views subscribe. An event is published at most a few
-times a file, or a few times a second, from any thread of the daemon.
+The log, metrics and other views subscribe. Any thread publishes, a few times a file or a second at most.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -182,6 +181,7 @@ class Resource(Enum):
     DATABASE = "the database"
     WORKERS = "a worker"
     BUCKET = "the bucket"
+    BROKER = "Kafka"
 
 
 class OutageBegan(Event, frozen=True):

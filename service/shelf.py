@@ -109,7 +109,7 @@ class FolderShelf:
 def waiting_shelf(settings: Settings) -> Shelf:
     """Returns the place where files arrive."""
     if settings.bucket is None:
-        return FolderShelf(settings, settings.folder, may_be_missing=False)
+        return FolderShelf(settings, settings.folder, may_be_missing=not settings.watches)
     from service.bucket_shelf import BucketShelf
 
     return BucketShelf.of(settings, settings.bucket)

@@ -139,11 +139,11 @@ class Broker:
         assert producer.flush(60) == 0
 
 
-def put(producer: Producer, name: str, value: bytes | None, partition: int) -> None:
+def put(producer: Producer, name: str, value: bytes | None, partition: int, key: bytes | None = None) -> None:
     """Hands one message over, and waits if the producer's queue is full."""
     while True:
         try:
-            producer.produce(name, value, partition=partition)
+            producer.produce(name, value, key, partition=partition)
         except BufferError:
             producer.poll(0.1)
         else:

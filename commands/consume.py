@@ -1,0 +1,107 @@
+"""Loads the messages of Kafka topics until it is asked to stop, beside other consumers of the group."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+
+from config import Settings
+from db.connection import Database
+from db.embedded.server import StartCancelled
+from db.stream import PostgresStream
+from monitor.log import adopt_libraries, open_log
+from monitor.stream_log import StreamLog
+from processing.errors import DatabaseUnavailable, Misconfigured, SourceUnavailable
+from processing.file_types import KINDS
+from processing.records import Kind
+from service.consumer import Consumer
+from service.database import open_database, prepare_stream_database
+from service.events import Ended, Event, Publish
+from service.lag_watch import LagWatch
+from service.placement import Placement
+from service.signals import StopSignal
+from service.stream_events import ConsumerStarted, ConsumerStopped, MessagesLoaded
+from sources.topic import Topics
+from sources.topic_logs import TopicLogs
+
+
+def run(settings: Settings, accepted_by: str | None) -> int:
+    """Loads, and returns the exit code; accepted_by is who accepts gaps, if anybody does."""
+    with open_log(settings.log_format, settings.log_level) as log:
+        shown = StreamLog(log)
+        adopt_libraries(log.warning)
+        try:
+            _run(settings, accepted_by, shown.write)
+        except (Misconfigured, DatabaseUnavailable, SourceUnavailable, OSError) as error:
+            if not shown.has_written:
+                raise
+            code = 2 if isinstance(error, Misconfigured) else 1
+            shown.write(Ended(str(error), code))
+            return code
+    return 0
+
+
+def topics_of(settings: Settings) -> Mapping[str, Kind]:
+    """Returns the kind of single records in each topic; a document says itself what it holds."""
+    return {f"{settings.kafka_topic_prefix}.{kind.key}": kind for kind in KINDS.values()}
+
+
+def _run(settings: Settings, accepted_by: str | None, write: Publish) -> None:
+    properties, names = settings.kafka, sorted(topics_of(settings))
+    topics, logs = Topics(properties, settings.kafka_group, names), TopicLogs(properties)
+    logs.open()  # before all else: a person may have to set something
+    stop, totals = StopSignal(), _Totals(write)
+    publish = totals.publish
+    opened = open_database(settings, stop.event.is_set, publish, stop.ask, may_create=True)
+    with stop.on_signals(), suppress(StartCancelled), opened as ensure_running:
+        if prepare_stream_database(ensure_running, publish, stop):
+            publish(_started(settings, names))
+            consumer = Consumer(
+                topics,
+                Placement(logs, names, publish, accepted_by),
+                partial(_open_sink, settings, ensure_running),
+                topics_of(settings),
+                settings.max_file_bytes,
+                publish,
+                stop,
+            )
+            with LagWatch(logs, lambda: consumer.positions, consumer.read_anew, publish):
+                consumer.run()
+    publish(totals.stopped)
+
+
+def _open_sink(settings: Settings, ensure_running: Callable[[], Database]) -> PostgresStream:
+    return PostgresStream(ensure_running(), max_future_hours=settings.max_future_hours)
+
+
+def _started(settings: Settings, names: list[str]) -> ConsumerStarted:
+    outside = settings.outside_database
+    return ConsumerStarted(
+        settings.kafka_bootstrap_servers or "",
+        settings.kafka_group,
+        names,
+        str(settings.env_file) if settings.env_file else None,
+        str(settings.data_folder) if outside is None else None,
+        outside,
+    )
+
+
+class _Totals:
+    """Counts what is loaded, and passes all events on."""
+
+    def __init__(self, publish: Publish) -> None:
+        self._publish = publish
+        self._counts: Counter[str] = Counter()
+
+    def publish(self, event: Event) -> None:
+        if isinstance(event, MessagesLoaded):
+            self._counts["messages"] += event.messages
+            for entry in event.entries:
+                self._counts["rows"] += entry.counts.inserted
+                self._counts["rejected"] += entry.counts.rejected
+        self._publish(event)
+
+    @property
+    def stopped(self) -> ConsumerStopped:
+        counts = self._counts
+        return ConsumerStopped(counts["messages"], counts["rows"], counts["rejected"])

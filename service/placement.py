@@ -1,0 +1,93 @@
+"""Finds out where the partitions of topics go on: where the database says, unless something is missing."""
+
+from collections.abc import Callable, Collection, Sequence
+
+from processing.errors import Misconfigured
+from processing.stream import Fenced, Gap, Position, StreamSink, TopicPartition
+from service.events import Publish
+from service.stream_events import GapAccepted
+from sources.topic import Place
+from sources.topic_logs import TopicLogs
+
+_MADE_AGAIN = "the topic was deleted and made again"
+
+_ADVICE = "python main.py consume --accept-gap notes that and goes on"
+
+
+class Placement:
+    """Asks the database and the cluster; notes gaps if a person has accepted them."""
+
+    def __init__(
+        self, logs: TopicLogs, names: Sequence[str], publish: Publish, accepted_by: str | None
+    ) -> None:
+        """Refuses gaps unless somebody accepts them."""
+        self._logs = logs
+        self._names = names
+        self._publish = publish
+        self._accepted_by = accepted_by
+
+    def place(self, sink: StreamSink, places: Collection[Place]) -> list[Position]:
+        """Returns the positions of partitions; those that are new begin with their first message.
+
+        Raises Misconfigured where messages are missing, SourceUnavailable and DatabaseUnavailable.
+        """
+        ids = self._logs.ids(self._names)
+        known = sink.positions(self._names)
+        gone = [at for at in known if ids.get(at.partition.topic) not in (None, at.partition.topic_id)]
+        self._accept(sink, [Gap(at.partition, at.next_offset, None, _MADE_AGAIN) for at in gone], _say_gone)
+        wanted = [TopicPartition(topic, ids[topic], number) for topic, number in places if topic in ids]
+        first, ends = self._logs.first_offsets(wanted), self._logs.ends(wanted)
+        found = {at.partition: at.next_offset for at in known}
+        sink.begin([Position(place, first[place]) for place in wanted if place not in found])
+        last = {place: end.end_offset for place, end in ends.items()}
+        missing = [
+            _gap(place, at, first[place], last[place])
+            for place, at in found.items()
+            if place in first and not first[place] <= at <= last[place]
+        ]
+        self._accept(sink, missing, _say_missing)
+        now = {at.partition: at.next_offset for at in sink.positions(self._names)}
+        return [Position(place, now[place]) for place in wanted if place in now]
+
+    def _accept(self, sink: StreamSink, gaps: Sequence[Gap], say: Callable[[Gap], str]) -> None:
+        if not gaps:
+            return
+        if self._accepted_by is None:
+            raise Misconfigured(f"{say(gaps[0])}{_and_others(gaps)}: {_ADVICE}")
+        for gap in gaps:
+            try:
+                sink.accept(gap, self._accepted_by)
+            except Fenced:
+                continue  # another consumer was faster
+            self._publish(GapAccepted(str(gap.partition), gap.first_offset, gap.resume_offset, gap.reason))
+
+
+def _gap(place: TopicPartition, stored: int, first: int, last: int) -> Gap:
+    if stored < first:
+        return Gap(place, stored, first, "the log begins later")
+    return Gap(place, stored, last, "the log ends earlier")
+
+
+def _say_gone(gap: Gap) -> str:
+    topic = gap.partition
+    return (
+        f"the topic {topic.topic} was deleted and made again (id {topic.topic_id} is gone); what partition "
+        f"{topic.partition} had from offset {gap.first_offset} on was not loaded"
+    )
+
+
+def _say_missing(gap: Gap) -> str:
+    place, resume = gap.partition, gap.resume_offset or 0
+    if resume > gap.first_offset:
+        return (
+            f"partition {place.partition} of {place.topic} lacks the offsets {gap.first_offset} to "
+            f"{resume - 1}, which were not loaded yet"
+        )
+    return (
+        f"partition {place.partition} of {place.topic} ends at offset {resume}, though messages up to "
+        f"{gap.first_offset} are loaded"
+    )
+
+
+def _and_others(gaps: Sequence[Gap]) -> str:
+    return f", and so {len(gaps) - 1} more partitions" if len(gaps) > 1 else ""
