@@ -1,12 +1,13 @@
 """Loads single objects of the settings' bucket, with what is kept from one invocation to the next."""
 
+from collections.abc import Sequence
+
 from config import Settings
 from db import ledger_name, schema
 from db.connection import Database
 from db.session import Session
 from db.sink import PostgresSink
 from jobs.deadline import Deadline
-from jobs.s3_events import Arrival
 from processing.batch import FileTask, Outcome
 from processing.errors import Misconfigured
 from processing.printable import printable
@@ -15,6 +16,7 @@ from service.bucket_discovery import Place
 from service.bucket_marker import BucketStore
 from service.loader_factory import LoaderFactory
 from sources.bucket import BucketSource
+from sources.notifications import Arrival
 from sources.s3_client import make_client
 
 
@@ -29,7 +31,7 @@ class ObjectLoading:
             raise Misconfigured("DATABASE_URL is not set: AWS Lambda has no database of its own")
         self.deadline = Deadline()
         self._place, ends = settings.bucket, settings.bucket_ends
-        self._wanted = Place.of(self._place, ends).wanted
+        self._is_wanted = Place.of(self._place, ends).wanted
         client = make_client(settings.s3_endpoint_url)
         self._marker = BucketStore(client, self._place)
         database = Database(settings.outside_database)
@@ -44,21 +46,22 @@ class ObjectLoading:
     def prepare(self) -> None:
         """Makes sure of a connection to a database that is the right one, with tables of this version.
 
-        Raises DatabaseUnavailable, SourceUnavailable or Misconfigured.
+        Raises DatabaseUnavailable, SourceUnavailable, Misconfigured or OutOfTime.
         """
+        self.deadline.check()
         self._sink.prepare(self._check)
 
-    def name_of(self, arrival: Arrival) -> str | None:
-        """Returns the name of an object that is to be loaded; None for others."""
+    def wants(self, arrival: Arrival) -> bool:
+        """Returns whether an object is one that is to be loaded."""
         at = self._place
         is_here = arrival.bucket == at.bucket and arrival.key.startswith(at.prefix)
-        return arrival.key[len(at.prefix) :] if is_here and self._wanted(arrival.key) else None
+        return is_here and self._is_wanted(arrival.key)
 
-    def load(self, name: str) -> Outcome:
-        """Loads an object in a transaction of its own; raises what Loader.load() raises, and OutOfTime."""
+    def load(self, arrivals: Sequence[Arrival]) -> list[Outcome]:
+        """Loads objects in one transaction; raises what Loader.load() raises, and OutOfTime."""
         self.deadline.check()
-        (outcome,) = self._loader.load([FileTask(name)])
-        return outcome
+        names = [arrival.key.removeprefix(self._place.prefix) for arrival in arrivals]
+        return self._loader.load([FileTask(name) for name in names])
 
     def interrupt(self, seconds: float) -> None:
         """Ends what the database is waited for; to be called by another thread, until load() has ended."""

@@ -1,111 +1,57 @@
 """Reads the events by which AWS Lambda learns of new objects: S3's own, alone or as messages of a queue."""
 
 from collections.abc import Iterator
-from typing import Any
-from urllib.parse import unquote_plus
 
-from msgspec import DecodeError, Struct, ValidationError, convert, field, json
+from msgspec import Struct, ValidationError, convert, field, json
 
 from processing.printable import printable
+from sources.notifications import Arrival, arrivals
 
-#: An object arrived, or came back from an archive.
-_ARRIVALS = ("ObjectCreated:", "ObjectRestore:Completed")
+#: Characters of an event that are shown.
+_SHOWN = 200
 
 
-class Arrival(Struct, frozen=True):
-    """One object that arrived; from a queue with the id by which its message is given back."""
+class Item(Struct, frozen=True):
+    """An object that has arrived, with the id by which its message is given back if it came from a queue."""
 
-    bucket: str
-    key: str
+    arrival: Arrival
     message: str | None = None
 
 
 class Call(Struct, frozen=True):
-    """An invocation: what arrived, and why other parts of its event are passed over."""
+    """An invocation: what has arrived, and the parts of its event that say nothing of the kind."""
 
-    arrivals: list[Arrival]
+    items: list[Item]
     passed_over: list[str]
     is_from_queue: bool
-
-
-class _Name(Struct, frozen=True):
-    name: str
-
-
-class _Key(Struct, frozen=True):
-    key: str
-
-
-class _Place(Struct, frozen=True):
-    bucket: _Name
-    object: _Key
-
-
-class _Record(Struct, frozen=True):
-    place: _Place = field(name="s3")
-    name: str = field(name="eventName")
 
 
 class _Message(Struct, frozen=True):
     id: str = field(name="messageId")
     body: str
+    source: str = field(name="eventSource", default="")
 
 
 def read(event: object) -> Call:
     """Returns what an event asks for; whatever it is, nothing in it is an error."""
-    found = [*_of_event(event)]
-    return Call(
-        [part for part in found if isinstance(part, Arrival)],
-        [part for part in found if isinstance(part, str)],
-        any(_is_message(record) for record in _records(event)),
-    )
+    messages = list(_messages(event))
+    notices: dict[str | None, str] = {message.id: message.body for message in messages}
+    items: list[Item] = []
+    passed_over = []
+    for message, text in (notices or {None: json.encode(event).decode()}).items():
+        found = [Item(arrival, message) for arrival in arrivals(text)]
+        items += found
+        if not found:
+            passed_over.append(printable(text[:_SHOWN]))
+    return Call(items, passed_over, bool(messages))
 
 
-def _of_event(event: object) -> Iterator[Arrival | str]:
-    for record in _records(event):
-        if _is_message(record):
-            yield from _of_message(record)
-        else:
-            yield _of_record(record, None)
-    if not _records(event):
-        yield _without_records(event)
-
-
-def _of_message(record: object) -> Iterator[Arrival | str]:
-    try:
-        message = convert(record, _Message)
-        notice = json.decode(message.body)
-    except (DecodeError, ValidationError) as error:
-        yield f"a message of the queue is no notification of S3: {printable(str(error))}"
-        return
-    if not _records(notice):
-        yield _without_records(notice)
-    for part in _records(notice):
-        yield _of_record(part, message.id)
-
-
-def _of_record(record: object, message: str | None) -> Arrival | str:
-    try:
-        found = convert(record, _Record)
-    except ValidationError as error:
-        return f"a record is none of S3: {printable(str(error))}"
-    if not found.name.startswith(_ARRIVALS):
-        return f"{printable(found.name)} is no arrival"
-    # S3 writes a space as "+", and what is no letter as "%".
-    return Arrival(found.place.bucket.name, unquote_plus(found.place.object.key), message)
-
-
-def _records(event: object) -> list[Any]:
+def _messages(event: object) -> Iterator[_Message]:
     records = event.get("Records") if isinstance(event, dict) else None
-    return records if isinstance(records, list) else []
-
-
-def _is_message(record: object) -> bool:
-    return isinstance(record, dict) and record.get("eventSource") == "aws:sqs"
-
-
-def _without_records(event: object) -> str:
-    if isinstance(event, dict) and event.get("Event") == "s3:TestEvent":
-        return "it is the test event that S3 sends when notifications are set up"
-    kind = event.get("detail-type") or event.get("Type") if isinstance(event, dict) else None
-    return f"the event has no records{f': {printable(str(kind))}' if kind else ''}"
+    for record in records if isinstance(records, list) else []:
+        try:
+            message = convert(record, _Message)
+        except ValidationError:
+            continue
+        if message.source == "aws:sqs":
+            yield message

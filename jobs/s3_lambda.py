@@ -17,7 +17,7 @@ from processing.errors import Misconfigured
 from service.events import NothingToLoad, Publish
 
 #: The time before the platform's deadline in which nothing is begun, and what waits is given up.
-_RESERVE_SECONDS = 1.5
+_RESERVE_SECONDS = 2.0
 
 
 class Context(Protocol):
@@ -46,18 +46,18 @@ class Handler:
         """
         ends_at = time.monotonic() + context.get_remaining_time_in_millis() / 1000 - _RESERVE_SECONDS
         call = s3_events.read(event)
-        invocation = Invocation(call.arrivals, lambda event: self._publish(event))
+        invocation = Invocation(call.items, lambda event: self._publish(event))
         try:
             loading = self._loading = self._loading or self._open()
         except Misconfigured as error:
             invocation.give_up(str(error))
         else:
-            if call.arrivals and not invocation.run(loading, ends_at):
+            if call.items and not invocation.run(loading, ends_at):
                 self._loading = None
-        for reason in call.passed_over:
-            self._publish(NothingToLoad(reason))
+        for part in call.passed_over:
+            self._publish(NothingToLoad(f"no object has arrived by {part}"))
         if call.is_from_queue:
-            messages = dict.fromkeys(arrival.message for arrival in invocation.left)
+            messages = dict.fromkeys(item.message for item in invocation.left)
             return {"batchItemFailures": [{"itemIdentifier": message} for message in messages]}
         if invocation.left:
             raise NotLoaded(invocation.reason)

@@ -10,6 +10,7 @@ from processing.errors import DatabaseUnavailable, Misconfigured, TransactionFai
 #: The database counts as away if it does not answer within this time.
 PROBE_SECONDS = 10.0
 
+
 class Probe:
     """One question to the database, and the failed batches that its answer decides about."""
 

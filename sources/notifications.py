@@ -10,6 +10,7 @@ class Arrival(Struct, frozen=True):
 
     bucket: str
     key: str
+    size: int = 0
 
 
 class _Named(Struct, frozen=True):
@@ -18,6 +19,7 @@ class _Named(Struct, frozen=True):
 
 class _Keyed(Struct, frozen=True):
     key: str
+    size: int = 0
 
 
 class _Entity(Struct, frozen=True):
@@ -54,9 +56,13 @@ def arrivals(text: str) -> list[Arrival]:
     if message.enclosed:
         return arrivals(message.enclosed)
     if message.entity is not None and message.event in _EVENTS:  # the only one whose key is as it is
-        return [Arrival(message.entity.bucket.name, message.entity.object.key)]
+        return [_arrival(message.entity, message.entity.object.key)]
     return [
-        Arrival(record.entity.bucket.name, unquote_plus(record.entity.object.key))
+        _arrival(record.entity, unquote_plus(record.entity.object.key))
         for record in message.records
         if record.entity is not None and record.event.startswith(_RECORDS)
     ]
+
+
+def _arrival(entity: _Entity, key: str) -> Arrival:
+    return Arrival(entity.bucket.name, key, entity.object.size)

@@ -9,10 +9,11 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import psutil
 from msgspec import Struct, json
@@ -50,11 +51,21 @@ def unpacked() -> Iterator[Platform]:
         found = Platform(folder / "code", folder / "runtime")
         build_lambda.main(_machine(), VERSION, folder / "function.zip")
         shutil.unpack_archive(folder / "function.zip", found.code)
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        command += ["--no-deps", "--no-compile", f"--target={found.runtime}"]
-        subprocess.run([*command, "-r", str(ROOT / "requirements" / "lambda_runtime.txt")], check=True)
-        found.emulator.chmod(0o755)
+        _unpack_runtime(folder / "wheels", found)
         yield found
+
+
+def _unpack_runtime(wheels: Path, platform: Platform) -> None:
+    """Unpacks AWS's runtime, and of the two thousand files of its SAM CLI only the emulator."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    command += ["--no-deps", "--only-binary=:all:", f"--dest={wheels}"]
+    subprocess.run([*command, "-r", str(ROOT / "requirements" / "lambda_runtime.txt")], check=True)
+    for wheel in wheels.iterdir():
+        with ZipFile(wheel) as archive:
+            has_emulator = wheel.name.startswith("aws_sam_cli")
+            emulator = platform.emulator.relative_to(platform.runtime).as_posix()
+            archive.extractall(platform.runtime, [emulator] if has_emulator else None)
+    platform.emulator.chmod(0o755)
 
 
 def _python() -> str:
@@ -79,7 +90,16 @@ def _other_user() -> dict[str, Any]:
 class Function:
     """One execution environment of the function; the emulator gives it one event at a time."""
 
-    def __init__(self, of: Platform, folder: Path, settings: dict[str, str], timeout: int = 30) -> None:
+    def __init__(
+        self,
+        of: Platform,
+        folder: Path,
+        settings: dict[str, str],
+        timeout: int = 30,
+        limits: Sequence[str] = (),
+    ) -> None:
+        """Takes the limits of its memory and its files as options of prlimit."""
+        self._limits = ["prlimit", *limits] if limits else []
         self._of = of
         self._folder = folder
         self.settings = settings
@@ -91,8 +111,10 @@ class Function:
         self._folder.mkdir(parents=True, exist_ok=True)
         addresses = ["--runtime-api-address", f"127.0.0.1:{free_port()}"]
         addresses += ["--runtime-interface-emulator-address", f"127.0.0.1:{self._port}"]
-        command = [str(self._of.emulator), *addresses, _python(), "-S", "-m", "awslambdaric", HANDLER]
-        given = {"PYTHONPATH": str(self._of.runtime), "AWS_LAMBDA_FUNCTION_TIMEOUT": str(self.timeout)}
+        command = [str(self._of.emulator), *addresses, *self._limits]
+        command += [_python(), "-S", "-m", "awslambdaric", HANDLER]
+        given = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(self._of.runtime)}
+        given["AWS_LAMBDA_FUNCTION_TIMEOUT"] = str(self.timeout)
         with open(self._log, "ab") as log:
             self._process = subprocess.Popen(
                 command,
@@ -153,10 +175,10 @@ class Functions:
         self._settings = settings
         self._started: list[Function] = []
 
-    def start(self, timeout: int = 30, **settings: Any) -> Function:
+    def start(self, timeout: int = 30, limits: Sequence[str] = (), **settings: Any) -> Function:
         more = {name: str(value) for name, value in settings.items()}
         place = self._folder / str(len(self._started))
-        function = Function(self._platform, place, {**self._settings, **more}, timeout)
+        function = Function(self._platform, place, {**self._settings, **more}, timeout, limits)
         self._started.append(function)
         function.start()
         return function

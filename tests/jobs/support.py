@@ -3,10 +3,11 @@
 from typing import Any
 from urllib.parse import quote_plus
 
+import zstandard
 from msgspec import json
 
 from tests.seaweed import Seaweed
-from tests.support import query
+from tests.support import detections, event, query, until
 
 PREFIX = "in/"
 
@@ -27,21 +28,21 @@ class Bucket:
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name)
         return [found["Key"] for page in pages for found in page.get("Contents", [])]
 
-    def direct(self, *names: str, event: str = "ObjectCreated:Put") -> dict[str, Any]:
+    def direct(self, *names: str, name_of_event: str = "ObjectCreated:Put") -> dict[str, Any]:
         """An event of S3, as the function gets it without a queue."""
-        return {"Records": [self._record(name, event) for name in names]}
+        return {"Records": [self._record(name, name_of_event) for name in names]}
 
     def queued(self, *names: str) -> dict[str, Any]:
         """An event of SQS with a message for each object, whose id is the object's name."""
         return {"Records": [message(name, self.direct(name)) for name in names]}
 
-    def _record(self, name: str, event: str) -> dict[str, Any]:
+    def _record(self, name: str, name_of_event: str) -> dict[str, Any]:
         return {
             "eventVersion": "2.1",
             "eventSource": "aws:s3",
             "awsRegion": "us-east-1",
             "eventTime": "2026-11-28T10:58:48.796Z",
-            "eventName": event,
+            "eventName": name_of_event,
             "userIdentity": {"principalId": "AWS:EXAMPLE"},
             "s3": {
                 "s3SchemaVersion": "1.0",
@@ -80,3 +81,26 @@ def in_transaction(url: str) -> int:
           AND backend_type = 'client backend'
     """
     return int(query(url, statement)[0][0])
+
+
+def bulk(megabytes: int) -> tuple[bytes, int]:
+    """A document of that length, compressed, and how many rows it holds."""
+    text = detections(*(event(second, vehicle="VEHICLE-NAME") for second in range(3600)))
+    head, block, tail = text[: text.index(b"[") + 1], text[text.index(b"[") + 1 : -2], text[-2:]
+    copies = max(1, megabytes * 1_000_000 // len(block))
+    blocks = (block.replace(b"VEHICLE-NAME", b"%012d" % n) for n in range(copies))
+    return zstandard.compress(head + b",".join(blocks) + tail, 1), copies * 3600 * 2
+
+
+def sessions(url: str) -> list[int]:
+    """The other sessions of the database."""
+    statement = (
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    return [pid for (pid,) in query(url, statement)]
+
+
+def terminate_sessions(url: str) -> None:
+    for pid in sessions(url):
+        query(url, "SELECT pg_terminate_backend(%s)", (pid,))
+    until(lambda: not sessions(url), 10, "they are gone")

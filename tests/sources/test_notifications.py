@@ -43,7 +43,7 @@ def by_eventbridge(key: str, event: str = "Object Created", bucket: str = "bucke
     ],
 )
 def test_a1_keys_of_s3_are_decoded_and_those_of_eventbridge_are_not(encoded: str, key: str) -> None:
-    expected = [Arrival("bucket", key)]
+    expected = [Arrival("bucket", key, 3)]
     assert arrivals(direct(record(encoded))) == expected
     assert arrivals(by_sns(direct(record(encoded)))) == expected
     assert arrivals(by_eventbridge(key)) == expected
@@ -52,8 +52,8 @@ def test_a1_keys_of_s3_are_decoded_and_those_of_eventbridge_are_not(encoded: str
 @pytest.mark.parametrize("event", ["ObjectCreated:CompleteMultipartUpload", "ObjectRestore:Completed"])
 def test_each_way_to_arrive_counts(event: str) -> None:
     assert arrivals(direct(record("a", event), record("b", event))) == [
-        Arrival("bucket", "a"),
-        Arrival("bucket", "b"),
+        Arrival("bucket", "a", 3),
+        Arrival("bucket", "b", 3),
     ]
 
 
