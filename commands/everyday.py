@@ -27,7 +27,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("url")(print_url)
     app.command("check")(check_files)
     app.command("verify")(verify_all)
-    replay = typer.Typer(help="Loads files of failed/, or rejected records, again after they were fixed.")
+    replay = typer.Typer(help="Loads fixed files of failed/, or rejected records, again.")
     replay.command("failed")(replay_failed)
     replay.command("rejected")(replay_rejected)
     app.add_typer(replay, name="replay")
@@ -42,7 +42,9 @@ def show_status(
         bool, typer.Option("--check", help="Exit with 1 if something needs a person, for monitoring.")
     ] = False,
 ) -> None:
-    """Shows whether a daemon runs, what is waiting, what was loaded and what failed.
+    """Shows whether a daemon runs, what waits and what failed.
+
+    And what was loaded, and which commands to type next.
 
     Something needs a person if no daemon watches the folder, the database does not answer, a failed file was
     neither replayed nor dismissed, or a file has waited for an hour. Rejected records do not count.
@@ -94,8 +96,9 @@ def print_url(
         bool, typer.Option("--wait", help="Keep the embedded database running until Ctrl+C or SIGTERM.")
     ] = False,
 ) -> None:
-    """Prints the database's URL, password included, for psql and other tools.
+    """Prints the database's URL, password included.
 
+    For psql and other tools.
     The embedded database runs only while the daemon or another command does.
     """
     settings, stop = load_settings(), StopSignal()
@@ -117,7 +120,7 @@ def show_dashboard(
         str, typer.Option(help="HOST:PORT; beyond this machine only with DASHBOARD_TOKEN.")
     ] = "127.0.0.1:8090",
 ) -> None:
-    """Serves web pages of what is loaded and of what the fleet did, until Ctrl+C."""
+    """Serves web pages of the loading and of the fleet."""
     settings = load_settings()
     with packages_of("dashboard"):
         from commands import dashboard
@@ -133,7 +136,7 @@ def write_report(
     ] = None,
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("report.html"),
 ) -> None:
-    """Writes one page with the plots of what the fleet did, to send to someone."""
+    """Writes one page with plots of the fleet, to send to someone."""
     settings = load_settings()
     with packages_of("dashboard"):
         from commands import report
@@ -173,7 +176,7 @@ def check_files(
         typer.Argument(help="Any files, or objects of a bucket; they need not be where files arrive."),
     ],
 ) -> None:
-    """Shows what would happen to each file, and changes neither files nor tables.
+    """Shows what would happen to files, and changes nothing.
 
     Writes the rows in a transaction and rolls it back; only new partitions for their days may stay.
     Exits with 0 if all files would load without a reject.
@@ -193,7 +196,7 @@ def check_files(
 def verify_all(
     since: Annotated[str | None, typer.Option(help=f"Only files that were finished since {TIME}.")] = None,
 ) -> None:
-    """Compares ledger, tables and folders, and prints each difference.
+    """Compares ledger, tables and folders; prints the differences.
 
     Reads all rows; with --since those of the newest days, until each file has all of its rows. Exits with 0
     if there is no difference. Skips files that a running daemon has locked. A file that the daemon is just

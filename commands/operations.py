@@ -28,10 +28,10 @@ def recall_files(
     since: Annotated[str | None, typer.Option(help=f"All files that were loaded since {TIME}.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
-    """Takes what loaded files brought out of the tables again: rows, rejected records, replays of these.
+    """Takes what loaded files brought out of the tables again.
 
-    Then the same files, or corrected ones, may be loaded. Needs the rights of the tables' owner. Exits with 0
-    if all chosen files were recalled.
+    That is their rows, rejected records, and replays of these. Then the same files, or corrected ones, may be
+    loaded. Needs the rights of the tables' owner. Exits with 0 if all chosen files were recalled.
     """
     from commands import recall
     from commands.person import who
@@ -48,9 +48,10 @@ def recall_files(
 
 
 def maintain_tables() -> None:
-    """Drops days older than RETENTION_DAYS, and gives days with rows in a partition "other" their own.
+    """Does the daemon's housekeeping now.
 
-    The daemon does so by itself. Exits with 0 if nothing is left to do.
+    Drops days older than RETENTION_DAYS, and gives days with rows in a partition "other" their own. The
+    daemon does so by itself. Exits with 0 if nothing is left to do.
     """
     from commands import maintain
 
@@ -64,7 +65,10 @@ def maintain_tables() -> None:
 
 
 def back_up(file: Annotated[Path, typer.Argument(help="The file to write; it is replaced.")]) -> None:
-    """Writes the embedded database into a file, as it is at one instant; the daemon may load meanwhile."""
+    """Writes the embedded database into a file.
+
+    As it is at one instant; the daemon may load meanwhile.
+    """
     from commands import backup
 
     settings = load_settings()
@@ -74,7 +78,10 @@ def back_up(file: Annotated[Path, typer.Argument(help="The file to write; it is 
 
 
 def restore(file: Annotated[Path, typer.Argument(help="A file that backup wrote.")]) -> None:
-    """Makes a database from a backup: a new embedded one, or one on your server, which has to be empty."""
+    """Makes a database from a backup.
+
+    A new embedded one, or one on your server, which has to be empty.
+    """
     from commands import backup
 
     settings = load_settings()

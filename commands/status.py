@@ -1,5 +1,7 @@
 """Shows whether a daemon runs, what waits in the watch folder, what was loaded and what failed."""
 
+import errno
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -75,8 +77,8 @@ def gather(settings: Settings, connection: Connection | None, trouble: str = "")
         found.totals,
         found.files,
         found.failures,
-        _needs(daemon, backlog, found.totals, trouble),
-        _next_steps(settings, daemon, found),
+        _needs(daemon, backlog, found.totals),
+        _next_steps(settings, daemon, backlog, found),
         trouble,
     )
 
@@ -102,17 +104,17 @@ def _ledger_of(connection: Connection) -> _Found:
     return ask(connection, read, seconds=_SECONDS)
 
 
-def _next_steps(settings: Settings, daemon: Watched, found: _Found) -> list[Step]:
+def _next_steps(settings: Settings, daemon: Watched, backlog: Backlog, found: _Found) -> list[Step]:
     """Returns the commands that deal with what was found."""
     steps = []
-    if daemon.is_running is False:
+    if daemon.is_running is False or backlog.error == os.strerror(errno.ENOENT):
         steps.append(Step("python main.py", "starts the daemon"))
     if found.open_names:
         names = " ".join(map(shlex.quote, found.open_names))
         paths = " ".join(shlex.quote(printable(path)) for path in _failed_paths(settings, found.open_names))
         steps.append(Step(f"python main.py check {paths}", "shows what is wrong; fix it there"))
         steps.append(Step(f"python main.py replay failed {names}", "loads the fixed files"))
-        steps.append(Step(f"python main.py replay failed --dismiss {names}", "or gives them up"))
+        steps.append(Step(f"python main.py replay failed --dismiss {names}", "or notes that you know of it"))
     if found.totals and found.totals.open_rejects:
         query = "select * from open_rejects"
         steps.append(Step(f'python main.py sql "{query} limit 20"', "shows what is wrong with the records"))
@@ -136,17 +138,17 @@ def _shown(path: Path) -> str:
     return str(path)
 
 
-def _needs(daemon: Watched, backlog: Backlog, totals: Totals | None, trouble: str) -> list[str]:
+def _needs(daemon: Watched, backlog: Backlog, totals: Totals | None) -> list[str]:
     """Returns what needs a person."""
     needs = []
     if backlog.error:
-        needs.append(f"the watch folder {printable(backlog.folder)} can't be listed: {backlog.error}")
+        needs.append("the watch folder can't be listed")
     if daemon.is_running is False:
         needs.append("no daemon watches the folder")
     if backlog.oldest_seconds is not None and backlog.oldest_seconds > _LONG_SECONDS:
         needs.append("a file has waited for more than an hour")
     if totals is None:
-        needs.append(f"the database: {trouble}")
+        needs.append("the database can't be asked")
     elif totals.open_failures:
         needs.append(f"{counted(totals.open_failures, 'file')} failed: fix and replay, or dismiss")
     return needs
@@ -165,7 +167,7 @@ def show(status: Status, as_json: bool) -> None:
     failures = [_formatted(file) for file in status.last_failures if file not in status.last_files]
     waiting = [_formatted_waiting(file) for file in status.backlog.oldest]
     steps = [f"{step.command}  # {step.why}" for step in status.next_steps]
-    sections = ("waiting", waiting), ("last files", files), ("earlier failures", failures)
+    sections = ("waiting", waiting), ("last files, UTC", files), ("earlier failures, UTC", failures)
     for title, lines in (*sections, ("needs a person", status.needs), ("what to do next", steps)):
         if lines:
             sys.stdout.write("\n".join(["", title, *map(printable, lines), ""]))
@@ -181,11 +183,15 @@ def _print_verdict(needs: Sequence[str]) -> None:
 def _facts(status: Status) -> list[tuple[str, str]]:
     backlog, totals = status.backlog, status.totals
     oldest = "" if backlog.oldest_seconds is None else f", the oldest for {backlog.oldest_seconds:.0f} s"
-    waiting = backlog.error or f"{counted(backlog.files, 'file')}, {counted(backlog.bytes, 'byte')}{oldest}"
-    facts = [("daemon", _formatted_daemon(status.daemon)), ("waiting", f"{waiting} in {backlog.folder}")]
+    size = f"{counted(backlog.files, 'file')}, {counted(backlog.bytes, 'byte')}"
+    waiting = f"{size}{oldest} in {backlog.folder}"
+    if backlog.error:
+        waiting = f"not known: can't list {backlog.folder}: {backlog.error}"
+    facts = [("daemon", _formatted_daemon(status.daemon)), ("waiting", waiting)]
     if backlog.not_looked_at:
-        count, first = len(backlog.not_looked_at), backlog.not_looked_at[0]
-        facts.append(("ignored", f"{count:,} other files and folders, such as {first}"))
+        first = backlog.not_looked_at[0]
+        others = counted(len(backlog.not_looked_at), "other file or folder", "other files and folders")
+        facts.append(("ignored", f"{others}, such as {first}"))
     if totals is None:
         return [*facts, ("database", status.trouble)]
     failed = counted(totals.failed_files, "file")

@@ -130,11 +130,13 @@ def _words(name: str, fields: dict[str, Any], event: object) -> str:
             return f"{name} {printable(outcome.name)}: {outcome.reason}{moved}"
     own = [f"{key}={value}" for key, value in fields.items() if key not in _BARE]
     bare = [str(fields[key]) for key in ("file", "message") if key in fields]
-    reason = "; ".join(str(fields[key]) for key in ("reason", "advice", "next") if key in fields)
+    reason = "; ".join(str(fields[key]) for key in _LAST if key in fields)
     return " ".join([name, *bare, *own]) + (f": {reason}" if reason else "")
 
 
-_BARE = ("file", "message", "reason", "advice", "next")
+#: Fields whose value says all: at the end of the line, and at its beginning.
+_LAST = ("place", "with_command", "reason", "advice", "next")
+_BARE = ("file", "message", *_LAST)
 
 
 def _counts(outcome: Outcome) -> str:

@@ -203,7 +203,7 @@ def test_the_commands_to_type_next_do_what_they_say(daemon: Daemon) -> None:
 
 def test_a_file_that_waits_for_long_needs_a_person(daemon: Daemon) -> None:
     backlog = Backlog("x", files=1, oldest_seconds=3601.0)
-    assert status._needs(Watched(True), backlog, EMPTY, "") == ["a file has waited for more than an hour"]
+    assert status._needs(Watched(True), backlog, EMPTY) == ["a file has waited for more than an hour"]
 
 
 @pytest.mark.parametrize("arguments", [["status"], ["status", "--json"], ["status", "--check"]])
@@ -214,6 +214,12 @@ def test_a_missing_folder_is_an_error(tmp_path: Path, database: Database, argume
     assert done.stderr == (
         f"error: can't list the watch folder {tmp_path}/nowhere: No such file or directory\n"
     )
+    if "--json" not in arguments:
+        assert (
+            f"\nwaiting    not known: can't list {tmp_path}/nowhere: No such file or directory\n"
+            in done.stdout
+        )
+        assert "\npython main.py  # starts the daemon\n" in done.stdout
     assert "loaded" in done.stdout
     assert not (tmp_path / "nowhere").exists()
     done = daemon.command("verify")
