@@ -1,8 +1,11 @@
 """Injects faults into the recall of all files at any of its system calls; a second recall must repair all."""
 
+from collections.abc import Iterator
+
 from tests.chaos.kills import TABLES
 from tests.chaos.nursery import MAIN, Ended, Held
 from tests.chaos.replays import ReplayRig
+from tests.support import report, statuses
 
 #: Rows and rejected records of each file; those of a recalled one are gone, those of others all there.
 _COUNTS = """
@@ -16,6 +19,11 @@ _COUNTS = """
 
 class RecallRig(ReplayRig):
     """Loaded and failed files, with rejected records and replays of these, for a recall of them all."""
+
+    def dropped(self) -> Iterator[tuple[str, bytes]]:
+        """Yields the files of a replay, but fewer rejects: each is a file of its own that is recalled."""
+        few = statuses(*(report(i, status=1) for i in range(100, 103)))  # type: ignore[arg-type]
+        yield from {**dict(super().dropped()), "vehicles_status_2.json": few}.items()
 
     def prepare(self) -> None:
         super().prepare()
