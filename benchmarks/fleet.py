@@ -22,9 +22,11 @@ from db.claims import SLOTS
 #: Files of each daemon before the clock starts: every worker is connected then, and has imported all.
 WARM_UP = 60
 
-#: The daemons' sessions, each with what it does at this moment.
+RESCAN_SECONDS = 5.0
+
+#: The daemons' sessions, each with what it does at this moment, and whether it is a worker's.
 _SESSIONS = """
-    SELECT state, coalesce(wait_event_type || ': ' || wait_event, '')
+    SELECT state, coalesce(wait_event_type || ': ' || wait_event, ''), query NOT LIKE '%pg_%lock%'
     FROM pg_stat_activity
     WHERE datname = current_database() AND application_name = 'mobileye-data'
 """
@@ -69,7 +71,10 @@ class Fleet:
             connection.autocommit = True
             self._until_loaded(connection, len(warm_up))
             with self._stopped():
+                begun = time.monotonic()
                 self._place.put(files)
+                if self._place.server() is not None:  # each daemon is to list the bucket at once
+                    time.sleep(max(0.0, RESCAN_SECONDS - (time.monotonic() - begun)))
             before = self._processor_seconds()
             started = time.perf_counter()
             with Sessions(self._url) as sessions:
@@ -142,7 +147,7 @@ class Sessions:
         self._thread.join()
 
     def waits(self) -> dict[str, float]:
-        """Returns the share of each event in the time that sessions had a transaction, the largest first."""
+        """Returns the share of each event in the time of the workers' sessions, the largest first."""
         total = self._counts.total() or 1
         return {event: count / total for event, count in self._counts.most_common()}
 
@@ -153,14 +158,14 @@ class Sessions:
                 cursor.execute(_SESSIONS)
                 found = cursor.fetchall()
                 self.most = max(self.most, len(found))
-                self._counts.update(_named(event) for state, event in found if state != "idle")
+                self._counts.update(_named(state, event) for state, event, is_worker in found if is_worker)
 
 
 @contextmanager
 def running_fleet(place: Place, url: str, count: int, **settings: object) -> Iterator[Fleet]:
     """Yields so many daemons, each with its share of the place."""
     with ExitStack() as stack:
-        chosen: dict[str, object] = {"RESCAN_SECONDS": 1, **place.settings, **settings}
+        chosen: dict[str, object] = {"RESCAN_SECONDS": RESCAN_SECONDS, **place.settings, **settings}
         daemons = [stack.enter_context(ours.running(url, None, ours.ROOT, **chosen)) for _ in range(count)]
         fleet = Fleet(place, url, daemons)
         if place.server() is not None:
@@ -190,7 +195,9 @@ def count_differences(url: str, files: Sequence[Made]) -> int:
     return count
 
 
-def _named(event: str) -> str:
+def _named(state: str, event: str) -> str:
+    if state == "idle":
+        return "no transaction"
     if event == _FOR_DAEMON:
         return "waits for the daemon"
     return event or "at work"

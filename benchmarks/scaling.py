@@ -22,12 +22,13 @@ from tests.seaweed import Seaweed, running_seaweed
 DAEMONS = (1, 2, 4)
 
 #: Events that are shown by themselves; all others are one column.
-_SHOWN = ("at work", "waits for the daemon")
+_SHOWN = ("at work", "waits for the daemon", "no transaction")
 
 _HEAD = """
 | place | files | daemons | rows/s | files/s | ratio to one | cores used, of {cores} | daemons | PostgreSQL \
-| S3 server | connections | sessions at work | wait for the daemon | wait for the rest | differences |
-|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"""
+| S3 server | connections | sessions at work | wait for the daemon | no transaction | wait for the rest \
+| differences |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"""
 
 
 class Work(Struct, frozen=True):
@@ -58,10 +59,9 @@ def scaling(
         print(_HEAD.format(cores=psutil.cpu_count()))
         loads = []
         for work in (BULK, SMALL):
+            made = make_files(Path(folder) / work.name, [work.rows] * max(work.counts.values()), seed=13)
             for name in [place] if place else ["folder", "bucket"]:
-                files = make_files(
-                    Path(folder) / f"{work.name}-{name}", [work.rows] * work.counts[name], seed=13
-                )
+                files = made[: work.counts[name]]
                 rates: list[float] = []
                 for count in daemons or DAEMONS:
                     load = _run(server, _place(name, seaweed), Path(folder), files, count, workers)
@@ -117,7 +117,7 @@ def _row(place: str, work: Work, count: int, load: Load, ratio: float) -> str:
 
 def _waits(loads: Sequence[tuple[str, Load]]) -> str:
     """Returns the events that sessions waited for, the most frequent five of each run."""
-    lines = ["", "| run | seconds | the sessions, while they had a transaction |", "|---|---|---|"]
+    lines = ["", "| run | seconds | what the workers' sessions did |", "|---|---|---|"]
     for name, load in loads:
         events = [f"{event} {share:.0%}" for event, share in list(load.waits.items())[:5] if share >= 0.01]
         lines.append(f"| {name} | {load.seconds:.1f} | {', '.join(events)} |")
