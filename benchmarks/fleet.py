@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from io import StringIO
+from typing import Any
 
 import psutil
 import psycopg2
@@ -35,6 +36,14 @@ _SLOTS = (
     "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND objid < {} GROUP BY pid"
 )
 
+#: Bytes of the write-ahead log until now, and of the tables with their indexes.
+_LOG = "SELECT pg_current_wal_insert_lsn() - '0/0'"
+_STORED = """
+    SELECT sum(pg_total_relation_size(c.oid))
+    FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+    WHERE nspname = 'mobileye_data' AND relkind = 'r'
+"""
+
 #: The daemon is to send or to read on, and the server waits for that.
 _FOR_DAEMON = "Client: ClientRead"
 
@@ -49,6 +58,8 @@ class Load(Struct, frozen=True):
     processor: dict[str, float]
     connections: int
     waits: dict[str, float]
+    log_bytes: int  # of the write-ahead log
+    stored_bytes: int  # of tables and indexes
 
     @property
     def share_of_cores(self) -> float:
@@ -75,17 +86,24 @@ class Fleet:
                 self._place.put(files)
                 if self._place.server() is not None:  # each daemon is to list the bucket at once
                     time.sleep(max(0.0, RESCAN_SECONDS - (time.monotonic() - begun)))
-            before = self._processor_seconds()
+            before, log, stored = self._processor_seconds(), self._ask(_LOG), self._ask(_STORED)
             started = time.perf_counter()
             with Sessions(self._url) as sessions:
                 self._until_loaded(connection, len(warm_up) + len(files))
                 ours.wait_for(self._place.is_empty)
             seconds = time.perf_counter() - started
         used = self._processor_seconds()
-        processor = {name: used[name] - before[name] for name in used}
-        differences = count_differences(self._url, [*warm_up, *files])
-        rows = count_made(list(files))
-        return Load(len(files), rows, differences, seconds, processor, sessions.most, sessions.waits())
+        return Load(
+            len(files),
+            count_made(list(files)),
+            count_differences(self._url, [*warm_up, *files]),
+            seconds,
+            {name: used[name] - before[name] for name in used},
+            sessions.most,
+            sessions.waits(),
+            self._ask(_LOG) - log,
+            self._ask(_STORED) - stored,
+        )
 
     def until_divided(self) -> None:
         """Waits until each daemon has its share of the bucket."""
@@ -104,6 +122,10 @@ class Fleet:
                 if cursor.fetchone() == (count,):
                     return
                 time.sleep(0.02)
+
+    def _ask(self, statement: str) -> int:
+        ((answer,),) = execute(self._url, statement)
+        return int(answer)
 
     @contextmanager
     def _stopped(self) -> Iterator[None]:
@@ -165,8 +187,8 @@ class Sessions:
 def running_fleet(place: Place, url: str, count: int, **settings: object) -> Iterator[Fleet]:
     """Yields so many daemons, each with its share of the place."""
     with ExitStack() as stack:
-        chosen: dict[str, object] = {"RESCAN_SECONDS": RESCAN_SECONDS, **place.settings, **settings}
-        daemons = [stack.enter_context(ours.running(url, None, ours.ROOT, **chosen)) for _ in range(count)]
+        chosen: dict[str, Any] = {"RESCAN_SECONDS": RESCAN_SECONDS, **place.settings, **settings}
+        daemons = [stack.enter_context(ours.running(url, **chosen)) for _ in range(count)]
         fleet = Fleet(place, url, daemons)
         if place.server() is not None:
             fleet.until_divided()

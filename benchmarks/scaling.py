@@ -116,9 +116,23 @@ def _row(place: str, work: Work, count: int, load: Load, ratio: float) -> str:
 
 
 def _waits(loads: Sequence[tuple[str, Load]]) -> str:
-    """Returns the events that sessions waited for, the most frequent five of each run."""
-    lines = ["", "| run | seconds | what the workers' sessions did |", "|---|---|---|"]
+    """Returns what each row costs, and the five most frequent events of the workers' sessions."""
+    lines = [
+        "",
+        "| run | seconds | what a row costs: daemons, PostgreSQL, S3 server | log | stored "
+        "| what the workers' sessions did |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, load in loads:
         events = [f"{event} {share:.0%}" for event, share in list(load.waits.items())[:5] if share >= 0.01]
-        lines.append(f"| {name} | {load.seconds:.1f} | {', '.join(events)} |")
+        microseconds = [f"{1e6 * seconds / load.rows:.2f}" for seconds in load.processor.values()]
+        cells = [
+            name,
+            f"{load.seconds:.1f}",
+            f"{' + '.join(microseconds)} µs",
+            f"{load.log_bytes / load.rows:.0f} B",
+            f"{load.stored_bytes / load.rows:.0f} B",
+            ", ".join(events),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

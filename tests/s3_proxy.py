@@ -24,6 +24,7 @@ Cut = Callable[[str, str], float | None]
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 64
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that was killed is no error."""
