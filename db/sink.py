@@ -28,6 +28,10 @@ from processing.sink import Counts, Delivery, FirstReject, Participant
 #: long is of a daemon that is frozen, and others wait for the rows that it has locked.
 HASTY = "SET LOCAL lock_timeout = '2s'; SET LOCAL idle_in_transaction_session_timeout = '30s';"
 
+#: The same for a large file whose bytes are at hand before its transaction, which sends something this often.
+AT_HAND = "SET LOCAL idle_in_transaction_session_timeout = '30s';"
+AT_HAND_SECONDS = 10.0
+
 #: A transaction that has sent nothing for this long sends something; the server ends an idle one after ten
 #: minutes.
 IDLE_SECONDS = 60.0
@@ -69,15 +73,17 @@ class PostgresSink:
         tables: Tables = TABLES,
         max_future_hours: float = 0.0,
         hasty: str = HASTY,
+        patient: str = "",
         seconds_left: Callable[[], float] | None = None,
     ) -> None:
         """Rejects records that are dated more hours ahead of the database's clock; 0: there is no bound.
 
-        hasty has the settings of hasty transactions. A transaction asks for the seconds that are left when it
-        begins: the server ends a statement that takes longer.
+        hasty has the settings of hasty transactions, patient those of others. A transaction asks for the
+        seconds that are left when it begins: the server ends a statement that takes longer.
         """
         self._database = database
         self._hasty = hasty
+        self._patient = patient
         self._idle_seconds = idle_seconds
         self._participants = participants
         self._tables = tables
@@ -94,7 +100,7 @@ class PostgresSink:
     @contextmanager
     def transaction(self, *, is_hasty: bool = False) -> Iterator["PostgresTransaction"]:
         """Begins a transaction that rolls back unless it was committed."""
-        settings = (self._hasty if is_hasty else "") + self._limit()
+        settings = (self._hasty if is_hasty else self._patient) + self._limit()
         with self._waiting():
             self._partitions.forget()
             connection = self._connection or self._connect()

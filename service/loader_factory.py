@@ -1,11 +1,10 @@
 """The composition of a worker process; apart from the daemon's, so that a worker does not import that."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from db.connection import Database
-from db.sink import PostgresSink
+from db.sink import AT_HAND, AT_HAND_SECONDS, IDLE_SECONDS, PostgresSink
 from processing.each import Each, in_turn
 from processing.loader import Loader, Report, report_nothing
 from processing.source import Source
@@ -55,32 +54,32 @@ class BucketFactory:
         return BucketSource(make_client(self.endpoint_url), self.place, self.ends, beat)
 
 
-def one_by_one() -> Each:
-    """Makes what opens the files of a batch in turn: a system call is nothing to wait for."""
-    return in_turn
-
-
 @dataclass(frozen=True)
 class LoaderFactory:
-    """Makes the loader of a worker process, there."""
+    """Makes the loader of a worker process, there; a remote source gets a file whole before it is loaded."""
 
     source: SourceFactory
     max_bytes: int
     database: Database
     max_reject_ratio: float = 1.0
     max_future_hours: float = 0.0
-    each: Callable[[], Each] = one_by_one
+    is_remote: bool = False
 
     @classmethod
     def of(cls, settings: "Settings", source: SourceFactory, database: Database) -> Self:
         """Returns the factory of the settings."""
-        each = one_by_one if settings.bucket is None else AtOnce
         limits = settings.max_file_bytes, database, settings.max_reject_ratio, settings.max_future_hours
-        return cls(source, *limits, each)
+        return cls(source, *limits, settings.bucket is not None)
 
     def __call__(self, heartbeat: Heartbeat | None = None) -> Loader:
         heartbeat = heartbeat or Heartbeat()
-        sink = PostgresSink(self.database, heartbeat.waiting, max_future_hours=self.max_future_hours)
+        sink = PostgresSink(
+            self.database,
+            heartbeat.waiting,
+            AT_HAND_SECONDS if self.is_remote else IDLE_SECONDS,
+            max_future_hours=self.max_future_hours,
+            patient=AT_HAND if self.is_remote else "",
+        )
         return self.make(sink, heartbeat.beat, heartbeat.report)
 
     def make(self, sink: PostgresSink, on_beat: Beat, report: Report = report_nothing) -> Loader:
@@ -90,5 +89,6 @@ class LoaderFactory:
             on_beat()
             sink.keep_alive()
 
+        each: Each = AtOnce() if self.is_remote else in_turn  # requests are waited for, system calls are not
         source, ratio = self.source(beat), self.max_reject_ratio
-        return Loader(source, sink, self.max_bytes, ratio, report=report, each=self.each())
+        return Loader(source, sink, self.max_bytes, ratio, report=report, each=each)

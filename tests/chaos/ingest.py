@@ -19,7 +19,6 @@ from processing.errors import DatabaseUnavailable, NotReady
 from processing.loader import Loader
 from service.bucket_discovery import Place
 from service.loader_factory import BucketFactory, FolderFactory, LoaderFactory
-from sources.at_once import AtOnce
 from sources.claims import recover_claims
 from sources.policy import BucketEnds, BucketPlace, OnLoaded
 
@@ -54,7 +53,7 @@ def main(folder: str, url: str, report: Report) -> int:
 def bucket(place: BucketPlace, endpoint: str, url: str, report: Report) -> int:
     """Does the same with all objects of a place in a bucket."""
     ends = BucketEnds(f"{place.prefix}failed/", "", OnLoaded.DELETE)
-    loader = LoaderFactory(BucketFactory(place, ends, endpoint), 2**40, Database(url), each=AtOnce)()
+    loader = LoaderFactory(BucketFactory(place, ends, endpoint), 2**40, Database(url), is_remote=True)()
     listed = sources.s3_client.make_client(endpoint).list_objects_v2(Bucket=place.bucket, Prefix=place.prefix)
     wanted = Place.of(place, ends).wanted
     found = {entry["Key"]: entry["Size"] for entry in listed.get("Contents", []) if wanted(entry["Key"])}
