@@ -16,8 +16,8 @@ SESSIONS = (
 
 @pytest.mark.parametrize("is_hasty", [True, False])
 def test_its_transaction_is_ended_and_can_be_repeated(database: Database, is_hasty: bool) -> None:
-    soon = {"hasty": HASTY.replace("30s", "1s"), "patient": AT_HAND.replace("30s", "1s")}
-    sink = PostgresSink(database, idle_seconds=60, **soon)
+    hasty, patient = HASTY.replace("30s", "1s"), AT_HAND.replace("30s", "1s")
+    sink = PostgresSink(database, idle_seconds=60, hasty=hasty, patient=patient)
     with pytest.raises(DatabaseUnavailable), sink.transaction(is_hasty=is_hasty) as transaction:
         assert not transaction.loaded([delivery(CONTENT).sha256 or b""])
         write_rows(transaction, CONTENT)
