@@ -23,7 +23,7 @@ from db.queries import FileEntry, Totals
 from processing.counted import counted, format_counts
 from processing.printable import printable
 from processing.sink import Counts
-from service.drop_folder import Backlog, Waiting, look
+from service.drop_folder import Backlog, Looker, Waiting
 from service.presence import Watched, watched
 from sources.policy import BucketPlace
 
@@ -62,7 +62,7 @@ class Status(Struct, frozen=True):
 
 def gather(settings: Settings, connection: Connection | None, trouble: str = "") -> Status:
     """Returns the facts; without a connection, for which trouble is the reason, only those of the folder."""
-    backlog, daemon = look(settings, _SHOWN), Watched(None)
+    backlog, daemon = Looker(settings).look(_SHOWN), Watched(None)
     if settings.bucket is not None:
         if connection:
             starts = ask(connection, lambda: daemons(connection, str(settings.bucket)), seconds=_SECONDS)

@@ -18,8 +18,11 @@ from monitor.health import Health
 from monitor.metrics import Metrics
 from monitor.metrics_server import Answer, MetricsServer, Responder
 from monitor.waiting_files import WaitingFiles
-from service.drop_folder import look, measure
+from service.drop_folder import Looker, measure
 from service.events import Event, MetricsFailed, MetricsServed, Publish
+
+#: A listing mostly waits for the network.
+_PAUSES_A_LISTING = 20
 
 _PROJECT = Path(__file__).parent.parent / "pyproject.toml"
 
@@ -36,7 +39,7 @@ def expose(
     if settings.bucket is None:
         waiting = WaitingFiles(partial(measure, str(settings.folder)))
     else:  # whose listing costs money, each time
-        waiting = WaitingFiles(partial(look, settings, 0), settings.rescan_seconds)
+        waiting = WaitingFiles(partial(Looker(settings).look, 0), settings.rescan_seconds, _PAUSES_A_LISTING)
     metrics = Metrics()
     health = Health(waiting.complaint, ask_database)
     server = MetricsServer(address, _pages(_registry(metrics, waiting), health), faults.report)

@@ -23,10 +23,13 @@ class WaitingFiles(Collector):
     Each look is made in a thread of its own: a folder that does not answer holds up nothing else.
     """
 
-    def __init__(self, look: Callable[[], Backlog], pause_seconds: float = 1.0) -> None:
-        """Starts nothing. There is at least this pause between two looks."""
+    def __init__(
+        self, look: Callable[[], Backlog], pause_seconds: float = 1.0, pauses_a_look: int = _PAUSES_A_LOOK
+    ) -> None:
+        """Starts nothing. There is at least this pause between two looks, and so many times their length."""
         self._look = look
         self._pause_seconds = pause_seconds
+        self._pauses_a_look = pauses_a_look
         self._stop = Event()
         self._thread = Thread(target=self._run, name="waiting files", daemon=True)
         self._seen: Backlog | None = None
@@ -79,4 +82,4 @@ class WaitingFiles(Collector):
             self._seen = self._look()
             self._began = None
             took = time.monotonic() - began
-            self._stop.wait(max(self._pause_seconds, _PAUSES_A_LOOK * took))
+            self._stop.wait(max(self._pause_seconds, self._pauses_a_look * took))

@@ -4,6 +4,7 @@ import math
 import os
 import stat
 import time
+from typing import Any
 
 from msgspec import Struct
 
@@ -36,14 +37,45 @@ class Backlog(Struct, frozen=True):
     not_looked_at: list[str] = []
 
 
-def look(settings: Settings, shown: int, asked_after: float = 0.0) -> Backlog:
-    """Returns what waits in the watch folder or bucket, `shown` of the oldest files by themselves.
+class Looker:
+    """Looks at the watch folder, or at the bucket with one client, which takes long to make."""
 
-    Opens those that have waited for more than `asked_after` seconds, to learn why they wait: in that instant
-    a daemon finds them locked.
-    """
-    if settings.bucket is not None:
-        return _look_at_bucket(settings, settings.bucket, shown)
+    def __init__(self, settings: Settings) -> None:
+        """Looks at nothing."""
+        self._settings = settings
+        self._client: Any = None
+
+    def look(self, shown: int, asked_after: float = 0.0) -> Backlog:
+        """Returns what waits, `shown` of the oldest files by themselves.
+
+        Opens those in a folder that have waited for more than `asked_after` seconds, to learn why they wait:
+        in that instant a daemon finds them locked.
+        """
+        if self._settings.bucket is None:
+            return _look_at_folder(self._settings, shown, asked_after)
+        return self._look_at_bucket(self._settings.bucket, shown)
+
+    def _look_at_bucket(self, place: BucketPlace, shown: int) -> Backlog:
+        from service.bucket_discovery import Place
+        from service.drop_bucket import count
+        from sources.s3_client import make_client
+
+        try:
+            self._client = self._client or make_client(self._settings.s3_endpoint_url)
+            found = count(self._client, Place.of(place, self._settings.bucket_ends), max(1, shown))
+        except (SourceUnavailable, Misconfigured) as error:
+            return Backlog(printable(str(place)), str(error))
+        return Backlog(
+            printable(str(place)),
+            "",
+            found.files,
+            found.bytes,
+            found.oldest[0].seconds if found.oldest else None,
+            [Waiting(printable(one.name), one.bytes, one.seconds, "") for one in found.oldest[:shown]],
+        )
+
+
+def _look_at_folder(settings: Settings, shown: int, asked_after: float) -> Backlog:
     folder = str(settings.folder)
     if not settings.watches:
         return Backlog(printable(folder))
@@ -91,26 +123,6 @@ def measure(folder: str) -> Backlog:
         return Backlog(printable(folder), error.strerror or str(error))
     age = time.time() - oldest if files else None
     return Backlog(printable(folder), files=files, bytes=size, oldest_seconds=age)
-
-
-def _look_at_bucket(settings: Settings, place: BucketPlace, shown: int) -> Backlog:
-    from service.bucket_discovery import Place
-    from service.drop_bucket import count
-    from sources.s3_client import make_client
-
-    try:
-        client = make_client(settings.s3_endpoint_url)
-        found = count(client, Place.of(place, settings.bucket_ends), max(1, shown))
-    except (SourceUnavailable, Misconfigured) as error:
-        return Backlog(printable(str(place)), str(error))
-    return Backlog(
-        printable(str(place)),
-        "",
-        found.files,
-        found.bytes,
-        found.oldest[0].seconds if found.oldest else None,
-        [Waiting(printable(one.name), one.bytes, one.seconds, "") for one in found.oldest[:shown]],
-    )
 
 
 def _why(folder: str, name: str) -> str:

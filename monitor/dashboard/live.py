@@ -19,8 +19,8 @@ from db.claims import daemons
 from db.present import Failure, OpenReject, Server, Sessions
 from db.queries import FileEntry
 from monitor.dashboard.history import STEP, History, Step
-from processing.errors import DatabaseUnavailable, Misconfigured
-from service.drop_folder import Backlog, look
+from processing.errors import DatabaseUnavailable, Misconfigured, SourceUnavailable
+from service.drop_folder import Backlog, Looker
 from service.presence import Watched, count_workers, watched
 from service.reading import Reading
 
@@ -72,6 +72,7 @@ class Live:
     def __init__(self, settings: Settings, reading: Reading) -> None:
         """Gathers nothing."""
         self._settings = settings
+        self._looker = Looker(settings)
         self._reading = reading
         self._history = History()
         self._waiting: list[tuple[datetime, int, int]] = []
@@ -104,7 +105,7 @@ class Live:
             await asyncio.sleep(_PAUSE / 10)
 
     def _gather(self) -> Present:
-        now, folder, daemon = datetime.now(UTC), look(self._settings, 5, _LONG_SECONDS), Watched(None)
+        now, folder, daemon = datetime.now(UTC), self._looker.look(5, _LONG_SECONDS), Watched(None)
         if not folder.error:
             if self._settings.bucket is None:
                 with suppress(OSError):  # it is gone by now
@@ -117,7 +118,7 @@ class Live:
             if self._settings.bucket is not None:
                 found = replace(found, daemon=self._reading.ask(self._daemons_of_bucket))
             steps, ledger = self._reading.ask(self._read)
-        except (DatabaseUnavailable, Misconfigured) as error:
+        except (DatabaseUnavailable, SourceUnavailable, Misconfigured) as error:
             self._ledger_at = float("-inf")
             return replace(found, trouble=str(error))
         return replace(found, steps=steps, ledger=ledger)

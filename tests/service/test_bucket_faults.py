@@ -188,11 +188,11 @@ def test_a6_a_daemon_killed_before_and_after_each_request_and_commit(
             daemon.start(wait=False)
             assert daemon.process is not None
             moments.arm(daemon.process.pid, Point(moment, call, chance.randrange(2, most)))
-            daemon.wait(120)
+            daemon.wait(300)
             assert moments.is_struck
             moments.arm(0, None)
-            daemon.start()
-            until(lambda: not waiting(daemon), 120)
+            daemon.start(wait=False)
+            until(lambda: not waiting(daemon), 300)
             daemon.stop()
         assert daemon.vehicles() == [f"{n:05}" for n in range(expected)]
         failed = daemon.all_keys()
@@ -225,6 +225,8 @@ def daemons_on_one(
     first = BucketDaemon(folder / "0", url, seaweed, S3_ENDPOINT_URL=proxy.url, WORKERS=1)
     shared = {"WATCH_FOLDER": f"s3://{first.bucket}/in", "S3_ENDPOINT_URL": proxy.url, "WORKERS": 1}
     daemons = [first, *(BucketDaemon(folder / str(n), url, seaweed, **shared) for n in range(1, count))]
+    for daemon in daemons:
+        daemon.bucket = first.bucket
     for daemon in daemons:
         daemon.start(wait=False)
     until(lambda: len(first.rows(HELD)) == count, 120, "each has a share")
