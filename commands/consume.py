@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 
 from config import Settings
@@ -15,7 +15,7 @@ from processing.errors import DatabaseUnavailable, Misconfigured, SourceUnavaila
 from processing.file_types import KINDS
 from processing.records import Kind
 from service.consumer import Consumer
-from service.database import open_database, prepare_stream_database
+from service.database import check_reachable, open_database, prepare_stream_database
 from service.events import Ended, Event, Publish
 from service.lag_watch import LagWatch
 from service.placement import Placement
@@ -31,7 +31,8 @@ def run(settings: Settings, accepted_by: str | None) -> int:
         shown = StreamLog(log)
         adopt_libraries(log.warning)
         try:
-            _run(settings, accepted_by, shown.write)
+            with _exposed(settings, shown.write) as publish:
+                _run(settings, accepted_by, publish)
         except (Misconfigured, DatabaseUnavailable, SourceUnavailable, OSError) as error:
             if not shown.has_written:
                 raise
@@ -39,6 +40,15 @@ def run(settings: Settings, accepted_by: str | None) -> int:
             shown.write(Ended(str(error), code))
             return code
     return 0
+
+
+def _exposed(settings: Settings, publish: Publish) -> AbstractContextManager[Publish]:
+    """Serves metrics and health, if an address for them is set."""
+    if settings.metrics_address is None:
+        return nullcontext(publish)
+    from monitor.exposure import expose_consumer
+
+    return expose_consumer(settings.metrics_address, publish, lambda: check_reachable(settings))
 
 
 def topics_of(settings: Settings) -> Mapping[str, Kind]:

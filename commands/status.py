@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import typer
@@ -14,7 +15,8 @@ from msgspec import Struct, json, to_builtins
 from psycopg2.extensions import connection as Connection
 
 import environment
-from commands import output
+from commands import output, stream_status
+from commands.stream_status import TopicState
 from config import Settings
 from db import queries
 from db.claims import daemons
@@ -58,6 +60,7 @@ class Status(Struct, frozen=True):
     needs: list[str]
     next_steps: list[Step]
     trouble: str = ""
+    topics: list[TopicState] = []
 
 
 def gather(settings: Settings, connection: Connection | None, trouble: str = "") -> Status:
@@ -80,6 +83,9 @@ def gather(settings: Settings, connection: Connection | None, trouble: str = "")
         _needs(daemon, backlog, found.totals),
         _next_steps(settings, daemon, backlog, found),
         trouble,
+        ask(connection, partial(stream_status.gather, settings, connection), seconds=_SECONDS)
+        if connection
+        else [],
     )
 
 
@@ -201,6 +207,7 @@ def _facts(status: Status) -> list[tuple[str, str]]:
         ("failed", f"{failed}, {totals.open_failures:,} of them to fix or to dismiss"),
         ("records", _formatted_counts(totals)),
         ("to fix", counted(totals.open_rejects, "rejected record")),
+        *(("topic", str(topic)) for topic in status.topics),
         ("latest", _time(totals.last_finished_at) if totals.last_finished_at else "nothing yet"),
     ]
 

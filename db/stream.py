@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
+from datetime import datetime
 
+from msgspec import Struct
 from psycopg2.extensions import cursor as Cursor
 
 from db.connection import Database, translate_errors
@@ -15,6 +17,14 @@ from processing.stream import Fenced, Gap, Messages, Move, Position, TopicPartit
 #: A transaction is sent without a pause: one that sends nothing is of a consumer that is frozen, and holds up
 #: whoever has its partitions now.
 _HASTY = HASTY + "SET LOCAL idle_in_transaction_session_timeout = '10s';"
+
+_FIND = """
+    SELECT topic, topic_id, partition, next_offset, moved_at
+    FROM mobileye_data.stream_positions p
+    WHERE NOT EXISTS (
+        SELECT FROM mobileye_data.stream_gaps g
+        WHERE g.topic_id = p.topic_id AND g.partition = p.partition AND g.resume_offset IS NULL)
+"""
 
 _MOVE = """
     UPDATE mobileye_data.stream_positions p
@@ -130,20 +140,26 @@ class PostgresStreamTransaction(DelegatingTransaction):
         self._moves.moves = moves
 
 
+class Moved(Struct, frozen=True):
+    """A position, and when it moved last."""
+
+    position: Position
+    moved_at: datetime
+
+
+def moved_positions(cursor: Cursor) -> list[Moved]:
+    """Returns all positions, without those of topics whose end was accepted."""
+    cursor.execute(f"{_FIND} ORDER BY topic, topic_id, partition")
+    return [
+        Moved(Position(TopicPartition(*key), next_offset), moved_at)
+        for *key, next_offset, moved_at in cursor.fetchall()
+    ]
+
+
 def find_positions(cursor: Cursor, topics: Sequence[str]) -> list[Position]:
     """Returns the positions in topics of these names, without those of topics whose end was accepted."""
-    cursor.execute(
-        """
-        SELECT topic, topic_id, partition, next_offset
-        FROM mobileye_data.stream_positions p
-        WHERE topic = ANY (%s) AND NOT EXISTS (
-            SELECT FROM mobileye_data.stream_gaps g
-            WHERE g.topic_id = p.topic_id AND g.partition = p.partition AND g.resume_offset IS NULL)
-        ORDER BY topic, topic_id, partition
-        """,
-        (list(topics),),
-    )
-    return [Position(TopicPartition(*key), next_offset) for *key, next_offset in cursor.fetchall()]
+    cursor.execute(f"{_FIND} AND topic = ANY (%s) ORDER BY topic, topic_id, partition", (list(topics),))
+    return [Position(TopicPartition(*key), next_offset) for *key, next_offset, _ in cursor.fetchall()]
 
 
 def _move(cursor: Cursor, moves: Sequence[Move]) -> None:

@@ -2,7 +2,7 @@
 
 import platform
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -35,29 +35,55 @@ def expose(
 
     Raises Misconfigured if nobody can listen there. Later faults stop nothing; the first is published.
     """
-    faults = _Faults(publish)
     if settings.bucket is None:
         waiting = WaitingFiles(partial(measure, str(settings.folder)))
     else:  # whose listing costs money, each time
         waiting = WaitingFiles(partial(Looker(settings).look, 0), settings.rescan_seconds, _PAUSES_A_LISTING)
     metrics = Metrics()
     health = Health(waiting.complaint, ask_database)
-    server = MetricsServer(address, _pages(_registry(metrics, waiting), health), faults.report)
+    with _served(address, publish, [metrics.note, health.note], [metrics, waiting], health) as publish_to_all:
+        try:
+            waiting.start()
+            yield publish_to_all
+        finally:
+            waiting.stop()
+
+
+@contextmanager
+def expose_consumer(
+    address: Address, publish: Publish, ask_database: Callable[[], None]
+) -> Iterator[Publish]:
+    """Serves metrics and health of the consumer of topics, as expose() does of the daemon."""
+    from monitor.stream_metrics import StreamMetrics  # only a consumer needs it
+
+    metrics, health = StreamMetrics(), Health(lambda: "", ask_database)
+    with _served(address, publish, [metrics.note, health.note], [metrics], health) as publish_to_all:
+        yield publish_to_all
+
+
+@contextmanager
+def _served(
+    address: Address,
+    publish: Publish,
+    notes: Sequence[Publish],
+    collectors: Sequence[Collector],
+    health: Health,
+) -> Iterator[Publish]:
+    faults = _Faults(publish)
+    server = MetricsServer(address, _pages(_registry(*collectors), health), faults.report)
 
     def publish_to_all(event: Event) -> None:
         publish(event)
         try:
-            metrics.note(event)
-            health.note(event)
+            for note in notes:
+                note(event)
         except Exception as error:  # noqa: BLE001  # whoever publishes has to go on
             faults.report(error)
 
     publish(MetricsServed(f"http://{server.start()}/metrics"))
     try:
-        waiting.start()
         yield publish_to_all
     finally:
-        waiting.stop()
         server.stop()
 
 

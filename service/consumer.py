@@ -13,7 +13,7 @@ from processing.message_batch import MOST_MESSAGES, MessageBatch
 from processing.records import Kind
 from processing.stream import Fenced, Position, StreamSink, TopicPartition
 from processing.stream_loader import LoadedEntry, StreamLoader
-from service.events import Publish, Resource
+from service.events import LoopTurned, Publish, Resource
 from service.outage import Outage
 from service.placement import Placement
 from service.signals import StopSignal
@@ -39,6 +39,9 @@ _PATIENCE_SECONDS = 5.0
 _STOP_SECONDS = 2.5
 
 _HINT_SECONDS = 1.0
+
+#: How often it says that it is alive.
+_TURN_SECONDS = 1.0
 
 
 class Consumer:
@@ -66,7 +69,7 @@ class Consumer:
         self._batch = self._new_batch()
         self._loading: MessageBatch | None = None
         self._task: Future[Any] | None = None
-        self._begun_at = 0.0
+        self._begun_at = self._turned_at = 0.0
         self._is_lost = self._is_paused = False
         self._message_bytes = 1
         self._outages: dict[Resource, Outage] = {}
@@ -96,6 +99,9 @@ class Consumer:
         self._is_lost = True
 
     def _turn(self) -> None:
+        if (now := time.monotonic()) - self._turned_at >= _TURN_SECONDS:
+            self._turned_at = now
+            self._publish(LoopTurned())
         if self._task is not None and self._task.done():
             self._end_task(self._task)
         if self._is_lost:

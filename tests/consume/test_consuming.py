@@ -1,16 +1,22 @@
 """Messages of topics are loaded, by the real program from a real broker."""
 
 import gzip
+import re
 import signal
 import time
+import urllib.request
 
+import pytest
 import zstandard
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from msgspec import json
 
 from tests.consume.consuming import EVENTS, STATUS, Fleet, reports
 from tests.kafka import put
-from tests.support import detections, event, report, statuses, until
+from tests.support import detections, event, free_port, report, statuses, until
+
+#: The first test waits for the broker, too.
+pytestmark = pytest.mark.timeout(300)
 
 
 def test_records_and_documents_compressed_or_not_are_loaded_and_the_counts_add_up(fleet: Fleet) -> None:
@@ -27,6 +33,8 @@ def test_records_and_documents_compressed_or_not_are_loaded_and_the_counts_add_u
     ((deliveries,),) = fleet.rows("SELECT max(deliveries) FROM mobileye_data.ingested_files")
     assert deliveries == 2
     assert consumer.command("verify").stdout == "ledger, tables and folders add up\n"
+    shown = consumer.command("status").stdout
+    assert f"topic      {fleet.topic(STATUS)}, 2 partitions, 0 messages to load, moved " in shown
     begun = time.monotonic()
     assert consumer.stop(signal.SIGINT) == 0
     assert time.monotonic() - begun < 5
@@ -35,13 +43,19 @@ def test_records_and_documents_compressed_or_not_are_loaded_and_the_counts_add_u
 
 def test_what_arrives_later_is_loaded_and_two_consumers_share_it(fleet: Fleet) -> None:
     fleet.make(2)
-    one, other = fleet.consumer(), fleet.consumer()
+    port = free_port()
+    one, other = fleet.consumer(METRICS_ADDRESS=f"127.0.0.1:{port}"), fleet.consumer()
     until(lambda: "reading partitions" in one.log() and "reading partitions" in other.log(), 30, fleet.logs())
     for partition in range(2):
         fleet.send(STATUS, reports(*range(partition * 100, partition * 100 + 100)), partition)
     fleet.until_at(STATUS, 100, 100)
     assert len(fleet.statuses()) == 200
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        found = re.search(r"^mobileye_messages_total (\d+)", answer.read().decode(), re.MULTILINE)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz") as answer:
+        assert answer.read() == b"ok\n"
     assert one.stop() == other.stop() == 0
+    assert found and f" stopped consuming messages={found[1]} " in one.log()
 
 
 def test_a_bad_message_is_a_reject_with_its_place_and_its_bytes_and_can_be_replayed(fleet: Fleet) -> None:

@@ -2,11 +2,15 @@
 
 from contextlib import closing
 
+import pytest
 from psycopg2.extensions import parse_dsn
 
 from db.connection import Database
 from tests.consume.consuming import STATUS, Fleet, reports
 from tests.support import Daemon, Server, query, until
+
+#: The first test waits for the broker, too.
+pytestmark = pytest.mark.timeout(300)
 
 
 def ended(consumer: Daemon) -> tuple[int, str]:
