@@ -57,6 +57,12 @@ def test_a_duplicate_and_a_failed_file_are_told(feed: LineFeed) -> None:
     assert line.startswith("warning failed a: expected JSON (moved to ") and line.endswith("/f/a)")
 
 
+def test_a_value_that_says_all_stands_without_its_name(feed: LineFeed) -> None:
+    assert told(feed, [events.DatabaseNew("the database d")]) == ["new database: the database d"]
+    started = told(feed, [events.Started("in", "native", 2, None, "data", None)])
+    assert started[-1] == "query it: python main.py sql 'select * from vehicle_status'"
+
+
 @pytest.mark.parametrize("event", SAMPLES, ids=lambda event: type(event).__name__)
 def test_each_event_is_one_printable_line_or_a_few(feed: LineFeed, event: Event) -> None:
     lines = told(feed, [event])
