@@ -9,6 +9,7 @@ from psycopg2.extensions import connection as Connection
 from config import Settings
 from db.connection import translate_errors
 from db.stream import Moved, moved_positions
+from processing.counted import counted
 from processing.errors import Misconfigured, SourceUnavailable
 
 
@@ -26,8 +27,8 @@ class TopicState(Struct, frozen=True):
     trouble: str = ""
 
     def __str__(self) -> str:
-        count = f"{self.partitions:,} partition{'' if self.partitions == 1 else 's'}"
-        lag = f"lag not known: {self.trouble}" if self.lag is None else f"{self.lag:,} messages to load"
+        count = counted(self.partitions, "partition")
+        lag = f"lag not known: {self.trouble}" if self.lag is None else f"{counted(self.lag, 'message')} to load"
         held_up = f", {self.held_up:,} blocked by an open transaction" if self.held_up else ""
         return f"{self.topic}, {count}, {lag}{held_up}, moved {self.moved_at:%Y-%m-%d %H:%M:%S} UTC"
 
