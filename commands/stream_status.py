@@ -28,7 +28,9 @@ class TopicState(Struct, frozen=True):
 
     def __str__(self) -> str:
         count = counted(self.partitions, "partition")
-        lag = f"lag not known: {self.trouble}" if self.lag is None else f"{counted(self.lag, 'message')} to load"
+        lag = f"lag not known: {self.trouble}"
+        if self.lag is not None:
+            lag = f"{counted(self.lag, 'message')} to load"
         held_up = f", {self.held_up:,} blocked by an open transaction" if self.held_up else ""
         return f"{self.topic}, {count}, {lag}{held_up}, moved {self.moved_at:%Y-%m-%d %H:%M:%S} UTC"
 
