@@ -1,4 +1,4 @@
--- The tables of the Mobileye Data Processing System, schema 19. This file can be applied repeatedly, and makes all of a
+-- The tables of the Mobileye Data Processing System, schema 20. This file can be applied repeatedly, and makes all of a
 -- new database. What it can't do to tables that exist is in db/migrations/. Raise the number with each change: a
 -- program refuses tables of a higher one.
 -- Needs PostgreSQL 12 or later. All times are UTC instants (timestamptz).
@@ -555,7 +555,7 @@ $$;
 CREATE TABLE IF NOT EXISTS mobileye_data.moves (
     table_name  text PRIMARY KEY,
     days        date[] NOT NULL,        -- that get a partition
-    filenode    oid NOT NULL,           -- of "other": another one after TRUNCATE, CLUSTER or VACUUM FULL
+    source      text NOT NULL,          -- what was copied: see move_source()
     next_block  bigint NOT NULL,        -- of "other"; those before it are copied
     blocks      bigint NOT NULL,        -- rows in later ones are copied by the trigger
     running     text[]                  -- the transactions that were open when all was copied
@@ -602,6 +602,24 @@ BEGIN
 END
 $$;
 
+-- What a move relies on. The file of "other" is another one after TRUNCATE, CLUSTER and VACUUM FULL, the server after a
+-- restore, the definition after an ALTER TABLE: then the move begins again.
+CREATE OR REPLACE FUNCTION mobileye_data.move_source(parent text) RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT concat_ws(' ', system_identifier,
+        pg_relation_filenode(format('mobileye_data.%I', parent || '_other')::regclass),
+        (SELECT md5(string_agg(format('%s %s %s', attname, atttypid, attnotnull), ',' ORDER BY attnum))
+         FROM pg_attribute WHERE attrelid = place AND attnum > 0 AND NOT attisdropped),
+        (SELECT md5(string_agg(conname || pg_get_constraintdef(oid), ',' ORDER BY conname))
+         FROM pg_constraint WHERE conrelid = place),
+        (SELECT md5(string_agg(pg_get_indexdef(indexrelid), ',' ORDER BY indexrelid))
+         FROM pg_index WHERE indrelid = place))
+    FROM pg_control_system(), CAST(format('mobileye_data.%I', parent) AS regclass) place
+$$;
+
 CREATE OR REPLACE FUNCTION mobileye_data.begin_move(parent text, days date[]) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -633,8 +651,8 @@ BEGIN
     EXECUTE format('CREATE TRIGGER move_ends AFTER UPDATE OR DELETE ON mobileye_data.%I
                     FOR EACH ROW EXECUTE FUNCTION mobileye_data.end_move(%L)', other, parent);
     INSERT INTO mobileye_data.moves
-    SELECT parent, days, pg_relation_filenode(place), 0, pg_relation_size(place) / current_setting('block_size')::bigint
-    FROM CAST(format('mobileye_data.%I', other) AS regclass) place;
+    SELECT parent, days, mobileye_data.move_source(parent), 0,
+           pg_relation_size(format('mobileye_data.%I', other)::regclass) / current_setting('block_size')::bigint;
 END
 $$;
 
@@ -713,6 +731,19 @@ BEGIN
 END
 $$;
 
+-- A migration may have changed the tables: moves begin again.
+DO $$
+DECLARE
+    parent text;
+BEGIN
+    FOR parent IN SELECT * FROM mobileye_data.record_tables() LOOP
+        IF to_regclass(format('mobileye_data.%I', parent || '_moving')) IS NOT NULL THEN
+            PERFORM mobileye_data.clear_move(parent);
+        END IF;
+    END LOOP;
+END
+$$;
+
 -- Takes the next step of giving days that have rows in "other" their own partitions; each call has to be a
 -- transaction of its own. The step is 'going': call again; 'moved': the days have their partitions now, call again;
 -- 'held up': somebody else is at work on the table, try again later; 'done': nothing is left to do.
@@ -731,7 +762,7 @@ BEGIN
     -- For each lock: while a session waits for one, loads wait behind it.
     SET LOCAL lock_timeout = '50ms';
     SELECT * INTO move FROM mobileye_data.moves WHERE table_name = parent FOR UPDATE NOWAIT;
-    IF has_copies AND move.next_block < move.blocks THEN
+    IF has_copies AND move.next_block < move.blocks AND move.source = mobileye_data.move_source(parent) THEN
         PERFORM mobileye_data.copy_blocks(move, most_blocks);
         step := 'going';
         RETURN;
@@ -744,8 +775,7 @@ BEGIN
     ELSIF NOT has_copies THEN
         PERFORM mobileye_data.begin_move(parent, days);
         step := 'going';
-    ELSIF move.filenode IS DISTINCT FROM pg_relation_filenode(format('mobileye_data.%I', parent || '_other')::regclass)
-    THEN
+    ELSIF move.source IS DISTINCT FROM mobileye_data.move_source(parent) THEN
         PERFORM mobileye_data.clear_move(parent);
         step := 'going';
     ELSIF move.running IS NULL THEN

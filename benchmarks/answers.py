@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
+import psutil
 import psycopg2
 import typer
 from psycopg2.extensions import connection as Connection
@@ -172,7 +173,7 @@ def answers(
         with closing(Database(url).connect()) as connection:
             schema.apply(connection)  # an older checkout may have filled it
         loads = [os.getloadavg()[0]]
-        times = {}
+        times: dict[str, list[Timing]] = {}
         for question in chosen:
             times[question.name] = [*measure(url, question)]
             loads.append(os.getloadavg()[0])
@@ -204,26 +205,45 @@ def _values(asked: Range) -> dict[str, object]:
     return {**vars(asked), "before": asked.before}
 
 
-def measure(url: str, question: Question) -> Iterator[list[float]]:
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of each turn, and the mean of those that the server's process has worked."""
+
+    turns: list[float]
+    processor: float
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.turns)
+
+    @property
+    def p95(self) -> float:
+        return sorted(self.turns)[round(0.95 * (len(self.turns) - 1))]
+
+
+def measure(url: str, question: Question) -> Iterator[Timing]:
     """Yields the times of the statement, then those of the function that gives a DataFrame."""
     yield timed(url, question.name, asking(question.ours), question.days)
     yield timed(url, f"{question.name}, DataFrame", question.frame, question.days)
 
 
-def timed(url: str, name: str, ask: Ask, days: float) -> list[float]:
-    """Milliseconds of each turn, with other vehicles and ranges; the first turns are not counted."""
+def timed(url: str, name: str, ask: Ask, days: float) -> Timing:
+    """Asks in turns, each with another vehicle and range; the first turn is not counted."""
     ranges = asked_ranges(days)
     times: list[float] = []
     with closing(psycopg2.connect(url)) as connection:
         ask(connection, next(ranges))
+        server = psutil.Process(connection.info.backend_pid)
+        worked = sum(server.cpu_times()[:2])
         started = time.perf_counter()
         while len(times) < MOST_TURNS and (len(times) < 3 or time.perf_counter() - started < MOST_SECONDS):
             asked = next(ranges)
             before = time.perf_counter()
             ask(connection, asked)
             times.append((time.perf_counter() - before) * 1000)
+        worked = sum(server.cpu_times()[:2]) - worked
     print(f"{name}: p50 {statistics.median(times):.2f} ms, {len(times)} turns", file=sys.stderr)
-    return times
+    return Timing(times, 1000 * worked / len(times))
 
 
 def asked_ranges(days: float) -> Iterator[Range]:
@@ -236,11 +256,8 @@ def asked_ranges(days: float) -> Iterator[Range]:
         yield Range(vehicle, since, since + timedelta(days=days))
 
 
-def p95(times: Sequence[float]) -> float:
-    return sorted(times)[round(0.95 * (len(times) - 1))]
-
-
-def show(chosen: Sequence[Question], times: dict[str, list[list[float]]], facts: dict[str, Any]) -> None:
+def show(chosen: Sequence[Question], times: dict[str, list[Timing]], facts: dict[str, Any]) -> None:
+    """Prints the table; the processor time says what a question costs, however busy the machine is."""
     console = Console(width=150, highlight=False)
     console.print(", ".join(f"{name} {value}" for name, value in facts.items()))
     columns = (
@@ -248,19 +265,20 @@ def show(chosen: Sequence[Question], times: dict[str, list[list[float]]], facts:
         "p50",
         "p95",
         "target",
+        "processor",
         "DataFrame p50",
         "p95",
         "naive p50",
         "p95",
+        "processor",
         "ratio of p50",
     )
     table = Table(*columns, show_edge=False)
     for question in chosen:
         mine, frame, *theirs = times[question.name]
-        row = [statistics.median(mine), p95(mine), question.target, statistics.median(frame), p95(frame)]
-        if theirs:
-            row += [statistics.median(theirs[0]), p95(theirs[0])]
-            row.append(statistics.median(theirs[0]) / statistics.median(mine))
+        row = [mine.median, mine.p95, question.target, mine.processor, frame.median, frame.p95]
+        for naive in theirs:
+            row += [naive.median, naive.p95, naive.processor, naive.median / mine.median]
         table.add_row(question.name, *["" if value is None else f"{value:,.3g}" for value in row])
     console.print(table)
 

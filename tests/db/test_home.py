@@ -270,6 +270,27 @@ def test_a_move_begins_again_if_the_rows_are_not_where_they_were(many: Database,
     assert sum(places(many).values()) == expected
 
 
+@pytest.mark.parametrize("change", ["ADD COLUMN more text", "ADD CONSTRAINT mine CHECK (object_value < 100)"])
+def test_a_move_begins_again_if_the_table_is_another_one(many: Database, change: str) -> None:
+    with session(many, autocommit=True) as mover:
+        for _ in range(3):
+            bring_home(mover, DETECTIONS)
+    query(many.url, f"ALTER TABLE {DETECTIONS.full_name} {change}")
+    assert move(many) == [DAY]
+    assert places(many) == {"20220605": 1000}
+
+
+def test_an_upgrade_ends_a_move(many: Database) -> None:
+    with session(many, autocommit=True) as mover:
+        for _ in range(3):
+            bring_home(mover, DETECTIONS)
+    before = catalog(many)
+    with closing(many.connect()) as connection:
+        schema.apply(connection, again=True)
+    assert len(catalog(many)) < len(before)
+    assert move(many) == [DAY]
+
+
 def test_rows_that_are_all_gone_leave_nothing_of_a_move(many: Database) -> None:
     before = catalog(many)
     with session(many, autocommit=True) as mover:

@@ -125,6 +125,7 @@ OBJECTS = {
         "is_of_day",
         "make_partition",
         "most_days",
+        "move_source",
         "recount_hours",
         "strange_days",
         "time_column",

@@ -1,0 +1,3 @@
+-- A move knows more of what it copies: it begins again.
+
+DROP TABLE IF EXISTS mobileye_data.moves CASCADE;
