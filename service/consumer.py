@@ -240,7 +240,7 @@ class Consumer:
                 break
             self._loading, self._batch = self._batch, self._new_batch()
             self._task = self._thread.submit(self._load, self._loading)
-        self._hint(waits=True)
+        self._hint(at_once=True)
 
     def _postpone(self, error: DatabaseUnavailable | SourceUnavailable) -> None:
         resource = Resource.BROKER if isinstance(error, SourceUnavailable) else Resource.DATABASE
@@ -256,25 +256,26 @@ class Consumer:
         if outage is not None:
             outage.end()
 
-    def _hint(self, *, waits: bool = False) -> None:
+    def _hint(self, *, at_once: bool = False) -> None:
         now = time.monotonic()
-        if self._unhinted and (waits or now - self._hinted_at >= _HINT_SECONDS):
+        if self._unhinted and (at_once or now - self._hinted_at >= _HINT_SECONDS):
             self._hinted_at = now
             hints, self._unhinted = self._unhinted, {}
-            self._topics.hint(starmap(Position, hints.items()), waits=waits)
+            self._topics.hint(starmap(Position, hints.items()))
 
     def _close(self) -> None:
         """Lets a transaction end that is under way, for a while, and leaves the group."""
-        if self._task is not None:
-            if not wait([self._task], _STOP_SECONDS).done and self._sink is not None:
+        task, loading = self._task, self._loading
+        if task is not None:
+            if not wait([task], _STOP_SECONDS).done and self._sink is not None:
                 self._sink.interrupt()
-            with suppress(Fenced, DatabaseUnavailable, SourceUnavailable, Misconfigured):
-                loading = self._loading
-                result = self._task.result(_STOP_SECONDS)
+            with suppress(Fenced, DatabaseUnavailable, SourceUnavailable, Misconfigured, TimeoutError):
+                result = task.result(_STOP_SECONDS)
                 if loading is not None:
                     self._note_loaded(loading, result)
-        self._hint(waits=True)
+        self._task, self._is_lost = None, True  # nothing more is loaded while partitions are given up
+        self._hint(at_once=True)
         self._topics.close()
-        if self._sink is not None and (self._task is None or self._task.done()):
+        if self._sink is not None and (task is None or task.done()):
             self._sink.close()
         self._thread.shutdown(wait=False)

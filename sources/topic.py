@@ -166,17 +166,14 @@ class Topics:
         places = [KafkaPartition(*place) for place in self._assigned.reading]
         (self._open_consumer.pause if is_on else self._open_consumer.resume)(places)
 
-    def hint(self, positions: Iterable[Position], *, waits: bool = False) -> None:
+    def hint(self, positions: Iterable[Position]) -> None:
         """Gives the broker the positions, for tools that show lags; nothing depends on it."""
         offsets = [
             KafkaPartition(at.partition.topic, at.partition.partition, at.next_offset) for at in positions
         ]
         if offsets:
             with suppress(KafkaException):
-                if waits:
-                    self._open_consumer.commit(offsets=offsets, asynchronous=False)
-                else:
-                    self._open_consumer.commit(offsets=offsets, asynchronous=True)
+                self._open_consumer.commit(offsets=offsets, asynchronous=True)
 
     def close(self) -> None:
         """Leaves the group, so that others take over at once."""
