@@ -165,14 +165,14 @@ def test_i4_the_objects_of_two_frozen_daemons_are_taken_over_within_40_seconds(
             daemon.start()
             stack.callback(ended, daemon)
         until(lambda: has_slots(database.url, _DAEMONS), 60)
-        for n in range(1000):
+        for n in range(300):
             first.put(f"vehicles_status_{n}.json", status_of(f"{n:032}"))
-            if n == 500:
+            if n == 150:
                 for daemon in daemons[2:]:
                     stack.enter_context(frozen(daemon))
         first.until_empty(40)
         stack.pop_all().close()
-    assert vehicles(database.url) == list(range(1000))
+    assert vehicles(database.url) == list(range(300))
 
 
 @pytest.mark.slow
