@@ -104,7 +104,7 @@ def _row(place: str, work: Work, count: int, load: Load, ratio: float) -> str:
         f"{load.files:,} {work.name}",
         str(count),
         f"{load.rows / load.seconds:,.0f}",
-        f"{load.files / load.seconds:,.0f}",
+        f"{load.files / load.seconds:,.1f}",
         f"{ratio:.2f}",
         f"{load.share_of_cores * (psutil.cpu_count() or 1):.2f}",
         *(f"{seconds:.1f} s" if seconds else "" for seconds in load.processor.values()),
