@@ -73,7 +73,7 @@ def test_a8_throttling_slows_and_fails_nothing(
     chance = random.Random(8)
     proxy.fault = lambda kind, path: (503, "SlowDown") if chance.random() < 0.3 else None
     vehicles = put_many(daemon, count)
-    daemon.start()
+    daemon.start(wait=False)
     until(lambda: len(waiting(daemon)) < count / 2, 300)
     proxy.fault = lambda kind, path: (503, "SlowDown")
     until(lambda: " waiting for the bucket " in daemon.log(), 60)

@@ -53,7 +53,8 @@ class Memory:
 def daemon_on(bucket: MadeUpBucket, folder: Path, url: str) -> Iterator[Daemon]:
     settings = {"WATCH_FOLDER": "s3://made-up/in", "S3_ENDPOINT_URL": bucket.url, **credentials()}
     daemon = Daemon(folder, url, WORKERS=2, **settings)
-    daemon.start()
+    daemon.start(wait=False)
+    until(lambda: " watching " in daemon.log(), 120, "the daemon watches")
     try:
         yield daemon
     finally:
