@@ -123,7 +123,8 @@ def test_b4_a_call_that_the_platform_ends_in_copy_is_made_good_by_the_next_one(
 ) -> None:
     content, rows = bulk(40)
     name = bucket.put("objects_detection_large.json.zst", content)
-    function = functions.start(timeout=6)
+    function = functions.start(timeout=10)
+    assert function.invoke({}) is None
     copying = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY%'"
     with ThreadPoolExecutor(1) as threads:
         answer = threads.submit(function.invoke, bucket.queued(name))
