@@ -65,7 +65,7 @@ def test_a4_an_object_that_is_replaced_before_its_delete_is_loaded_next(
 
 @pytest.mark.parametrize(
     ("count", "seconds"),
-    [(60, 0), pytest.param(2_000, 30, marks=[pytest.mark.slow, pytest.mark.timeout(900)])],
+    [(60, 0), pytest.param(2_000, 30, marks=[pytest.mark.slow, pytest.mark.timeout(2400)])],
 )
 def test_a8_throttling_slows_and_fails_nothing(
     daemon: BucketDaemon, proxy: S3Proxy, count: int, seconds: float
@@ -74,12 +74,12 @@ def test_a8_throttling_slows_and_fails_nothing(
     proxy.fault = lambda kind, path: (503, "SlowDown") if chance.random() < 0.3 else None
     vehicles = put_many(daemon, count)
     daemon.start(wait=False)
-    until(lambda: len(waiting(daemon)) < count / 2, 300)
+    until(lambda: len(waiting(daemon)) < count / 2, 900)
     proxy.fault = lambda kind, path: (503, "SlowDown")
     until(lambda: " waiting for the bucket " in daemon.log(), 60)
     time.sleep(seconds)
     proxy.fault = lambda kind, path: (503, "SlowDown") if chance.random() < 0.3 else None
-    daemon.until_empty(300)
+    daemon.until_empty(900)
     assert daemon.vehicles() == vehicles and " the bucket is back " in daemon.log()
     assert daemon.stop() == 0 and " failed=0 " in daemon.log() and "Traceback" not in daemon.log()
 
