@@ -59,13 +59,14 @@ def locked_tables(url: str) -> Iterator[None]:
 
 
 def test_b3_a_wait_for_the_database_ends_half_a_second_before_the_deadline(
-    bucket: Bucket, database: Database
+    bucket: Bucket, database: Database, capfd: pytest.CaptureFixture[str]
 ) -> None:
     name = bucket.put("vehicles_status_1.json", status_of("1"))
-    handle, clock = handler(bucket, database.url), Clock(5)
+    handle, clock = handler(bucket, database.url), Clock(2.8)  # sooner than its lock_timeout
     with locked_tables(database.url):
         assert handle(bucket.queued(name), clock) == returned(name)
         assert clock.get_remaining_time_in_millis() >= 500
+        assert "the time of the invocation is used up" in capfd.readouterr().err
         until(lambda: in_transaction(database.url) == 1, 1, "only the lock is left")
     assert handle(bucket.queued(name), Clock()) == returned()
     assert vehicles(database.url) == ["1"]
