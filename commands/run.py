@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,12 +39,20 @@ def run(settings: Settings, *, once: bool, accepts_new: bool = False, plain: boo
     With accepts_new into another database than the folder's files went into before; with plain only lines
     are written, on a terminal, too.
     """
+    job = partial(_run, settings, once=once, accepts_new=accepts_new)
+    return show_job(settings, job, partial(check_reachable, settings), once=once, plain=plain)
+
+
+def show_job(
+    settings: Settings, job: Callable[[Publish], int], ask: Callable[[], None], *, once: bool, plain: bool
+) -> int:
+    """Shows what a job publishes, and returns its exit code; ask() asks whether it could load now."""
     with _shown(settings, plain=plain) as shown:
         try:
             # What runs once ends before anybody asks, and may run beside a daemon with the same settings.
             address = None if once else settings.metrics_address
-            with _exposed(settings, address, _announced(shown.write)) as publish:
-                return _run(settings, publish, once=once, accepts_new=accepts_new)
+            with _exposed(settings, address, _announced(shown.write), ask) as publish:
+                return job(publish)
         except (Misconfigured, DatabaseUnavailable, SourceUnavailable, TimedOut, OSError) as error:
             # Before the first line, a person at a terminal gets the plain sentence that other commands print.
             if settings.log_format is LogFormat.TEXT and not shown.has_written:
@@ -70,14 +79,16 @@ def _announced(publish: Publish) -> Publish:
 
 
 @contextmanager
-def _exposed(settings: Settings, address: Address | None, publish: Publish) -> Iterator[Publish]:
+def _exposed(
+    settings: Settings, address: Address | None, publish: Publish, ask: Callable[[], None]
+) -> Iterator[Publish]:
     """Serves metrics and health at the address, if there is one; yields the function to publish with."""
     if address is None:
         yield publish
         return
     from monitor.exposure import expose  # with libraries that only this needs
 
-    with expose(settings, address, publish, lambda: check_reachable(settings)) as publish_to_all:
+    with expose(settings, address, publish, ask) as publish_to_all:
         yield publish_to_all
 
 
@@ -105,7 +116,7 @@ def _run(settings: Settings, publish: Publish, *, once: bool, accepts_new: bool)
     stop = StopSignal()
     totals: Counter[str] = Counter()
     with stop.on_signals():
-        presence = _prepare_place(settings)
+        presence = prepare_place(settings)
         with suppress(StartCancelled):
             wait_for_place(settings, publish, stop, once=once)
             opened = open_database(
@@ -118,7 +129,7 @@ def _run(settings: Settings, publish: Publish, *, once: bool, accepts_new: bool)
                 if prepared is not None:
                     totals = _load(*prepared, ensure_running, publish, stop, presence, once=once)
         if "waiting" not in totals:  # it was stopped before it could load anything
-            totals["waiting"] = _waiting(settings)
+            totals["waiting"] = waiting_files(settings)
         publish(Stopped(totals))
     return 1 if once and (totals["failed"] or totals["waiting"] or stop.event.is_set()) else 0
 
@@ -139,7 +150,7 @@ def _load(
         return daemon.run()
 
 
-def _prepare_place(settings: Settings) -> Presence | None:
+def prepare_place(settings: Settings) -> Presence | None:
     """Makes what is missing where files arrive; shows that a daemon watches a folder."""
     if settings.bucket is not None:
         return None
@@ -150,7 +161,8 @@ def _prepare_place(settings: Settings) -> Presence | None:
     return presence
 
 
-def _waiting(settings: Settings) -> int:
+def waiting_files(settings: Settings) -> int:
+    """Returns how many files wait in the folder, if it can be listed."""
     with suppress(OSError):
         if settings.bucket is None:
             return len(watcher.scan.waiting(str(settings.folder)))

@@ -1,4 +1,4 @@
-"""Commands of streams, as they are typed: consume; it imports what it does when it is typed."""
+"""Commands of streams, as they are typed: consume, publish; each imports what it does when it is typed."""
 
 from typing import Annotated
 
@@ -11,6 +11,7 @@ from config import load_settings
 def add_to(app: typer.Typer) -> None:
     """Adds the commands to those of the program."""
     app.command("consume")(consume_topics)
+    app.command("publish")(publish_folder)
 
 
 _ACCEPT = "Note messages that are gone before they could be loaded, and go on behind them."
@@ -30,3 +31,27 @@ def consume_topics(
     from commands.person import who
 
     raise typer.Exit(consume.run(settings, who() if accept_gap else None))
+
+
+_PUBLISH_ONCE = (
+    "Publish the files that are there now, then exit: 0 if all were published, "
+    "1 if any failed or still waits, or if the broker does not answer for 30 s."
+)
+_NEW_TOPICS = "Publish into these topics, though the folder's files went elsewhere until now."
+_PLAIN = "Write only log lines, on a terminal, too; so does a set LOG_FORMAT."
+
+
+def publish_folder(
+    once: Annotated[bool, typer.Option("--once", help=_PUBLISH_ONCE)] = False,
+    new_topics: Annotated[bool, typer.Option("--new-topics", help=_NEW_TOPICS)] = False,
+    plain: Annotated[bool, typer.Option("--plain", help=_PLAIN)] = False,
+) -> None:
+    """Publishes the files of the watch folder into Kafka topics until Ctrl+C or SIGTERM, each file once.
+
+    Readers of committed messages see a file whole or not at all. Needs no database.
+    """
+    settings = load_settings()
+    with packages_of("kafka"):
+        from commands import publish
+
+    raise typer.Exit(publish.run(settings, once=once, accepts_new=new_topics, plain=plain))

@@ -22,6 +22,7 @@ Line = tuple[Level, str, dict[str, Any]]
 WATCHING = "watching"
 DATABASE = "database"
 QUERY_IT = "query it"
+PUBLISHING = "publishing"
 
 #: Level and name of the line of each event that has one line with the event's own fields, or nearly so.
 LINES: dict[type[Event], tuple[Level, str]] = {
@@ -175,6 +176,9 @@ def _start(event: events.Started) -> Iterator[Line]:
     folder = printable(event.folder)
     watching: dict[str, Any] = {"folder": folder, "observer": event.observer, "workers": event.workers}
     yield "info", WATCHING, watching | {"env_file": printable(event.env_file or "none")}
+    if event.topics is not None:
+        yield "info", PUBLISHING, {"topics": event.topics}
+        return
     yield database_line(event.embedded_in, event.outside_database)
     yield "info", QUERY_IT, {"with_command": "python main.py sql 'select * from vehicle_status'"}
 

@@ -185,7 +185,12 @@ class Tally:
                 self._troubles.pop("folder", None)
 
 
-_NAMES = {Resource.DATABASE: "database", Resource.WORKERS: "workers", Resource.BUCKET: "bucket"}
+_NAMES = {
+    Resource.DATABASE: "database",
+    Resource.WORKERS: "workers",
+    Resource.BUCKET: "bucket",
+    Resource.BROKER: "Kafka",
+}
 
 
 class _Progress:
@@ -217,6 +222,8 @@ def _time_left(number: int, rate: float) -> float | None:
 
 def _place(event: events.Started, started_in: str) -> str:
     """Returns where the rows go, without the password."""
+    if event.topics is not None:
+        return f"topics {event.topics}"
     if event.embedded_in is not None:
         return f"embedded PostgreSQL in {_short(event.embedded_in, started_in)}"
     (fields,) = (fields for _, name, fields in lines(event) if name == DATABASE)

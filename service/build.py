@@ -32,7 +32,7 @@ def make_daemon(
     """Returns a daemon with all that it needs; ensure_running tells where the database is after an outage."""
     inbox: Inbox = queue.SimpleQueue()
     if settings.bucket is None:
-        discovery: Discovery = _of_folder(settings, publish, inbox, presence)
+        discovery: Discovery = folder_discovery(settings, publish, inbox, presence)
     else:
         discovery = _of_bucket(settings, settings.bucket, ensure_running, publish, inbox)
     destination = DatabaseDestination(database, ensure_running, partial(make_pool, settings))
@@ -50,6 +50,11 @@ def source_factory(settings: Settings) -> SourceFactory:
     """Returns what makes the source of the settings, in a worker."""
     if settings.bucket is not None:
         return BucketFactory(settings.bucket, settings.bucket_ends, settings.s3_endpoint_url)
+    return folder_factory(settings)
+
+
+def folder_factory(settings: Settings) -> FolderFactory:
+    """Returns what makes the source of a folder, in a worker."""
     return FolderFactory(
         str(settings.folder),
         str(settings.failed),
@@ -59,9 +64,10 @@ def source_factory(settings: Settings) -> SourceFactory:
     )
 
 
-def _of_folder(
+def folder_discovery(
     settings: Settings, publish: Publish, inbox: Inbox, presence: Presence | None
 ) -> FileDiscovery:
+    """Returns what finds the files of the watch folder, and puts them into the inbox."""
     return FileDiscovery(
         str(settings.folder),
         settings.observer,

@@ -1,7 +1,4 @@
-"""Events of the daemon that others may want to know, as one frozen value each.
-
-The log, metrics and other views subscribe. Any thread publishes, a few times a file or a second at most.
-"""
+"""Events of the daemon, one frozen value each: any thread publishes, the log and other views subscribe."""
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
@@ -23,7 +20,7 @@ Publish = Callable[[Event], None]
 
 
 class Started(Event, frozen=True):
-    """The daemon begins to watch. Exactly one of embedded_in and outside_database is given."""
+    """The daemon begins to watch. Exactly one of embedded_in, outside_database and topics is given."""
 
     folder: str
     observer: str
@@ -31,6 +28,7 @@ class Started(Event, frozen=True):
     env_file: str | None
     embedded_in: str | None
     outside_database: str | None
+    topics: str | None = None
 
 
 class Stopped(Event, frozen=True):

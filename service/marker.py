@@ -20,6 +20,11 @@ NAME = ".database"
 
 _MOST_BYTES = 10_000
 
+_REMEDY = (
+    "mount its disk, correct DATA_FOLDER or DATABASE_URL, "
+    "or start the daemon with --new-database to load into the other one from now on"
+)
+
 
 class Marker(Struct, frozen=True):
     """The ledger's name, and for a person where its database was."""
@@ -86,10 +91,9 @@ def write(folder: Path, marker: Marker) -> None:
     part.replace(path)
 
 
-def refusal(place: str, marker: Marker, instead: str) -> Misconfigured:
+def refusal(place: str, marker: Marker, instead: str, remedy: str = _REMEDY) -> Misconfigured:
     """Returns the error for a database that is not the one of the folder's files."""
     return Misconfigured(
         f"until now the files of {printable(place)} went into {printable(marker.database)}, "
-        f"which is not {printable(instead)}: mount its disk, correct DATA_FOLDER or DATABASE_URL, "
-        "or start the daemon with --new-database to load into the other one from now on"
+        f"which is not {printable(instead)}: {remedy}"
     )

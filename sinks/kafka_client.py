@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from logging import Logger
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
@@ -28,6 +29,11 @@ _TO_FIX = {
 }
 
 
+#: Where the library's own lines go, instead of to standard error; what they say comes as errors, too.
+_SILENT = Logger("librdkafka")
+_SILENT.disabled = True
+
+
 class Cluster(Struct, frozen=True):
     """The properties by which clients find the brokers, and whatever else librdkafka may be told."""
 
@@ -43,8 +49,7 @@ class Cluster(Struct, frozen=True):
         return Producer(self._settings(settings, complaints))
 
     def _settings(self, settings: Mapping[str, Any], complaints: "Complaints | None") -> dict[str, Any]:
-        # The library's own lines would go to standard error; what they say comes as errors, too.
-        ours = {"log_level": 0, **settings}
+        ours = {"log_level": 0, "logger": _SILENT, **settings}
         return {**self.properties, **ours, **({"error_cb": complaints.take} if complaints else {})}
 
 

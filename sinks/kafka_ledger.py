@@ -111,11 +111,12 @@ class Ledger:
         else:
             self.unfinished[digest] = Unfinished(entry.next_element, entry.deliveries)
 
-    def read(self, admin: AdminClient, consumer: Consumer, complaints: Complaints) -> None:
-        """Reads on to what is now the end, and waits until no open transaction hides any of it."""
+    def read(self, admin: AdminClient, consumer: Consumer, complaints: Complaints, *, waits: bool) -> None:
+        """Reads on to the end of now; waits for what open transactions hide, or leaves it out."""
+        level = IsolationLevel.READ_UNCOMMITTED if waits else IsolationLevel.READ_COMMITTED
         deadline = time.monotonic() + _READ_SECONDS
         with translate_errors(complaints):
-            ends = self._ends_when_there(admin, deadline)
+            ends = self._ends_when_there(admin, level, deadline)
             consumer.assign(
                 [
                     TopicPartition(self._topic, number, self._next.get(number, OFFSET_BEGINNING))
@@ -132,27 +133,27 @@ class Ledger:
                 for message in consumer.consume(10_000, 0.1):
                     self._take(message)
 
-    def _ends_when_there(self, admin: AdminClient, deadline: float) -> Mapping[int, int]:
+    def _ends_when_there(
+        self, admin: AdminClient, level: IsolationLevel, deadline: float
+    ) -> Mapping[int, int]:
         """Asks again while a topic that was just made is not known everywhere."""
         while True:
             self._beat()
             try:
-                return self._ends(admin)
+                return self._ends(admin, level)
             except KafkaException as error:
                 is_new = error.args[0].code() in _NOT_YET
                 if not is_new or time.monotonic() >= deadline:
                     raise
                 time.sleep(0.1)
 
-    def _ends(self, admin: AdminClient) -> Mapping[int, int]:
+    def _ends(self, admin: AdminClient, level: IsolationLevel) -> Mapping[int, int]:
         known = admin.list_topics(self._topic, timeout=_READ_SECONDS).topics[self._topic]
         if known.error is not None:
             raise KafkaException(known.error)
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         asked = {TopicPartition(self._topic, number): latest for number in known.partitions}
-        found = admin.list_offsets(
-            asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_READ_SECONDS
-        )
+        found = admin.list_offsets(asked, isolation_level=level, request_timeout=_READ_SECONDS)
         return {place.partition: future.result(_READ_SECONDS).offset for place, future in found.items()}
 
     def _take(self, message: Any) -> None:

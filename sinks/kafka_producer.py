@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
@@ -76,14 +77,16 @@ class TransactionalProducer:
         self._session = Session.of_this_process(uuid4().hex)
         self._complaints = Complaints()
         self._refused: KafkaError | None = None
-        self._is_announced = False
+        self._is_announced = self._has_opened = False
         self._admin: AdminClient | None = None
         self._consumer: Consumer | None = None
         self._producer: Producer | None = None
+        self._kept: list[Producer] = []
 
     def close(self) -> None:
         """Releases the clients."""
-        self._producer = self._consumer = self._admin = None
+        self._give_up()
+        self._consumer = self._admin = None
 
     # Steps of a transaction ------------------------------------------------------------------------
 
@@ -126,7 +129,7 @@ class TransactionalProducer:
             try:
                 self._producer.abort_transaction(_PIECE_SECONDS)
             except KafkaException:
-                self._producer = None
+                self._give_up()
 
     def _insist(self, call: Callable[[float], Any]) -> None:
         """Repeats a call that may be repeated, until its time is over."""
@@ -149,8 +152,21 @@ class TransactionalProducer:
         return self._lost(self._complaints.explain(self._refused or found))
 
     def _lost(self, error: Exception) -> Exception:
-        self._producer = None
+        self._give_up()
         return error
+
+    def _give_up(self) -> None:
+        """Gives the producer up, without messages: with some in flight its end would damage the memory."""
+        producer, self._producer = self._producer, None
+        if producer is None:
+            return
+        producer.purge()
+        deadline = time.monotonic() + _PIECE_SECONDS
+        while len(producer) and time.monotonic() < deadline:
+            with suppress(KafkaException, SystemError):  # a fatal error is raised again here
+                producer.poll(0.05)
+        if len(producer):
+            self._kept.append(producer)
 
     def _note_undelivered(self, error: KafkaError | None, _: Message) -> None:
         purged = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
@@ -163,15 +179,18 @@ class TransactionalProducer:
         """Returns a producer that has the transactional id for itself, with all known that was before it."""
         cluster = self._publisher.cluster
         admin = self._admin = self._admin or cluster.admin(self._complaints)
-        self.largest = dict(self.topics.prepare(admin))
+        self.largest = dict(self.topics.prepare(admin, self._complaints))
         if not self._is_announced:
             self._announce()
-        self._read_ledger()
+        if self._has_opened:  # who was fenced leaves at once, and does not take the id back
+            self._read_ledger(waits=False)
         with translate_errors():
             producer = cluster.producer(self._of_producer(), self._complaints)
         # Ends the transaction of a producer that had the id before: commits it if that was asked for.
         self._insist(producer.init_transactions)
-        self._read_ledger()
+        # Only now: what a producer that is gone had left open has hidden all that came after it.
+        self._read_ledger(waits=True)
+        self._has_opened = True
         return producer
 
     def _announce(self) -> None:
@@ -191,13 +210,13 @@ class TransactionalProducer:
                 raise KafkaException(failed[0] if failed else KafkaError(KafkaError._TIMED_OUT))
         self._is_announced = True
 
-    def _read_ledger(self) -> None:
+    def _read_ledger(self, *, waits: bool) -> None:
         """Reads the ledger to its end; raises Misconfigured if another publisher has announced itself."""
         if self._consumer is None:
             with translate_errors():
                 self._consumer = self._publisher.cluster.consumer(_READER, self._complaints)
         assert self._admin is not None
-        self.ledger.read(self._admin, self._consumer, self._complaints)
+        self.ledger.read(self._admin, self._consumer, self._complaints, waits=waits)
         other = self.ledger.session
         if other is not None and other.name != self._session.name:
             raise Misconfigured(

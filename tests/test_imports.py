@@ -64,7 +64,7 @@ ROOMS = {
     ),
     "service": Room(
         "The long-running program around the line.",
-        {"config", "db", "environment", "processing", "sources", "watcher"},
+        {"config", "db", "environment", "processing", "sinks", "sources", "watcher"},
     ),
     "monitor": Room(
         "Shows what the service does.",
@@ -233,6 +233,7 @@ def test_only_the_source_and_the_sink_of_topics_know_the_client_of_kafka() -> No
 def test_a_daemon_of_a_folder_imports_nothing_of_streams() -> None:
     modules = "main, service.build, service.worker, service.loader_factory"
     ours = ["processing.message_batch", "db.stream", "service.consumer", "monitor.stream_log"]
+    ours += ["sinks.kafka", "service.publishing", "commands.publish"]
     assert _imported_with(modules, ["confluent_kafka", *ours]) == []
 
 

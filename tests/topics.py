@@ -50,6 +50,20 @@ def read_topic(broker: Broker, topic: str, *, is_committed: bool = True) -> list
         consumer.close()
 
 
+def sent(broker: Broker, topic: str) -> int:
+    """How many messages there are, those of open and aborted transactions and markers counted, too."""
+    return sum(_ends(broker, topic, IsolationLevel.READ_UNCOMMITTED).values())
+
+
+def is_blocked(broker: Broker, topic: str) -> bool:
+    """Whether an open transaction hides messages."""
+    stable, all_of_it = (
+        _ends(broker, topic, level)
+        for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED)
+    )
+    return stable != all_of_it
+
+
 def _ends(broker: Broker, topic: str, level: IsolationLevel) -> dict[int, int]:
     known = broker.admin.list_topics(topic, timeout=20).topics[topic]
     if known.error is not None:

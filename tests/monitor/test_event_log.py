@@ -5,7 +5,7 @@ import re
 import pytest
 from msgspec.structs import replace
 
-from monitor.event_log import DATABASE, LINES, OUTAGE_LINES, QUERY_IT, WATCHING, EventLog, lines
+from monitor.event_log import DATABASE, LINES, OUTAGE_LINES, PUBLISHING, QUERY_IT, WATCHING, EventLog, lines
 from monitor.log import LIBRARY_WARNING, LINES_DROPPED
 from monitor.terminal import LIVE_VIEW_ENDED
 from processing.batch import Outcome
@@ -25,6 +25,7 @@ REJECTED = replace(ENDED, reason="", counts=Counts(3, 2, 0, 1, 4), first_reject=
 SAMPLES: list[Event] = [
     events.Started("in", "native", 2, None, "data", None),
     events.Started("in", "native", 2, "/home/.env", None, "postgresql://u:secret@h:1/d?service=s"),
+    events.Started("in", "native", 1, None, None, None, "fleet.* of Kafka at h:9092"),
     events.Stopped({}),
     events.Ended("no", 2),
     events.LoopTurned(),
@@ -118,6 +119,7 @@ def test_there_is_a_sample_of_each_event_and_a_constant_for_each_line() -> None:
     constants = {
         WATCHING,
         DATABASE,
+        PUBLISHING,
         QUERY_IT,
         *(name for _, name in [*LINES.values(), *OUTAGE_LINES.values()]),
     }

@@ -1,0 +1,100 @@
+"""A proxy before a broker, which reads the requests that pass: it can keep the answer to one of them away."""
+
+import socket
+import struct
+import threading
+from contextlib import suppress
+
+from tests.support import free_port
+
+#: The numbers of requests: messages come, a transaction ends.
+PRODUCE, END_TRANSACTION = 0, 26
+
+
+class KafkaProxy:
+    """Passes everything on, until it is told to cut."""
+
+    def __init__(self, port: int) -> None:
+        """Listens for a broker that listens, or will listen, at another port of this machine."""
+        self.port = free_port()
+        self._broker_port = port
+        self._cut_at: int | None = None
+        self._passes = True
+        self._is_away = threading.Event()
+        self._answered = threading.Event()
+        self._has_cut = threading.Event()
+        self._connections: list[socket.socket] = []
+        self._server = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut_at(self, request: int, *, passes: bool) -> threading.Event:
+        """Cuts all connections at the next request of this number, before its answer; passes it on or not.
+
+        From then on nobody is connected until come_back(). Returns what is set when that has happened.
+        """
+        self._passes = passes
+        self._has_cut.clear()
+        self._answered.clear()
+        self._cut_at = request
+        return self._has_cut
+
+    def come_back(self) -> None:
+        self._is_away.clear()
+
+    def close(self) -> None:
+        self._server.close()
+        self._cut()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._server.accept()
+                if self._is_away.is_set():
+                    client.close()
+                    continue
+                try:
+                    broker = socket.create_connection(("127.0.0.1", self._broker_port), 5)
+                except OSError:
+                    client.close()
+                    continue
+                self._connections += [client, broker]
+                threading.Thread(target=self._pass_requests, args=(client, broker), daemon=True).start()
+                threading.Thread(target=self._pass_answers, args=(broker, client), daemon=True).start()
+
+    def _pass_requests(self, client: socket.socket, broker: socket.socket) -> None:
+        with suppress(OSError, struct.error), client.makefile("rb") as stream:
+            while head := stream.read(4):
+                (length,) = struct.unpack(">i", head)
+                body = stream.read(length)
+                (number,) = struct.unpack(">h", body[:2])
+                if number == self._cut_at:
+                    self._cut_at = None
+                    self._is_away.set()
+                    if self._passes:
+                        broker.sendall(head + body)
+                        self._answered.wait(10)  # the broker has done it, and nobody hears
+                    self._cut()
+                    self._has_cut.set()
+                    return
+                broker.sendall(head + body)
+
+    def _pass_answers(self, broker: socket.socket, client: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                answer = broker.recv(65_536)
+                if self._is_away.is_set():
+                    self._answered.set()
+                    break
+                if not answer:
+                    break
+                client.sendall(answer)
+        for end in (broker, client):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _cut(self) -> None:
+        connections, self._connections = self._connections, []
+        for connection in connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
