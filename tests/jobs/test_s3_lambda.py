@@ -152,7 +152,7 @@ def test_b10_without_memory_an_object_is_given_back(
     functions: Functions, bucket: Bucket, database: Database
 ) -> None:
     large = bucket.put("objects_detection_large.json.zst", bulk(40)[0])
-    limited = functions.start(limits=[f"--data={MEMORY}"])
+    limited = functions.start(timeout=15, limits=[f"--data={MEMORY}"])
     assert limited.invoke(bucket.queued(large)) == returned(large)
     assert limited.log().count(" returned ") == 1 and "Traceback" not in limited.log()
     assert functions.start().invoke(bucket.queued(large)) == returned()
