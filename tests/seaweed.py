@@ -54,6 +54,8 @@ class Seaweed:
         command = [weed, "-logtostderr=true", "mini", f"-dir={self._folder}", "-ip=127.0.0.1"]
         command += ["-ip.bind=127.0.0.1", f"-s3.port={self.port}", f"-s3.config={config}"]
         command += ["-master.telemetry=false", "-webdav=false", "-admin.ui=false"]
+        # Without a number there are as many as fit the free disk, and each bucket takes several.
+        command += ["-volume.max=10000"]
         command += ["-s3.port.iceberg=0", "-s3.port.lance=0", *(f"-{n}.port={p}" for n, p in ports.items())]
         with open(self._folder / "log", "ab") as log:
             self._process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log)

@@ -11,6 +11,7 @@ from monitor.dashboard import markup, numbers
 from monitor.dashboard.history import STEP, Step
 from monitor.dashboard.live import Ledger, Present
 from monitor.dashboard.markup import Column, Notice, Problem, Tile, Tone
+from processing.counted import counted, noun
 
 _START = "python main.py"
 
@@ -78,15 +79,15 @@ def tiles(present: Present) -> str:
     last = steps[-7:-1]
     found = [
         _tile_of_daemon(present),
-        Tile("Waiting", numbers.count(folder.files), "files", waiting, is_late),
+        Tile("Waiting", numbers.count(folder.files), noun(folder.files, "file"), waiting, is_late),
         Tile(
-            "Loaded now", numbers.rate(_rate(steps, "loaded")), "files/s", _in_hour(steps, "loaded", "files")
+            "Loaded now", numbers.rate(_rate(steps, "loaded")), "files/s", _in_hour(steps, "loaded", "file")
         ),
-        Tile("Rows now", numbers.rate(_rate(steps, "rows")), "rows/s", _in_hour(steps, "rows", "rows")),
+        Tile("Rows now", numbers.rate(_rate(steps, "rows")), "rows/s", _in_hour(steps, "rows", "row")),
         _tile_of_seconds(last),
-        _tile_of_outcome(steps, "Duplicates", "duplicate", "records", ""),
-        _tile_of_outcome(steps, "Rejected", "rejected", "records", "warn"),
-        _tile_of_outcome(steps, "Failed", "failed", "files", "bad"),
+        _tile_of_outcome(steps, "Duplicates", "duplicate", "record", ""),
+        _tile_of_outcome(steps, "Rejected", "rejected", "record", "warn"),
+        _tile_of_outcome(steps, "Failed", "failed", "file", "bad"),
         _tile_of_workers(present),
         _tile_of_database(present),
     ]
@@ -98,8 +99,8 @@ def _rate(steps: Sequence[Step], field: str) -> float:
     return getattr(steps[-2], field) / STEP if len(steps) > 1 else 0.0
 
 
-def _in_hour(steps: Sequence[Step], field: str, unit: str) -> str:
-    return f"{sum(getattr(step, field) for step in steps):,} {unit} in the last hour"
+def _in_hour(steps: Sequence[Step], field: str, what: str) -> str:
+    return f"{counted(sum(getattr(step, field) for step in steps), what)} in the last hour"
 
 
 def _tile_of_seconds(last: Sequence[Step]) -> Tile:
@@ -111,9 +112,9 @@ def _tile_of_seconds(last: Sequence[Step]) -> Tile:
     return Tile("Time to load a file", value, unit, note)
 
 
-def _tile_of_outcome(steps: Sequence[Step], label: str, field: str, unit: str, tone: Tone) -> Tile:
+def _tile_of_outcome(steps: Sequence[Step], label: str, field: str, what: str, tone: Tone) -> Tile:
     number = sum(getattr(step, field) for step in steps)
-    return Tile(label, numbers.count(number), unit, "in the last hour", tone if number else "")
+    return Tile(label, numbers.count(number), noun(number, what), "in the last hour", tone if number else "")
 
 
 def _tile_of_daemon(present: Present) -> Tile:

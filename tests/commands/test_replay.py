@@ -135,7 +135,7 @@ def test_a_file_that_is_open_for_writing_is_left(daemon: Daemon) -> None:
 def test_a_name_that_is_not_there_is_reported(daemon: Daemon) -> None:
     daemon.failed.mkdir(parents=True)
     done = daemon.command("replay", "failed", "x.json")
-    assert (done.returncode, done.stdout) == (1, "x.json: no such file\n1 files: 0 loaded, 1 not\n")
+    assert (done.returncode, done.stdout) == (1, "x.json: no such file\n1 file: 0 loaded, 1 not\n")
 
 
 def test_a_path_that_leads_elsewhere_is_refused(daemon: Daemon, tmp_path: Path) -> None:

@@ -269,7 +269,7 @@ def test_a_server_with_few_locks_is_reported_once_and_what_to_set(daemon: Daemon
     (line,) = [line for line in daemon.log().splitlines() if "few locks" in line]
     assert " warning the database has few locks setting=128 days=800 wanted=256 " in line
     assert ' reason="max_locks_per_transaction=128: only 800 days' in line
-    assert "a table get a partition of their own; set max_locks_per_transaction to 256 for 1,500" in line
+    assert "a table can have a partition; set max_locks_per_transaction to 256 for 1,500" in line
 
 
 # The embedded database ----------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import db.writer
 import processing.document
 import processing.fast_path
 import processing.loader
+import processing.small_file
 from db import schema
 from db.connection import Database
 from tests.processing.loading import Drops
@@ -55,3 +56,4 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processing.fast_path, "WINDOW_BYTES", 300)
     monkeypatch.setattr(processing.document, "CHUNK_BYTES", 300)
     monkeypatch.setattr(processing.loader, "MAX_SHARED_BYTES", 1000)
+    monkeypatch.setattr(processing.small_file, "MAX_SHARED_BYTES", 1000)
