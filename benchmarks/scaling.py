@@ -17,6 +17,7 @@ from benchmarks.files import FIRST_DAY, Made, make_files
 from benchmarks.fleet import WARM_UP, Load, running_fleet
 from benchmarks.places import Place, bucket_place, folder_place
 from benchmarks.server import Server, running_server
+from processing.counted import counted
 from tests.seaweed import Seaweed, running_seaweed
 
 DAEMONS = (1, 2, 4)
@@ -55,7 +56,9 @@ def scaling(
         running_seaweed() as seaweed,
         tempfile.TemporaryDirectory(prefix="benchmark-files-") as folder,
     ):
-        print(f"{facts['date']}, {facts['machine']}, {server.version()}, {workers} workers a daemon.")
+        print(
+            f"{facts['date']}, {facts['machine']}, {server.version()}, {counted(workers, 'worker')} a daemon."
+        )
         print(_HEAD.format(cores=psutil.cpu_count()))
         loads = []
         for work in (BULK, SMALL):
