@@ -204,7 +204,9 @@ def _counts(outcome: Outcome) -> dict[str, object]:
         fields |= {"first_reason": outcome.first_reject.reason, "first_path": path}
     fields["seconds"] = round(outcome.seconds, 4)
     if outcome.target:
-        fields["moved_to"] = printable(os.path.relpath(outcome.target, _STARTED_IN))
+        is_address = "://" in outcome.target  # of an object; a path is absolute, and has no such thing
+        target = outcome.target if is_address else os.path.relpath(outcome.target, _STARTED_IN)
+        fields["moved_to"] = printable(target)
     if outcome.reason:
         fields["reason"] = outcome.reason
     return fields

@@ -79,6 +79,7 @@ def test_a_bad_object_goes_below_failed_with_its_reason_and_others_are_loaded(da
     keys = daemon.all_keys()
     assert len(keys) == 4 and all(key.startswith("in/failed/vehicles_status_") for key in keys)
     assert sum(key.endswith(".reason.txt") for key in keys) == 2
+    assert f" moved_to=s3://{daemon.bucket}/in/failed/vehicles_status_1-" in daemon.log()
     assert daemon.start("--once", wait=False).wait() == 0  # what failed is not found again
 
 
