@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -84,5 +85,6 @@ def present(settings: Settings) -> Present:
             await task
         return live.present
 
-    with Reading(settings, lambda: False) as reading:
-        return asyncio.run(look(Live(settings, reading)))
+    # In a thread: where the browser's tests ran before, this one has a loop that runs.
+    with Reading(settings, lambda: False) as reading, ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, look(Live(settings, reading))).result()
