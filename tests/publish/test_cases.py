@@ -172,6 +172,7 @@ def test_c5_a_record_too_large_for_its_topic_is_rejected_and_the_others_arrive(
 def test_c6_a_broker_that_is_killed_and_comes_back_is_waited_for(
     frail: PublisherDaemon, disturbed: Disturbed
 ) -> None:
+    frail.set(KAFKA_TRANSACTION_TIMEOUT_MS=10_000)  # until then the broker may keep what the kill left open
     frail.start()
     wanted = drop_files(frail, 2, 1_000)
     frail.until_empty()
