@@ -95,9 +95,8 @@ def cut(connection: Connection) -> None:
 
 def cancel(connection: Connection) -> None:
     """Asks the server to cancel the statement of the connection; cuts it if nobody takes the request."""
-    with suppress(DatabaseUnavailable, psycopg2.Error):
-        request = _libpq.PQgetCancel(connection.pgconn_ptr)
-        within(_CANCEL_SECONDS, lambda: _send(request), lambda: cut(connection))
+    with suppress(psycopg2.Error):
+        CancelRequest(connection).send(_CANCEL_SECONDS, lambda: cut(connection))
 
 
 class CancelRequest:
@@ -109,10 +108,13 @@ class CancelRequest:
     def __init__(self, connection: Connection) -> None:
         self._request = _libpq.PQgetCancel(connection.pgconn_ptr)
 
-    def send(self, seconds: float) -> None:
+    def send(self, seconds: float, if_not_taken: Callable[[], None] = lambda: None) -> None:
         """Asks the server to cancel what it does for the connection; a server may not answer in time."""
         with suppress(DatabaseUnavailable):
-            within(seconds, lambda: _libpq.PQcancel(self._request, _error(), _ERROR_BYTES), lambda: None)
+            within(seconds, self._send, if_not_taken)
+
+    def _send(self) -> None:
+        _libpq.PQcancel(self._request, ctypes.create_string_buffer(_ERROR_BYTES), _ERROR_BYTES)
 
     def __del__(self) -> None:
         _libpq.PQfreeCancel(self._request)
@@ -143,13 +145,3 @@ def _run(function: Callable[[], T], result: "Future[T]") -> None:
         result.set_result(function())
     except BaseException as error:  # noqa: BLE001  # whoever waits for the result has to know
         result.set_exception(error)
-
-
-def _send(request: int | None) -> None:
-    if request:
-        _libpq.PQcancel(request, _error(), _ERROR_BYTES)
-        _libpq.PQfreeCancel(request)
-
-
-def _error() -> "ctypes.Array[ctypes.c_char]":
-    return ctypes.create_string_buffer(_ERROR_BYTES)
