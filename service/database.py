@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import partial
+from typing import TypeVar
 
 from psycopg2.extensions import connection as Connection
 
@@ -31,8 +32,10 @@ from service.events import (
     WorkersFewer,
 )
 from service.marker import Marker
-from service.outage import Outage
+from service.outage import wait_for
 from service.signals import StopSignal
+
+T = TypeVar("T")
 
 #: A new index of large tables takes minutes.
 _APPLY_SECONDS = 3600.0
@@ -150,18 +153,15 @@ def wait_for_place(settings: Settings, publish: Publish, stop: StopSignal, *, on
 
     Raises StartCancelled once asked to stop.
     """
-    outage: Outage | None = None
-    while settings.bucket is not None:
-        try:
-            _store(settings).read()
-            break
-        except SourceUnavailable as error:
-            outage = outage or Outage(Resource.BUCKET, publish)
-            outage.postpone(error, once=once)
-            if stop.event.wait(max(0.0, outage.next_try - time.monotonic())):
-                raise StartCancelled("it is no longer needed") from None
-    if outage is not None:
-        outage.end()
+    if settings.bucket is None:
+        return
+
+    def look() -> bool:
+        _store(settings).read()
+        return True
+
+    if not wait_for(look, {SourceUnavailable: Resource.BUCKET}, publish, stop, once=once):
+        raise StartCancelled("it is no longer needed")
 
 
 def prepare_database(
@@ -192,41 +192,31 @@ def prepare_stream_database(
 ) -> bool:
     """Applies the schema as soon as the database answers; False if asked to stop before."""
 
-    def look(connection: Connection) -> int:
+    def look(connection: Connection) -> None:
         if ledger_name.find(connection) is None:
             ledger_name.give(connection)
         _warn(connection, publish)
-        return 0
 
     return _wait_for(ensure_running, look, publish, stop, once=False) is not None
 
 
 def _wait_for(
     ensure_running: Callable[[], Database],
-    look: Callable[[Connection], int],
+    look: Callable[[Connection], T],
     publish: Publish,
     stop: StopSignal,
     *,
     once: bool,
-) -> tuple[Database, int] | None:
+) -> tuple[Database, T] | None:
     """Returns the database once it answers, and what a look at it has found; None if asked to stop."""
-    outages: dict[Resource, Outage] = {}
-    while not stop.event.is_set():
-        try:
-            database = ensure_running()
-            with connected(database, stop.event.is_set) as connection:
-                found = ask(connection, partial(look, connection), stop.event.is_set)
-            for outage in outages.values():
-                outage.end()
-            return database, found
-        except (DatabaseUnavailable, SourceUnavailable) as error:
-            if stop.event.is_set():
-                break
-            resource = Resource.BUCKET if isinstance(error, SourceUnavailable) else Resource.DATABASE
-            outage = outages.setdefault(resource, Outage(resource, publish))
-            outage.postpone(error, once=once)
-            stop.event.wait(outage.next_try - time.monotonic())
-    return None
+
+    def attempt() -> tuple[Database, T]:
+        database = ensure_running()
+        with connected(database, stop.event.is_set) as connection:
+            return database, ask(connection, partial(look, connection), stop.event.is_set)
+
+    away = {DatabaseUnavailable: Resource.DATABASE, SourceUnavailable: Resource.BUCKET}
+    return wait_for(attempt, away, publish, stop, once=once)
 
 
 def _look_at(connection: Connection, settings: Settings, publish: Publish, *, accepts_new: bool) -> int:

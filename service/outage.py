@@ -2,8 +2,13 @@
 
 import random
 import time
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from service.events import OutageBegan, OutageEnded, OutageReasonChanged, Publish, Resource
+from service.signals import StopSignal
+
+T = TypeVar("T")
 
 #: The longest outage that --once waits for; a restart of the database takes less.
 ONCE_SECONDS = 30.0
@@ -56,3 +61,33 @@ class Outage:
     def end(self) -> None:
         """Publishes the end of the outage."""
         self._publish(OutageEnded(self.resource, round(time.monotonic() - self._since, 1)))
+
+
+def wait_for(
+    attempt: Callable[[], T],
+    resources: Mapping[type[Exception], Resource],
+    publish: Publish,
+    stop: StopSignal,
+    *,
+    once: bool,
+) -> T | None:
+    """Repeats an attempt until it raises none of these errors, each of which names what is away.
+
+    Returns its result, or None if asked to stop before; raises TimedOut if --once has waited for long enough.
+    """
+    outages: dict[Resource, Outage] = {}
+    while not stop.event.is_set():
+        try:
+            result = attempt()
+        except tuple(resources) as error:
+            if stop.event.is_set():
+                break
+            resource = next(named for kind, named in resources.items() if isinstance(error, kind))
+            outage = outages.setdefault(resource, Outage(resource, publish))
+            outage.postpone(error, once=once)
+            stop.event.wait(outage.next_try - time.monotonic())
+        else:
+            for outage in outages.values():
+                outage.end()
+            return result
+    return None

@@ -1,7 +1,6 @@
 """The composition of a publisher: the daemon of a folder, with the topics of a broker as its destination."""
 
 import queue
-import time
 
 from config import Settings
 from processing.errors import DatabaseUnavailable
@@ -12,7 +11,7 @@ from service.daemon import Daemon
 from service.events import MarkerUnwritten, Publish, Resource
 from service.inbox import Inbox
 from service.marker import Marker
-from service.outage import Outage
+from service.outage import wait_for
 from service.pool import Pool
 from service.presence import Presence
 from service.publisher_factory import PublisherFactory
@@ -94,21 +93,13 @@ def prepare_topics(
 
     Refuses topics that are not those of the folder's files, except with accepts_new.
     """
-    outage = Outage(Resource.BROKER, publish)
-    has_failed = False
-    while not stop.event.is_set():
-        try:
-            _mark(settings, destination.cluster_id(), publish, accepts_new=accepts_new)
-            destination.prepare()
-        except DatabaseUnavailable as error:
-            has_failed = True
-            outage.postpone(error, once=once)
-            stop.event.wait(outage.next_try - time.monotonic())
-        else:
-            if has_failed:
-                outage.end()
-            return True
-    return False
+
+    def attempt() -> bool:
+        _mark(settings, destination.cluster_id(), publish, accepts_new=accepts_new)
+        destination.prepare()
+        return True
+
+    return bool(wait_for(attempt, {DatabaseUnavailable: Resource.BROKER}, publish, stop, once=once))
 
 
 def _mark(settings: Settings, cluster_id: str, publish: Publish, *, accepts_new: bool) -> None:
