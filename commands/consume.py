@@ -5,18 +5,18 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 
+from commands.run import ENDINGS, end
 from config import Settings
 from db.connection import Database
 from db.embedded.server import StartCancelled
 from db.stream import PostgresStream
 from monitor.log import adopt_libraries, open_log
 from monitor.stream_log import StreamLog
-from processing.errors import DatabaseUnavailable, Misconfigured, SourceUnavailable
 from processing.file_types import KINDS
 from processing.records import Kind
 from service.consumer import Consumer
 from service.database import check_reachable, open_database, prepare_stream_database
-from service.events import Ended, Event, Publish
+from service.events import Event, Publish
 from service.lag_watch import LagWatch
 from service.placement import Placement
 from service.signals import StopSignal
@@ -33,12 +33,8 @@ def run(settings: Settings, accepted_by: str | None) -> int:
         try:
             with _exposed(settings, shown.write) as publish:
                 _run(settings, accepted_by, publish)
-        except (Misconfigured, DatabaseUnavailable, SourceUnavailable, OSError) as error:
-            if not shown.has_written:
-                raise
-            code = 2 if isinstance(error, Misconfigured) else 1
-            shown.write(Ended(str(error), code))
-            return code
+        except ENDINGS as error:
+            return end(settings, shown, error)
     return 0
 
 

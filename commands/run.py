@@ -32,6 +32,9 @@ from watcher.kind import ObserverKind
 if TYPE_CHECKING:
     from monitor.terminal import Terminal
 
+#: The errors that end a job, and that a person can do something about.
+ENDINGS = (Misconfigured, DatabaseUnavailable, SourceUnavailable, TimedOut, OSError)
+
 
 def run(settings: Settings, *, once: bool, accepts_new: bool = False, plain: bool = False) -> int:
     """Prepares the folders and the database, loads, and returns the exit code.
@@ -53,13 +56,18 @@ def show_job(
             address = None if once else settings.metrics_address
             with _exposed(settings, address, _announced(shown.write), ask) as publish:
                 return job(publish)
-        except (Misconfigured, DatabaseUnavailable, SourceUnavailable, TimedOut, OSError) as error:
-            # Before the first line, a person at a terminal gets the plain sentence that other commands print.
-            if settings.log_format is LogFormat.TEXT and not shown.has_written:
-                raise
-            code = 2 if isinstance(error, Misconfigured) else 1
-            shown.write(Ended(str(error), code))
-            return code
+        except ENDINGS as error:
+            return end(settings, shown, error)
+
+
+def end(settings: Settings, shown: "EventLog | Terminal", error: Exception) -> int:
+    """Writes the line of an error that ends a job, and returns the exit code."""
+    # Before the first line, a person at a terminal gets the plain sentence that other commands print.
+    if settings.log_format is LogFormat.TEXT and not shown.has_written:
+        raise error
+    code = 2 if isinstance(error, Misconfigured) else 1
+    shown.write(Ended(str(error), code))
+    return code
 
 
 def _announced(publish: Publish) -> Publish:
