@@ -19,6 +19,7 @@ from benchmarks.files import COLUMNS, TABLES, Made
 from benchmarks.places import Place
 from benchmarks.server import execute
 from db.claims import SLOTS
+from tests.support import frozen
 
 #: Files of each daemon before the clock starts: every worker is connected then, and has imported all.
 WARM_UP = 60
@@ -81,7 +82,7 @@ class Fleet:
         with closing(psycopg2.connect(self._url)) as connection:
             connection.autocommit = True
             self._until_loaded(connection, len(warm_up))
-            with self._stopped():
+            with frozen(*(daemon.process.pid for daemon in self._daemons)):
                 begun = time.monotonic()
                 self._place.put(files)
                 if self._place.server() is not None:  # each daemon is to list the bucket at once
@@ -126,17 +127,6 @@ class Fleet:
     def _ask(self, statement: str) -> int:
         ((answer,),) = execute(self._url, statement)
         return int(answer)
-
-    @contextmanager
-    def _stopped(self) -> Iterator[None]:
-        processes = [member for daemon in self._daemons for member in _family(daemon.process.pid)]
-        for process in processes:
-            process.suspend()
-        try:
-            yield
-        finally:
-            for process in reversed(processes):
-                process.resume()
 
     def _processor_seconds(self) -> dict[str, float]:
         """Returns the seconds of the processor that each program has used until now."""

@@ -9,10 +9,12 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock, Thread
+from http.server import BaseHTTPRequestHandler
+from threading import Lock
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from tests.http_server import serving
 
 _DAY = "Sat, 28 Nov 2026 00:00:00 GMT"
 _PAGE = """<?xml version="1.0" encoding="UTF-8"?><ListBucketResult><KeyCount>{count}</KeyCount>
@@ -23,14 +25,6 @@ _ENTRY = (
 )
 _ERROR = "<?xml version='1.0'?><Error><Code>{}</Code></Error>"
 _MOST_LISTED = 1000
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 100
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that was killed is no error."""
 
 
 class MadeUpBucket:
@@ -48,15 +42,7 @@ class MadeUpBucket:
         self.gets: Counter[str] = Counter()
         self.refused: set[str] = set()
         self.passes = self.pages = 0
-        self._server = _Server(("127.0.0.1", 0), self._handler())
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def start(self) -> None:
-        Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self.url = ""
 
     def add(self, keys: Sequence[str]) -> None:
         with self._lock:
@@ -93,7 +79,7 @@ class MadeUpBucket:
         is_there = place and self._keys[place - 1] == key and key not in self._gone
         return self._content(key) if is_there else None
 
-    def _handler(bucket) -> type[BaseHTTPRequestHandler]:
+    def handler(bucket) -> type[BaseHTTPRequestHandler]:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
@@ -159,8 +145,5 @@ def made_up_bucket(
     keys: Sequence[str], content: Callable[[str], bytes], may_go: Callable[[str], bool] = lambda key: True
 ) -> Iterator[MadeUpBucket]:
     bucket = MadeUpBucket(keys, content, may_go)
-    bucket.start()
-    try:
+    with serving(bucket.handler()) as bucket.url:
         yield bucket
-    finally:
-        bucket.stop()

@@ -9,9 +9,11 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock, Thread
+from http.server import BaseHTTPRequestHandler
+from threading import Lock
 from urllib.parse import parse_qs, urlsplit
+
+from tests.http_server import serving
 
 _ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>by the proxy</Message></Error>"
 
@@ -20,14 +22,6 @@ Fault = Callable[[str, str], tuple[int, str] | None]
 
 #: Returns the share of an answer that passes before the link is cut; None lets all of it through.
 Cut = Callable[[str, str], float | None]
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 64
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that was killed is no error."""
 
 
 class S3Proxy:
@@ -40,15 +34,7 @@ class S3Proxy:
         self.fault: Fault = lambda kind, path: None
         self.cut: Cut = lambda kind, path: None
         self._lock = Lock()
-        self._server = _Server(("127.0.0.1", 0), self._handler())
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def start(self) -> None:
-        Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self.url = ""
 
     def judge(self, kind: str, path: str) -> tuple[int, str] | None:
         with self._lock:
@@ -60,7 +46,7 @@ class S3Proxy:
         found = self.counts.items()
         return sum(times for (kind, path), times in found if kind == "GET" and path.endswith(ending))
 
-    def _handler(proxy) -> type[BaseHTTPRequestHandler]:
+    def handler(proxy) -> type[BaseHTTPRequestHandler]:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
@@ -124,8 +110,5 @@ _OWN = ("content-length", "transfer-encoding", "connection")
 def running_proxy(target_port: int) -> Iterator[S3Proxy]:
     """Yields a proxy that passes everything on, until it is told otherwise."""
     proxy = S3Proxy(target_port)
-    proxy.start()
-    try:
+    with serving(proxy.handler()) as proxy.url:
         yield proxy
-    finally:
-        proxy.stop()

@@ -179,6 +179,27 @@ def is_worker(process: psutil.Process) -> bool:
         return False
 
 
+@contextmanager
+def frozen(*pids: int) -> Iterator[None]:
+    """Stops processes with all of their children, as if their machine stood still."""
+    stopped: list[psutil.Process] = []
+    for pid in pids:
+        main = psutil.Process(pid)
+        main.suspend()  # first, so that it starts no other
+        stopped.append(main)
+        with suppress(psutil.Error):
+            stopped += main.children(recursive=True)
+    for process in stopped:
+        with suppress(psutil.Error):
+            process.suspend()
+    try:
+        yield
+    finally:
+        for process in reversed(stopped):
+            with suppress(psutil.Error):
+                process.resume()
+
+
 class Daemon:
     """python main.py as its user starts it, in a folder of its own."""
 
@@ -205,6 +226,11 @@ class Daemon:
         }
         chosen = {name: str(value) for name, value in self._settings.items()}
         return {**clean, **({"DATABASE_URL": self.url} if self.url else {}), **chosen}
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
 
     def start(self, *arguments: str, wait: bool = True) -> "Daemon":
         self.folder.mkdir(exist_ok=True)

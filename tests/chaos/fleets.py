@@ -6,15 +6,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from random import Random
 from typing import Any
 
-import psutil
-
 from tests.chaos.background import beside
 from tests.chaos.oracle import Reader, judge, leaks, marks
 from tests.chaos.producers import LARGEST, Dropped, Journal
 from tests.chaos.rig import Figure, Finding, Meter, Trial, prepare
 from tests.s3_proxy import S3Proxy, running_proxy
 from tests.seaweed import Seaweed, running_seaweed
-from tests.support import Daemon, query, until
+from tests.support import Daemon, frozen, query, until
 
 _PREFIX = "in/"
 _FAILED = f"{_PREFIX}failed/"
@@ -103,20 +101,8 @@ class BucketFleet:
         """Stops all processes of a daemon, as if its machine stood still."""
         process = self.daemons[number].process
         assert process is not None
-        main = psutil.Process(process.pid)
-        stopped = [main]
-        main.suspend()
-        with suppress(psutil.Error):
-            stopped += main.children(recursive=True)
-        for one in stopped[1:]:
-            with suppress(psutil.Error):
-                one.suspend()
-        try:
+        with frozen(process.pid):
             yield
-        finally:
-            for one in reversed(stopped):
-                with suppress(psutil.Error):
-                    one.resume()
 
     def finding(self, *figures: Figure) -> Finding:
         """Returns the verdict of the oracle on a drained bucket."""

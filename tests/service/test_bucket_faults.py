@@ -12,7 +12,6 @@ from itertools import product
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import psutil
 import pytest
 
 from db.claims import SLOTS
@@ -23,7 +22,7 @@ from tests.chaos.proxy import TO_SERVER, Proxy
 from tests.s3_proxy import S3Proxy, running_proxy
 from tests.seaweed import Seaweed
 from tests.service.test_bucket import BAD, BucketDaemon, status_of
-from tests.support import until
+from tests.support import frozen, until
 
 
 @pytest.fixture
@@ -280,7 +279,7 @@ def test_a14_two_of_four_daemons_are_killed_and_one_is_frozen(
         until(lambda: len(waiting(daemons[3])) < 4_000, 600)
         for daemon in daemons[:2]:
             daemon.stop(signal.SIGKILL)
-        with frozen(daemons[2]):
+        with frozen(daemons[2].pid):
             since = time.monotonic()
             until(lambda: [held for (held,) in daemons[3].rows(HELD)] == [SLOTS], 60)
             free = time.monotonic() - since
@@ -293,18 +292,3 @@ def test_a14_two_of_four_daemons_are_killed_and_one_is_frozen(
     sys.stdout.write(f"\nA14: {gets:.3f} GETs an object, all claims free after {free:.0f} s\n")
     assert gets <= 1.05 and free <= 40
     assert daemons[3].rows("SELECT sum(rows_inserted) FROM mobileye_data.ingested_files") == [(5_000,)]
-
-
-@contextmanager
-def frozen(daemon: BucketDaemon) -> Iterator[None]:
-    """Stops all processes of a daemon, as if its machine stood still."""
-    assert daemon.process is not None
-    main = psutil.Process(daemon.process.pid)
-    processes = [main, *main.children(recursive=True)]
-    for process in processes:
-        process.suspend()
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.resume()

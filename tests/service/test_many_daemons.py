@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
-import psutil
 import psycopg2
 import pytest
 
@@ -23,6 +22,7 @@ from tests.support import (
     Server,
     detections,
     event,
+    frozen,
     query,
     report,
     running_server,
@@ -140,11 +140,11 @@ def test_i4_while_two_of_four_are_frozen_the_others_load_what_they_do_not_hold(
     with running(tmp_path, database.url) as daemons:
         drop_statuses(daemons[0], range(100))
         daemons[0].until_empty()
-        with frozen(daemons[0]), frozen(daemons[1]):
+        with frozen(daemons[0].pid, daemons[1].pid):
             drop_statuses(daemons[0], range(100, 400))
             daemons[0].until_empty()
         drop_statuses(daemons[0], range(400, 500))
-        with frozen(daemons[2]), frozen(daemons[3]):  # whatever they are at
+        with frozen(daemons[2].pid, daemons[3].pid):  # whatever they are at
             drop_statuses(daemons[0], range(500, 800))
             until(lambda: len(daemons[0].left()) <= 100, 40)
         daemons[0].until_empty()
@@ -169,7 +169,7 @@ def test_i4_the_objects_of_two_frozen_daemons_are_taken_over_within_40_seconds(
             first.put(f"vehicles_status_{n}.json", status_of(f"{n:032}"))
             if n == 150:
                 for daemon in daemons[2:]:
-                    stack.enter_context(frozen(daemon))
+                    stack.enter_context(frozen(daemon.pid))
         first.until_empty(40)
         stack.pop_all().close()
     assert vehicles(database.url) == list(range(300))
@@ -209,21 +209,6 @@ def has_slots(url: str, count: int) -> bool:
     """Returns whether so many sessions have a share of the bucket."""
     statement = "SELECT count(DISTINCT pid) FROM pg_locks WHERE locktype = 'advisory' AND objid < %s"
     return query(url, statement, [SLOTS]) == [(count,)]
-
-
-@contextmanager
-def frozen(daemon: Daemon) -> Iterator[None]:
-    """Stops all processes of a daemon, as if its machine stood still."""
-    assert daemon.process is not None
-    main = psutil.Process(daemon.process.pid)
-    processes = [main, *main.children(recursive=True)]
-    for process in processes:
-        process.suspend()
-    try:
-        yield
-    finally:
-        for process in reversed(processes):
-            process.resume()
 
 
 def test_i5_an_older_version_goes_on_beside_a_newer_one_and_does_not_start_again(

@@ -2,11 +2,12 @@
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from random import Random
 from typing import TypeVar
 
+from tests.chaos.background import beside
 from tests.chaos.fleets import BucketFleet, bucket_fleet
 from tests.chaos.rig import Figure, Finding, Trial, p99
 from tests.support import until
@@ -59,7 +60,7 @@ def daemons(trial: Trial) -> Finding:
     taken_over: list[float] = []
     longest = _FROZEN_SECONDS * min(1.0, max(0.05, trial.share))
     with bucket_fleet(trial, _DAEMONS) as fleet:
-        with fleet.watched(), _producing(fleet):
+        with fleet.watched(), beside(partial(_put, fleet)):
             for _ in trial.rounds():
                 time.sleep(trial.rng.uniform(0, 1))
                 victims = trial.rng.sample(range(_DAEMONS), trial.rng.choice((1, 2)))
@@ -119,22 +120,10 @@ class Weather:
         return how
 
 
-@contextmanager
-def _producing(fleet: BucketFleet) -> Iterator[None]:
-    """Puts objects in a thread."""
-    stop = threading.Event()
-
-    def produce() -> None:
-        while not stop.wait(_PAUSE):
-            fleet.put()
-
-    thread = threading.Thread(target=produce)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+def _put(fleet: BucketFleet, stop: threading.Event) -> None:
+    """Puts objects, one after the other."""
+    while not stop.wait(_PAUSE):
+        fleet.put()
 
 
 def _frozen(fleet: BucketFleet, victims: list[int], seconds: float) -> float:
