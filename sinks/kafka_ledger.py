@@ -6,37 +6,23 @@ It is written in the transactions of the records, and read to its end at the sta
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from confluent_kafka import (
-    OFFSET_BEGINNING,
-    Consumer,
-    IsolationLevel,
-    KafkaError,
-    KafkaException,
-    TopicPartition,
-)
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin._listoffsets import OffsetSpec
 from msgspec import DecodeError, Raw, Struct, ValidationError, json
 
 from processing.errors import DatabaseUnavailable
 from processing.sink import Delivery
 from sinks.kafka_client import Complaints, translate_errors, translated
+from sinks.kafka_ends import committed_ends
 
-#: The longest wait until all that is in the ledger can be read, in seconds.
+#: The longest time of reading the ledger to its end, in seconds.
 _READ_SECONDS = 30.0
 
 _DIGEST_LENGTH = 64
-
-#: Answers for a topic that was just made.
-_NOT_YET = {
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError.NOT_LEADER_FOR_PARTITION,
-}
 
 PUBLISHED, IN_PARTS, FAILED = "published", "in parts", "failed"
 
@@ -111,50 +97,24 @@ class Ledger:
         else:
             self.unfinished[digest] = Unfinished(entry.next_element, entry.deliveries)
 
-    def read(self, admin: AdminClient, consumer: Consumer, complaints: Complaints, *, waits: bool) -> None:
-        """Reads on to the end of now; waits for what open transactions hide, or leaves it out."""
-        level = IsolationLevel.READ_UNCOMMITTED if waits else IsolationLevel.READ_COMMITTED
+    def read(self, admin: AdminClient, consumer: Consumer, complaints: Complaints) -> None:
+        """Reads on to the end of what is committed now."""
         deadline = time.monotonic() + _READ_SECONDS
         with translate_errors(complaints):
-            ends = self._ends_when_there(admin, level, deadline)
+            found = committed_ends(admin, [self._topic], self._beat)
+            ends = {number: end for (_, number), end in found.items()}
             consumer.assign(
                 [
                     TopicPartition(self._topic, number, self._next.get(number, OFFSET_BEGINNING))
                     for number in ends
                 ]
             )
-            while behind := [number for number, end in ends.items() if self._next.get(number, 0) < end]:
+            while any(self._next.get(number, 0) < end for number, end in ends.items()):
                 self._beat()
                 if time.monotonic() >= deadline:
-                    raise DatabaseUnavailable(
-                        f"can't read {self._topic} to its end: partition {behind[0]} is blocked by "
-                        "an open transaction of another publisher, or the broker is slow"
-                    )
+                    raise DatabaseUnavailable(f"can't read {self._topic} to its end: the broker is slow")
                 for message in consumer.consume(10_000, 0.1):
                     self._take(message)
-
-    def _ends_when_there(
-        self, admin: AdminClient, level: IsolationLevel, deadline: float
-    ) -> Mapping[int, int]:
-        """Asks again while a topic that was just made is not known everywhere."""
-        while True:
-            self._beat()
-            try:
-                return self._ends(admin, level)
-            except KafkaException as error:
-                is_new = error.args[0].code() in _NOT_YET
-                if not is_new or time.monotonic() >= deadline:
-                    raise
-                time.sleep(0.1)
-
-    def _ends(self, admin: AdminClient, level: IsolationLevel) -> Mapping[int, int]:
-        known = admin.list_topics(self._topic, timeout=_READ_SECONDS).topics[self._topic]
-        if known.error is not None:
-            raise KafkaException(known.error)
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        asked = {TopicPartition(self._topic, number): latest for number in known.partitions}
-        found = admin.list_offsets(asked, isolation_level=level, request_timeout=_READ_SECONDS)
-        return {place.partition: future.result(_READ_SECONDS).offset for place, future in found.items()}
 
     def _take(self, message: Any) -> None:
         error = message.error()

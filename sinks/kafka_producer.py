@@ -13,6 +13,7 @@ from msgspec import Struct, json
 from processing.errors import DatabaseUnavailable, Misconfigured, Refused
 from processing.file_types import KINDS, Kinds
 from sinks.kafka_client import Cluster, Complaints, translate_errors
+from sinks.kafka_ends import wait_until_decided
 from sinks.kafka_ledger import Ledger, Session
 from sinks.kafka_messages import HEADERS, OVERHEAD
 from sinks.kafka_topics import Topics
@@ -183,13 +184,17 @@ class TransactionalProducer:
         if not self._is_announced:
             self._announce()
         if self._has_opened:  # who was fenced leaves at once, and does not take the id back
-            self._read_ledger(waits=False)
+            self._read_ledger()
         with translate_errors():
             producer = cluster.producer(self._of_producer(), self._complaints)
         # Ends the transaction of a producer that had the id before: commits it if that was asked for.
         self._insist(producer.init_transactions)
-        # Only now: what a producer that is gone had left open has hidden all that came after it.
-        self._read_ledger(waits=True)
+        # Only now: what a producer that is gone had left open has hidden all that came after it. In all
+        # topics: what the broker has forgotten to end would be ended by the next transaction of this id, as
+        # that one ends. Aborted with it, messages would be lost whose file is deleted.
+        with translate_errors(self._complaints):
+            wait_until_decided(admin, self.topics.names, self._beat)
+        self._read_ledger()
         self._has_opened = True
         return producer
 
@@ -210,13 +215,13 @@ class TransactionalProducer:
                 raise KafkaException(failed[0] if failed else KafkaError(KafkaError._TIMED_OUT))
         self._is_announced = True
 
-    def _read_ledger(self, *, waits: bool) -> None:
+    def _read_ledger(self) -> None:
         """Reads the ledger to its end; raises Misconfigured if another publisher has announced itself."""
         if self._consumer is None:
             with translate_errors():
                 self._consumer = self._publisher.cluster.consumer(_READER, self._complaints)
         assert self._admin is not None
-        self.ledger.read(self._admin, self._consumer, self._complaints, waits=waits)
+        self.ledger.read(self._admin, self._consumer, self._complaints)
         other = self.ledger.session
         if other is not None and other.name != self._session.name:
             raise Misconfigured(

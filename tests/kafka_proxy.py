@@ -7,8 +7,8 @@ from contextlib import suppress
 
 from tests.support import free_port
 
-#: The numbers of requests: messages come, a transaction ends.
-PRODUCE, END_TRANSACTION = 0, 26
+#: The numbers of requests: messages come, a transaction ends, the broker ends it in the partitions.
+PRODUCE, END_TRANSACTION, WRITE_MARKERS = 0, 26, 27
 
 
 class KafkaProxy:

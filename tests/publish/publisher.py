@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.kafka import Broker
 from tests.support import Daemon, report, statuses
-from tests.topics import Found, read_topic
+from tests.topics import Found, is_blocked, read_topic
 
 S = "vehicles_status_"
 
@@ -37,6 +37,15 @@ class PublisherDaemon(Daemon):
     def published(self, name: str = "vehicle_status") -> Counter[str]:
         """How often each value is there for readers of committed messages."""
         return Counter(json.dumps(found.value, sort_keys=True) for found in self.topic(name))
+
+    def is_blocked(self) -> bool:
+        """Whether an open transaction hides anything in any of its topics."""
+        names = [
+            name
+            for name in self.broker.admin.list_topics(timeout=20).topics
+            if name.startswith(f"{self.topics}.")
+        ]
+        return any(is_blocked(self.broker, name) for name in names)
 
     def ledger(self) -> dict[str, Any]:
         """The last entry of each file, by its name."""

@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka import Producer
 
 from tests.kafka import Broker
-from tests.kafka_proxy import END_TRANSACTION, PRODUCE
+from tests.kafka_proxy import END_TRANSACTION, PRODUCE, WRITE_MARKERS
 from tests.publish.conftest import Disturbed
 from tests.publish.publisher import PublisherDaemon, S, content, file_of, values
 from tests.support import detections, event, report, statuses, until
@@ -172,10 +172,11 @@ def test_c5_a_record_too_large_for_its_topic_is_rejected_and_the_others_arrive(
 def test_c6_a_broker_that_is_killed_and_comes_back_is_waited_for(
     frail: PublisherDaemon, disturbed: Disturbed
 ) -> None:
-    frail.set(KAFKA_TRANSACTION_TIMEOUT_MS=10_000)  # until then the broker may keep what the kill left open
+    frail.set(KAFKA_TRANSACTION_TIMEOUT_MS=10_000)  # what can't be sent is given up as soon
     frail.start()
     wanted = drop_files(frail, 2, 1_000)
     frail.until_empty()
+    until(lambda: not frail.is_blocked(), what="the broker has ended the transaction everywhere")
     disturbed.broker.stop(signal.SIGKILL)
     wanted += values(*file_of(7, 1_000))
     frail.drop(f"{S}7.json", content(7, 1_000))
@@ -185,6 +186,31 @@ def test_c6_a_broker_that_is_killed_and_comes_back_is_waited_for(
     frail.until_empty(60)
     until(lambda: " Kafka is back " in frail.log(), 20, "it says so")
     assert frail.published() == wanted
+
+
+@pytest.mark.slow
+def test_c6_a_transaction_that_the_broker_forgets_to_end_is_not_ended_by_the_next_one(
+    frail: PublisherDaemon, disturbed: Disturbed
+) -> None:
+    """A broker that comes back after a kill takes partitions without a leader for deleted ones."""
+    frail.set(KAFKA_TRANSACTION_TIMEOUT_MS=10_000)
+    frail.start()
+    frail.drop(f"{S}0.json", content(0, 10))
+    frail.until_empty()
+    until(lambda: not frail.is_blocked(), what="the broker has ended the transaction everywhere")
+    has_cut = disturbed.proxy.cut_at(WRITE_MARKERS, passes=False)  # the broker's own, to itself
+    frail.drop(f"{S}1.json", content(1, 10))
+    assert has_cut.wait(30)
+    disturbed.broker.stop(signal.SIGKILL)
+    (worker,) = frail.workers()
+    worker.kill()
+    disturbed.broker.start()
+    disturbed.proxy.come_back()
+    frail.drop(f"{S}2.json", content(2, 10))
+    until(lambda: "is blocked by an open transaction at offset" in frail.log(), 90, "it says so")
+    assert frail.is_blocked() and f"{S}2.json" in frail.left()
+    assert frail.published() == values(*file_of(0, 10))
+    assert frail.stop() == 0
 
 
 def test_c7_records_are_kept_by_the_time_of_their_arrival_not_of_their_events(

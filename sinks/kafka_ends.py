@@ -1,0 +1,85 @@
+"""The ends of topics: what is there, and how far readers of committed messages come."""
+
+import time
+from collections.abc import Callable, Collection, Mapping
+
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
+
+from processing.errors import DatabaseUnavailable
+
+#: The longest wait for an answer, and for the ends of open transactions, in seconds.
+_SECONDS = 30.0
+
+#: Answers for a topic that was just made, or whose partitions have no leader for a moment.
+_NOT_YET = {
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+}
+
+Partition = tuple[str, int]
+
+
+def committed_ends(
+    admin: AdminClient, topics: Collection[str], beat: Callable[[], None] = lambda: None
+) -> Mapping[Partition, int]:
+    """Returns where the first open transaction of each partition begins, or its end if none is open."""
+    return _ends_when_there(admin, topics, IsolationLevel.READ_COMMITTED, beat)
+
+
+def wait_until_decided(
+    admin: AdminClient,
+    topics: Collection[str],
+    beat: Callable[[], None] = lambda: None,
+    seconds: float = _SECONDS,
+) -> None:
+    """Waits until all transactions that have written into the topics by now are committed or aborted.
+
+    Raises DatabaseUnavailable if one is not in time.
+    """
+    deadline = time.monotonic() + seconds
+    ends = _ends_when_there(admin, topics, IsolationLevel.READ_UNCOMMITTED, beat)
+    while True:
+        stable = committed_ends(admin, topics, beat)
+        behind = [partition for partition, end in ends.items() if stable.get(partition, 0) < end]
+        if not behind:
+            return
+        if time.monotonic() >= deadline:
+            topic, number = behind[0]
+            offset = stable.get(behind[0], 0)
+            raise DatabaseUnavailable(
+                f"partition {number} of {topic} is blocked by an open transaction at offset {offset}; "
+                'if that stays so, see "A transaction that never ends" in docs/kafka.md'
+            )
+        time.sleep(0.05)
+
+
+def _ends_when_there(
+    admin: AdminClient, topics: Collection[str], level: IsolationLevel, beat: Callable[[], None]
+) -> Mapping[Partition, int]:
+    """Asks again while a topic that was just made is not known everywhere."""
+    deadline = time.monotonic() + _SECONDS
+    while True:
+        beat()
+        try:
+            return _ends(admin, topics, level)
+        except KafkaException as error:
+            if error.args[0].code() not in _NOT_YET or time.monotonic() >= deadline:
+                raise
+            time.sleep(0.1)
+
+
+def _ends(admin: AdminClient, topics: Collection[str], level: IsolationLevel) -> Mapping[Partition, int]:
+    known = admin.list_topics(timeout=_SECONDS).topics
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    asked = {}
+    for topic in topics:
+        if topic not in known:
+            raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
+        if known[topic].error is not None:
+            raise KafkaException(known[topic].error)
+        asked.update({TopicPartition(topic, number): latest for number in known[topic].partitions})
+    found = admin.list_offsets(asked, isolation_level=level, request_timeout=_SECONDS)
+    return {(place.topic, place.partition): future.result(_SECONDS).offset for place, future in found.items()}
