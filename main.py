@@ -36,15 +36,13 @@ _ENDED_BY_CTRL_C = ("status", "url", "check", "verify", "replay", "recall", "mai
 
 _NEW_DATABASE = "Load into this database, though the folder's files went into another one until now."
 
-_PLAIN = "Write only log lines, on a terminal, too; so does a set LOG_FORMAT."
-
 
 @app.callback(invoke_without_command=True)
 def watch(
     context: typer.Context,
     once: Annotated[bool, typer.Option("--once", help=_ONCE)] = False,
     new_database: Annotated[bool, typer.Option("--new-database", help=_NEW_DATABASE)] = False,
-    plain: Annotated[bool, typer.Option("--plain", help=_PLAIN)] = False,
+    plain: Annotated[bool, typer.Option("--plain", help=streams.PLAIN)] = False,
 ) -> None:
     """Watches the folder and loads files until Ctrl+C or SIGTERM."""
     if context.invoked_subcommand in _ENDED_BY_CTRL_C and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:

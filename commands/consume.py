@@ -21,6 +21,7 @@ from service.lag_watch import LagWatch
 from service.placement import Placement
 from service.signals import StopSignal
 from service.stream_events import ConsumerStarted, ConsumerStopped, MessagesLoaded
+from sources.kafka_client import Cluster
 from sources.topic import Topics
 from sources.topic_logs import TopicLogs
 
@@ -53,9 +54,9 @@ def topics_of(settings: Settings) -> Mapping[str, Kind]:
 
 
 def _run(settings: Settings, accepted_by: str | None, write: Publish) -> None:
-    properties, names = settings.kafka, sorted(topics_of(settings))
-    topics, logs = Topics(properties, settings.kafka_group, names), TopicLogs(properties)
-    logs.open()  # before all else: a person may have to set something
+    cluster, names = Cluster(settings.kafka), sorted(topics_of(settings))
+    # Before all else: a person may have to set something.
+    topics, logs = Topics(cluster, settings.kafka_group, names), TopicLogs(cluster)
     stop, totals = StopSignal(), _Totals(write)
     publish = totals.publish
     opened = open_database(settings, stop.event.is_set, publish, stop.ask, may_create=True)

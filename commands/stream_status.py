@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from psycopg2.extensions import connection as Connection
@@ -11,6 +12,9 @@ from db.connection import translate_errors
 from db.stream import Moved, moved_positions
 from processing.counted import counted
 from processing.errors import Misconfigured, SourceUnavailable
+
+if TYPE_CHECKING:
+    from sources.topic_logs import TopicLogs
 
 
 class TopicState(Struct, frozen=True):
@@ -42,22 +46,33 @@ def gather(settings: Settings, connection: Connection) -> list[TopicState]:
     topics: dict[str, list[Moved]] = {}
     for one in found:
         topics.setdefault(one.position.partition.topic, []).append(one)
-    return [_state(settings, topic, positions) for topic, positions in topics.items()]
-
-
-def _state(settings: Settings, topic: str, positions: Sequence[Moved]) -> TopicState:
-    moved_at = max(one.moved_at for one in positions)
+    if not topics:
+        return []
     try:
-        lag, held_up = _measure(settings, positions)
-    except (SourceUnavailable, Misconfigured, ModuleNotFoundError) as error:
-        return TopicState(topic, len(positions), moved_at, trouble=str(error))
-    return TopicState(topic, len(positions), moved_at, lag, held_up)
+        logs, trouble = _open_logs(settings), ""
+    except (Misconfigured, ModuleNotFoundError) as error:
+        logs, trouble = None, str(error)
+    return [_state(logs, topic, positions, trouble) for topic, positions in topics.items()]
 
 
-def _measure(settings: Settings, positions: Sequence[Moved]) -> tuple[int, int]:
+def _open_logs(settings: Settings) -> "TopicLogs":
+    from sources.kafka_client import Cluster
     from sources.topic_logs import TopicLogs
 
-    logs = TopicLogs(settings.kafka)
+    return TopicLogs(Cluster(settings.kafka))
+
+
+def _state(logs: "TopicLogs | None", topic: str, positions: Sequence[Moved], trouble: str) -> TopicState:
+    lag, held_up = None, 0
+    if logs is not None:
+        try:
+            lag, held_up = _measure(logs, positions)
+        except (SourceUnavailable, Misconfigured) as error:
+            trouble = str(error)
+    return TopicState(topic, len(positions), max(one.moved_at for one in positions), lag, held_up, trouble)
+
+
+def _measure(logs: "TopicLogs", positions: Sequence[Moved]) -> tuple[int, int]:
     lag = held_up = 0
     ends = logs.ends([one.position.partition for one in positions])
     for one in positions:

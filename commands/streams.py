@@ -38,13 +38,14 @@ _PUBLISH_ONCE = (
     "1 if any failed or still waits, or if the broker does not answer for 30 s."
 )
 _NEW_TOPICS = "Publish into these topics, though the folder's files went elsewhere until now."
-_PLAIN = "Write only log lines, on a terminal, too; so does a set LOG_FORMAT."
+#: Of the main job, too.
+PLAIN = "Write only log lines, on a terminal, too; so does a set LOG_FORMAT."
 
 
 def publish_folder(
     once: Annotated[bool, typer.Option("--once", help=_PUBLISH_ONCE)] = False,
     new_topics: Annotated[bool, typer.Option("--new-topics", help=_NEW_TOPICS)] = False,
-    plain: Annotated[bool, typer.Option("--plain", help=_PLAIN)] = False,
+    plain: Annotated[bool, typer.Option("--plain", help=PLAIN)] = False,
 ) -> None:
     """Publishes the files of the watch folder into Kafka topics until Ctrl+C or SIGTERM, each file once.
 

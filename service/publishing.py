@@ -16,9 +16,9 @@ from service.pool import Pool
 from service.presence import Presence
 from service.publisher_factory import PublisherFactory
 from service.signals import StopSignal
-from sinks.kafka_client import Cluster, Complaints, translate_errors
 from sinks.kafka_producer import Publisher
 from sinks.kafka_topics import Topics
+from sources.kafka_client import Cluster, Complaints
 
 #: The longest wait for the brokers' answer to a question.
 _ASK_SECONDS = 5.0
@@ -44,9 +44,8 @@ class TopicsDestination:
             cluster, settings.kafka_topic_prefix, installation.find_or_make(settings.data_folder)
         )
         self._settings = settings
-        self._complaints = Complaints()
-        with translate_errors():
-            self._admin = cluster.admin(self._complaints)
+        self._complaints = Complaints(DatabaseUnavailable)
+        self._admin = cluster.admin(self._complaints.take)
         self._topics = Topics(settings.kafka_topic_prefix, KINDS.values())
 
     def make_pool(self) -> Pool:
@@ -68,12 +67,8 @@ class TopicsDestination:
 
     def cluster_id(self) -> str:
         """Returns the id of the cluster; raises DatabaseUnavailable or Misconfigured."""
-        self._complaints.clear()
-        with translate_errors(self._complaints):
-            try:
-                return str(self._admin.list_topics(timeout=_ASK_SECONDS).cluster_id)
-            finally:
-                self._admin.poll(0)  # for what it complains of
+        with self._complaints.translated(self._admin):
+            return str(self._admin.list_topics(timeout=_ASK_SECONDS).cluster_id)
 
     def prepare(self) -> None:
         """Makes the topics that are missing."""

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from msgspec import DecodeError, Raw, Struct, ValidationError, json
 
 from processing.errors import DatabaseUnavailable
 from processing.sink import Delivery
-from sinks.kafka_client import Complaints, translate_errors, translated
 from sinks.kafka_ends import committed_ends
+from sources.kafka_client import Complaints
 
 #: The longest time of reading the ledger to its end, in seconds.
 _READ_SECONDS = 30.0
@@ -100,7 +100,7 @@ class Ledger:
     def read(self, admin: AdminClient, consumer: Consumer, complaints: Complaints) -> None:
         """Reads on to the end of what is committed now."""
         deadline = time.monotonic() + _READ_SECONDS
-        with translate_errors(complaints):
+        with complaints.translated(admin):
             found = committed_ends(admin, [self._topic], self._beat)
             ends = {number: end for (_, number), end in found.items()}
             consumer.assign(
@@ -125,7 +125,7 @@ class Ledger:
             # Behind the markers of transactions, which are no messages.
             self._next[message.partition()] = message.offset()
         else:
-            raise translated(error)
+            raise KafkaException(error)
 
     def _apply(self, key: bytes, value: bytes | None) -> None:
         """Takes a record; one of a form that is not known, such as a newer one, is passed over."""

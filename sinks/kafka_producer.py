@@ -12,11 +12,11 @@ from msgspec import Struct, json
 
 from processing.errors import DatabaseUnavailable, Misconfigured, Refused
 from processing.file_types import KINDS, Kinds
-from sinks.kafka_client import Cluster, Complaints, translate_errors
 from sinks.kafka_ends import wait_until_decided
 from sinks.kafka_ledger import Ledger, Session
 from sinks.kafka_messages import HEADERS, OVERHEAD
 from sinks.kafka_topics import Topics
+from sources.kafka_client import Cluster, Complaints
 
 #: The longest time that a call may take without any answer, and the pieces in which it is waited for.
 _ANSWER_SECONDS = 30.0
@@ -76,7 +76,7 @@ class TransactionalProducer:
         )
         self._beat = beat
         self._session = Session.of_this_process(uuid4().hex)
-        self._complaints = Complaints()
+        self._complaints = Complaints(DatabaseUnavailable)
         self._refused: KafkaError | None = None
         self._is_announced = self._has_opened = False
         self._admin: AdminClient | None = None
@@ -179,20 +179,19 @@ class TransactionalProducer:
     def _open(self) -> Producer:
         """Returns a producer that has the transactional id for itself, with all known that was before it."""
         cluster = self._publisher.cluster
-        admin = self._admin = self._admin or cluster.admin(self._complaints)
+        admin = self._admin = self._admin or cluster.admin(self._complaints.take)
         self.largest = dict(self.topics.prepare(admin, self._complaints))
         if not self._is_announced:
             self._announce()
         if self._has_opened:  # who was fenced leaves at once, and does not take the id back
             self._read_ledger()
-        with translate_errors():
-            producer = cluster.producer(self._of_producer(), self._complaints)
+        producer = cluster.producer(self._of_producer(), self._complaints.take)
         # Ends the transaction of a producer that had the id before: commits it if that was asked for.
         self._insist(producer.init_transactions)
         # Only now: what a producer that is gone had left open has hidden all that came after it. In all
         # topics: what the broker has forgotten to end would be ended by the next transaction of this id, as
         # that one ends. Aborted with it, messages would be lost whose file is deleted.
-        with translate_errors(self._complaints):
+        with self._complaints.translated(admin):
             wait_until_decided(admin, self.topics.names, self._beat)
         self._read_ledger()
         self._has_opened = True
@@ -201,8 +200,8 @@ class TransactionalProducer:
     def _announce(self) -> None:
         """Announces this run, before the transactional id is taken away from whoever has it."""
         settings = {"linger.ms": 0, "message.timeout.ms": int(1000 * _ANSWER_SECONDS)}
-        with translate_errors(self._complaints):
-            producer = self._publisher.cluster.producer(settings, self._complaints)
+        with self._complaints.translated():
+            producer = self._publisher.cluster.producer(settings, self._complaints.take)
             failed: list[KafkaError] = []
             producer.produce(
                 self.topics.ledger,
@@ -218,8 +217,7 @@ class TransactionalProducer:
     def _read_ledger(self) -> None:
         """Reads the ledger to its end; raises Misconfigured if another publisher has announced itself."""
         if self._consumer is None:
-            with translate_errors():
-                self._consumer = self._publisher.cluster.consumer(_READER, self._complaints)
+            self._consumer = self._publisher.cluster.consumer(_READER, self._complaints.take)
         assert self._admin is not None
         self.ledger.read(self._admin, self._consumer, self._complaints)
         other = self.ledger.session

@@ -9,7 +9,7 @@ from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewTopic
 
 from processing.records import Kind
-from sinks.kafka_client import Complaints, translate_errors
+from sources.kafka_client import Complaints
 
 #: The longest wait for an answer about topics, in seconds.
 _SECONDS = 20.0
@@ -50,9 +50,9 @@ class Topics:
     def names(self) -> list[str]:
         return [*self._of_kind.values(), self.rejects, self.ledger]
 
-    def prepare(self, admin: AdminClient, complaints: Complaints | None = None) -> Mapping[str, int]:
+    def prepare(self, admin: AdminClient, complaints: Complaints) -> Mapping[str, int]:
         """Makes the topics that are missing; returns the largest message that each takes."""
-        with translate_errors(complaints):
+        with complaints.translated(admin):
             there = admin.list_topics(timeout=_SECONDS).topics
             self._make(admin, [name for name in self.names if name not in there])
             return self._largest(admin)

@@ -3,7 +3,7 @@
 The group decides only who reads a partition. Where it goes on stands in the database.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from processing.errors import Misconfigured, SourceUnavailable
 from processing.stream import Message, Position, TopicPartition
+from sources.kafka_client import Cluster, Complaints, is_to_fix
 
 #: A partition as the client names it.
 Place = tuple[str, int]
@@ -34,23 +35,12 @@ _OURS = {
 
 #: What anybody may set: KAFKA_SESSION_TIMEOUT_MS is session.timeout.ms.
 _DEFAULTS = {
-    "client.id": "mobileye-data",
     "partition.assignment.strategy": "cooperative-sticky",
     "session.timeout.ms": "10000",
     "queued.max.messages.kbytes": "16384",
     "fetch.max.bytes": "8388608",
     "fetch.queue.backoff.ms": "10",
     "topic.metadata.refresh.interval.ms": "10000",
-    "log_level": "2",  # errors come by callback
-}
-
-#: Errors that only a person can fix.
-_REFUSALS = {
-    KafkaError._AUTHENTICATION,
-    KafkaError.SASL_AUTHENTICATION_FAILED,
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.GROUP_AUTHORIZATION_FAILED,
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
 }
 
 
@@ -83,20 +73,18 @@ class Assigned(Struct):
     reading: dict[Place, TopicPartition]
 
 
-def client_settings(properties: Mapping[str, str]) -> dict[str, Any]:
-    """Returns the properties of any client; raises Misconfigured for those that are not free to choose."""
-    for name in (*_OURS, "group.id"):
-        if name in properties:
-            raise Misconfigured(f"KAFKA_{name.replace('.', '_').upper()} can't be set: consume needs its own")
-    return {"log_level": _DEFAULTS["log_level"], **properties}
-
-
 class Topics:
     """A consumer of some topics in a group. All methods are for one thread."""
 
-    def __init__(self, properties: Mapping[str, str], group: str, names: Sequence[str]) -> None:
-        """Connects to nothing yet."""
-        self._settings = {**_DEFAULTS, **client_settings(properties), **_OURS, "group.id": group}
+    def __init__(self, cluster: Cluster, group: str, names: Sequence[str]) -> None:
+        """Connects to nothing yet; raises Misconfigured for properties that are not free to choose."""
+        for name in (*_OURS, "group.id"):
+            if name in cluster.properties:
+                chosen = f"KAFKA_{name.replace('.', '_').upper()}"
+                raise Misconfigured(f"{chosen} can't be set: consume needs its own")
+        self._cluster = cluster
+        self._complaints = Complaints(SourceUnavailable)
+        self._settings = {**_DEFAULTS, **cluster.properties, **_OURS, "group.id": group}
         self._names = names
         self._is_cooperative = self._settings["partition.assignment.strategy"] == "cooperative-sticky"
         self._assigned = Assigned(set(), {})
@@ -108,8 +96,7 @@ class Topics:
 
     def open(self) -> None:
         """Joins the group; raises Misconfigured for properties that the client does not know."""
-        settings = {**self._settings, "error_cb": self._note_error}
-        self._consumer = open_client(Consumer, settings)
+        self._consumer = self._cluster.consumer(self._settings, self._note_error)
         self._consumer.subscribe(
             list(self._names), on_assign=self._take, on_revoke=self._give_up, on_lost=self._lose
         )
@@ -239,25 +226,10 @@ class Topics:
             self._note_error(error)
 
     def _note_error(self, error: KafkaError) -> None:
-        if error.code() in _REFUSALS:
-            raise Misconfigured(f"Kafka refuses: {error.str()}")
         if error.fatal():
             raise SourceUnavailable(f"the Kafka client gave up: {error.str()}")
+        if is_to_fix(error):
+            raise self._complaints.explain(error)
+        self._complaints.take(error)
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
-            self.trouble = error.str()
-
-
-def open_client(client: Callable[[dict[str, Any]], Any], settings: dict[str, Any]) -> Any:
-    """Makes a client; raises Misconfigured for properties that it does not know."""
-    try:
-        return client(settings)
-    except KafkaException as error:
-        raise Misconfigured(f"Kafka's client refuses the settings KAFKA_…: {error.args[0].str()}") from None
-
-
-def unavailable(error: KafkaException) -> SourceUnavailable | Misconfigured:
-    """Returns our error for one of the client."""
-    found = error.args[0]
-    if isinstance(found, KafkaError) and found.code() in _REFUSALS:
-        return Misconfigured(f"Kafka refuses: {found.str()}")
-    return SourceUnavailable(found.str() if isinstance(found, KafkaError) else str(error))
+            self.trouble = str(self._complaints.explain(error))

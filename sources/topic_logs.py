@@ -1,15 +1,15 @@
 """Asks a Kafka cluster about topics: their ids, their partitions, and how far their logs reach."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection
 from confluent_kafka import TopicPartition as KafkaPartition
-from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 from msgspec import Struct
 
+from processing.errors import SourceUnavailable
 from processing.stream import TopicPartition
-from sources.topic import client_settings, open_client, unavailable
+from sources.kafka_client import Cluster, Complaints
 
 _SECONDS = 5.0
 
@@ -24,25 +24,22 @@ class LogEnd(Struct, frozen=True):
 class TopicLogs:
     """A client for questions, which may come from any thread."""
 
-    def __init__(self, properties: Mapping[str, str]) -> None:
-        """Connects when it is asked first."""
-        self._settings = client_settings(properties)
-        self._admin: AdminClient | None = None
-
-    def open(self) -> None:
-        """Makes the client, which connects later; raises Misconfigured for unknown properties."""
-        self._client()
+    def __init__(self, cluster: Cluster) -> None:
+        """Connects when it is asked first; raises Misconfigured for properties that nobody knows."""
+        self._complaints = Complaints(SourceUnavailable)
+        self._admin = cluster.admin(self._complaints.take)
 
     def ids(self, topics: Sequence[str]) -> dict[str, str]:
         """Returns the ids of those topics that exist; raises SourceUnavailable or Misconfigured."""
         found = {}
-        asked = self._client().describe_topics(TopicCollection(list(topics)), request_timeout=_SECONDS)
-        for name, answer in asked.items():
-            try:
-                found[name] = str(answer.result(2 * _SECONDS).topic_id)
-            except KafkaException as error:
-                if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                    raise unavailable(error) from None
+        with self._complaints.translated(self._admin):
+            asked = self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=_SECONDS)
+            for name, answer in asked.items():
+                try:
+                    found[name] = str(answer.result(2 * _SECONDS).topic_id)
+                except KafkaException as error:
+                    if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                        raise
         return found
 
     def first_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
@@ -63,17 +60,10 @@ class TopicLogs:
         if not partitions:
             return {}
         asked = {KafkaPartition(place.topic, place.partition): wanted for place in partitions}
-        answers = self._client().list_offsets(asked, isolation_level=level, request_timeout=_SECONDS)
         known = {(place.topic, place.partition): place for place in partitions}
-        try:
+        with self._complaints.translated(self._admin):
+            answers = self._admin.list_offsets(asked, isolation_level=level, request_timeout=_SECONDS)
             return {
                 known[place.topic, place.partition]: answer.result(2 * _SECONDS).offset
                 for place, answer in answers.items()
             }
-        except KafkaException as error:
-            raise unavailable(error) from None
-
-    def _client(self) -> AdminClient:
-        if self._admin is None:
-            self._admin = open_client(AdminClient, self._settings)
-        return self._admin

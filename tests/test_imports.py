@@ -60,7 +60,7 @@ ROOMS = {
     ),
     "sinks": Room(
         "Writes records elsewhere.",
-        {"processing"},
+        {"processing", "sources.kafka_client"},
     ),
     "service": Room(
         "The long-running program around the line.",

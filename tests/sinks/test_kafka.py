@@ -10,8 +10,8 @@ import pytest
 
 from processing.sink import Counts
 from sinks.kafka import KafkaSink
-from sinks.kafka_client import Cluster
 from sinks.kafka_producer import Publisher
+from sources.kafka_client import Cluster
 from tests.contracts.sink import Kit, LedgerRow, SinkContract
 from tests.kafka import Broker, unique
 from tests.topics import read_topic
