@@ -1,5 +1,6 @@
 """The topics of a publisher: their names and settings, and the largest messages that they take."""
 
+import time
 from collections.abc import Collection, Mapping
 
 from confluent_kafka import KafkaError, KafkaException
@@ -55,7 +56,7 @@ class Topics:
         with complaints.translated(admin):
             there = admin.list_topics(timeout=_SECONDS).topics
             self._make(admin, [name for name in self.names if name not in there])
-            return self._largest(admin)
+            return self._largest_when_there(admin)
 
     def _make(self, admin: AdminClient, missing: Collection[str]) -> None:
         wanted = [self._new(name) for name in missing]
@@ -73,6 +74,18 @@ class Topics:
         if name == self.rejects:
             return NewTopic(name, 1, config={"max.message.bytes": str(_LARGEST)})
         return NewTopic(name, _PARTITIONS)
+
+    def _largest_when_there(self, admin: AdminClient) -> Mapping[str, int]:
+        """Asks again while a topic that was just made is not known everywhere."""
+        deadline = time.monotonic() + _SECONDS
+        while True:
+            try:
+                return self._largest(admin)
+            except KafkaException as error:
+                is_new = error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART
+                if not is_new or time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.1)
 
     def _largest(self, admin: AdminClient) -> Mapping[str, int]:
         asked = admin.describe_configs([ConfigResource(ResourceType.TOPIC, name) for name in self.names])
