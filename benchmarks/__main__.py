@@ -1,7 +1,7 @@
 """Compares ours, the limit and the alternatives on the same files and tables: python -m benchmarks.
 
 python -m benchmarks answers asks questions instead; bucket compares a bucket with a folder, scaling several
-daemons with one.
+daemons with one, streams Apache Kafka with the direct way.
 """
 
 import sys
@@ -17,6 +17,7 @@ from benchmarks.bucket import bucket
 from benchmarks.contenders import Bench
 from benchmarks.scaling import scaling
 from benchmarks.server import running_server
+from benchmarks.streams import streams
 from benchmarks.works import WORKLOADS
 
 
@@ -56,4 +57,5 @@ if __name__ == "__main__":
     app.command()(answers)
     app.command()(bucket)
     app.command()(scaling)
+    app.command()(streams)
     app()

@@ -74,7 +74,9 @@ class Contest:
         target = {"folder": "≥ 0.8" if name == "bulk" else ""}
         others = [other for other in figures if other != "bucket"]
         return list(figures.values()), [
-            _ratio(figures["bucket"], figures[other], f"{name}: bucket / {other}", target.get(other, ""))
+            report.ratio(
+                figures["bucket"], figures[other], f"{name}: bucket / {other}", target.get(other, "")
+            )
             for other in others
         ]
 
@@ -102,9 +104,3 @@ class Contest:
                 raise RuntimeError(f"boto3 loop: {done.stderr[-2000:]}")
             assert count_differences(url, files) == 0 and place.is_empty()
             return count_made(list(files)) / float(done.stdout.split()[-1])
-
-
-def _ratio(ours: Figures, others: Figures, name: str, target: str) -> Ratio:
-    """Returns the median of the ratios of each pair."""
-    pairs = sorted(mine / theirs for mine, theirs in zip(ours.values, others.values, strict=True))
-    return Ratio(name, pairs[len(pairs) // 2], target)

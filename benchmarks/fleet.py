@@ -134,9 +134,9 @@ class Fleet:
             server = psutil.Process(connection.info.backend_pid).ppid()
         place = self._place.server()
         return {
-            "daemons": sum(_used(daemon.process.pid) for daemon in self._daemons),
-            "PostgreSQL": _used(server),
-            "S3 server": _used(place.pid) if place else 0.0,
+            "daemons": sum(used(daemon.process.pid) for daemon in self._daemons),
+            "PostgreSQL": used(server),
+            "S3 server": used(place.pid) if place else 0.0,
         }
 
 
@@ -220,12 +220,13 @@ def _family(pid: int) -> list[psutil.Process]:
     return [process, *process.children(recursive=True)]
 
 
-def _used(pid: int) -> float:
+def used(pid: int) -> float:
+    """Returns the processor's seconds of a process and its descendants."""
     total = 0.0
     for process in _family(pid):
         try:
-            used = process.cpu_times()
+            times = process.cpu_times()
         except psutil.NoSuchProcess:
             continue
-        total += used.user + used.system
+        total += times.user + times.system + times.children_user + times.children_system
     return total

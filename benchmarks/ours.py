@@ -73,10 +73,11 @@ def running(
     checkout: Path = ROOT,
     arguments: Sequence[str] = (),
     at_terminal: bool = False,
+    ready: bytes = b"watching folder=",
     /,
     **settings: object,
 ) -> Iterator[Daemon]:
-    """Starts the daemon of a checkout, waits until it watches, and stops it at the end.
+    """Starts the program of a checkout, waits until its log has what is ready, and stops it at the end.
 
     It writes into a file, or to a terminal whose output goes into that file.
     """
@@ -91,7 +92,7 @@ def running(
             command = [sys.executable, str(checkout / "main.py"), *arguments]
             process = subprocess.Popen(command, cwd=place, env=environment, stderr=output)
         try:
-            wait_for(lambda: b"watching folder=" in log.read_bytes(), process)
+            wait_for(lambda: ready in log.read_bytes(), process)
             yield Daemon(place / "incoming", url, process, log)
         finally:
             process.terminate()

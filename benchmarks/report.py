@@ -37,6 +37,12 @@ class Ratio:
     target: str
 
 
+def ratio(ours: Figures, others: Figures, name: str, target: str) -> Ratio:
+    """Returns the median of the ratios of each turn."""
+    ratios = [mine / theirs for mine, theirs in zip(ours.values, others.values, strict=True)]
+    return Ratio(name, statistics.median(ratios), target)
+
+
 def environment() -> dict[str, Any]:
     """Returns the machine, the versions and the date."""
     packages = ("psycopg2-binary", "ijson", "msgspec", "pandas", "polars", "duckdb", "dlt")

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,18 +31,28 @@ _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
 """
 
 #: Little memory, and a quick start rather than the best speed.
-_JAVA = ("java", "-Xms64m", "-Xmx320m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+QUICK_JAVA = ("java", "-Xms64m", "-Xmx320m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+
+#: What Kafka's own start script gives a broker.
+USUAL_JAVA = (
+    *("java", "-Xms1g", "-Xmx1g", "-server", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20"),
+    *(
+        "-XX:InitiatingHeapOccupancyPercent=35",
+        "-XX:+ExplicitGCInvokesConcurrent",
+        "-Djava.awt.headless=true",
+    ),
+)
 
 
 class Broker:
     """The broker: its address, and clients that see it from outside of what is tested."""
 
-    def __init__(self, folder: Path, jars: Path) -> None:
+    def __init__(self, folder: Path, jars: Path, java: Sequence[str] = QUICK_JAVA) -> None:
         self.port, self._quorum_port = free_port(), free_port()
         self.servers = f"127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
         self._folder = folder
-        self._classes = f"{jars}/*"
+        self._java = [*java, "-cp", f"{jars}/*"]
         self._settings = folder / "server.properties"
         self._admin: AdminClient | None = None
 
@@ -79,12 +89,12 @@ class Broker:
             "-c",
             str(self._settings),
         ]
-        subprocess.run([*_JAVA, "-cp", self._classes, *made], check=True, capture_output=True)
+        subprocess.run([*self._java, *made], check=True, capture_output=True)
 
     def start(self) -> None:
         with open(self._folder / "log", "ab") as log:
             self.process = subprocess.Popen(
-                [*_JAVA, "-cp", self._classes, "kafka.Kafka", str(self._settings)],
+                [*self._java, "kafka.Kafka", str(self._settings)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -96,6 +106,11 @@ class Broker:
             self.process.send_signal(number)
             self.process.wait(30)
             self.process = None
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
 
     def _answers(self) -> bool:
         """Without a logger on its class path, the broker says nothing."""
@@ -152,9 +167,9 @@ def put(producer: Producer, name: str, value: bytes | None, partition: int, key:
 
 
 @contextmanager
-def running_broker() -> Iterator[Broker]:
+def running_broker(java: Sequence[str] = QUICK_JAVA) -> Iterator[Broker]:
     with tempfile.TemporaryDirectory() as folder:
-        broker = Broker(Path(folder), find_jars())
+        broker = Broker(Path(folder), find_jars(), java)
         broker.create()
         broker.start()
         try:
