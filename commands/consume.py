@@ -17,6 +17,7 @@ from processing.records import Kind
 from service.consumer import Consumer
 from service.database import check_reachable, open_database, prepare_stream_database
 from service.events import Event, Publish
+from service.interpreter import suit_loads
 from service.lag_watch import LagWatch
 from service.placement import Placement
 from service.signals import StopSignal
@@ -73,6 +74,7 @@ def _run(settings: Settings, accepted_by: str | None, write: Publish) -> None:
                 stop,
             )
             with LagWatch(logs, lambda: consumer.positions, consumer.read_anew, publish):
+                suit_loads()
                 consumer.run()
     publish(totals.stopped)
 

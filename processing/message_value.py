@@ -4,6 +4,7 @@ import hashlib
 import io
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from msgspec import DecodeError, Raw, json
 
@@ -22,6 +23,8 @@ MOST_HELD = 20_000
 _SHOWN_CHARACTERS = 10_000
 
 _ANY_OBJECT = json.Decoder(dict[str, Raw])
+_ELEMENTS = json.Decoder(list[Raw])
+_BLANKS = b" \t\r\n"
 
 
 class _Value:
@@ -87,14 +90,26 @@ class DocumentValue:
         return Document("", self._open_again, careful=self._is_careful, kinds=self._kinds)
 
 
-def read_fast(value: bytes, kind: Kind) -> Decoded | None:
-    """Returns the records of a value that is exactly one record as documented; else None."""
-    decoded = kind.decode_fast(b"[%b]" % value)
-    if decoded is None or decoded.elements != 1:
+class Block(NamedTuple):
+    """Values as one array, and what they were decoded to."""
+
+    source: bytes
+    decoded: Decoded
+
+
+def read_block(values: Sequence[bytes], kind: Kind) -> Block | None:
+    """Returns values together of which each is exactly one record as documented; else None."""
+    texts = [value.strip(_BLANKS) for value in values]
+    source = b"[%b]" % b",".join(texts)
+    decoded = kind.decode_fast(source)
+    if decoded is None or decoded.elements != len(texts):
         return None
     # The decoder takes a key twice, and the number of quotes shows it.
-    is_exact = value.count(b'"') == 2 * kind.fast_strings(1, len(decoded.records))
-    return decoded if is_exact else None
+    if source.count(b'"') != 2 * kind.fast_strings(len(texts), len(decoded.records)):
+        return None
+    # An element may begin in one value and end in another: the number of elements does not show it.
+    is_exact = [*map(len, _ELEMENTS.decode(source))] == [*map(len, texts)]
+    return Block(source, decoded) if is_exact else None
 
 
 def read_records(values: Sequence[bytes], kind: Kind) -> list[Parsed]:
@@ -121,7 +136,7 @@ def is_one_value(value: bytes) -> bool:
 
 def may_be_document(value: bytes, kinds: Kinds = KINDS) -> bool:
     """Returns whether it may hold the key of a document; keys may be written with escapes."""
-    is_plain = value.lstrip(b" \t\r\n").startswith(b"{") and b"\\" not in value
+    is_plain = value.lstrip(_BLANKS).startswith(b"{") and b"\\" not in value
     return not is_plain or any(b'"%b"' % kind.key.encode() in value for kind in kinds.values())
 
 

@@ -2,7 +2,7 @@
 
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
@@ -15,7 +15,7 @@ from processing.sink import Delivery, Transaction
 _ELEMENT = re.compile(r"\$\.\w+\[\d+\]")
 
 
-class TopicPartition(Struct, frozen=True, order=True):
+class TopicPartition(Struct, frozen=True, order=True, cache_hash=True):
     """One partition of a topic; a topic that is deleted and made again has another id."""
 
     topic: str
@@ -26,7 +26,7 @@ class TopicPartition(Struct, frozen=True, order=True):
         return f"{self.topic}/{self.partition}"
 
 
-class Message(NamedTuple):
+class Message(Struct, frozen=True, gc=False):
     """One message, at its place in a partition; the value is None if it has none."""
 
     partition: TopicPartition
@@ -70,6 +70,13 @@ class Placed(NamedTuple):
     value: bytes | None
 
 
+class _Group(NamedTuple):
+    """Messages that were parsed together, and where their records begin."""
+
+    messages: Sequence[Message]
+    starts: Callable[[], Sequence[int]]
+
+
 class Messages:
     """The messages of one entry of the ledger, found by the positions of their records."""
 
@@ -77,16 +84,23 @@ class Messages:
         """Takes records with keeps_values, each to be kept with its first reject; else one document."""
         self._keeps_values = keeps_values
         self._starts: list[int] = []
-        self._messages: list[Message] = []
-        self._shown: set[int] = set()
+        self._groups: list[_Group] = []
+        self._shown: set[tuple[int, int]] = set()
+        self._count = 0
 
     def __len__(self) -> int:
-        return len(self._messages)
+        return self._count
 
-    def add(self, message: Message, position: int) -> None:
-        """Adds the next message, whose first record has this position."""
+    def add(
+        self, messages: Sequence[Message], position: int, starts: Callable[[], Sequence[int]] = lambda: (0,)
+    ) -> None:
+        """Adds the next messages, whose first record has this position.
+
+        starts() is asked only if a record is rejected: where, behind this position, each message begins.
+        """
         self._starts.append(position)
-        self._messages.append(message)
+        self._groups.append(_Group(messages, starts))
+        self._count += len(messages)
 
     def begin(self) -> None:
         """Forgets which messages had a reject: they are written from the beginning."""
@@ -99,10 +113,12 @@ class Messages:
     def place(self, position: int) -> Placed:
         """Returns the message of a record that is rejected."""
         number = bisect_right(self._starts, position) - 1
-        partition, offset, value = self._messages[number]
-        is_shown = number in self._shown or not self._keeps_values
-        self._shown.add(number)
-        return Placed(partition.partition, offset, None if is_shown else value)
+        messages, starts = self._groups[number]
+        message = messages[bisect_right(starts(), position - self._starts[number]) - 1]
+        place = message.partition.partition, message.offset
+        is_shown = place in self._shown or not self._keeps_values
+        self._shown.add(place)
+        return Placed(*place, None if is_shown else message.value)
 
 
 class StreamTransaction(Transaction, Protocol):

@@ -87,7 +87,7 @@ def _write_document(
         return None
     loaded.add(digest)
     messages = Messages(keeps_values=False)
-    messages.add(message, 0)
+    messages.add([message], 0)
     transaction.begin_messages(delivery, document.kind, messages)
     for parsed in document.parsed():
         transaction.write(parsed)

@@ -1,5 +1,6 @@
 """The consumer of topics: reads partitions from where the database has them, and loads in a thread."""
 
+import gc
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -109,6 +110,7 @@ class Consumer:
             self._batch = self._new_batch()
             self._positions.clear()
             self._topics.stop_reading()
+            gc.collect()  # cycles of what failed hold the messages of a batch
         if self._task is None:
             self._begin_task()
         if self._batch.is_full or self._batch.messages >= self._most:
@@ -193,16 +195,16 @@ class Consumer:
         if self._is_lost:
             return
         batch, positions, before = self._batch, self._positions, self._batch.bytes
-        for message in polled.messages:
-            place = message.partition
-            batch.add(message, positions[place])
-            positions[place] = message.offset + 1
+        for run in polled.runs:
+            place = run[0].partition
+            batch.add(run, positions[place])
+            positions[place] = run[-1].offset + 1
         for end in polled.ends:
             if end.next_offset > positions.get(end.partition, end.next_offset):
                 batch.reach(end.partition, positions[end.partition], end.next_offset)
                 positions[end.partition] = end.next_offset
-        if polled.messages:
-            self._message_bytes = max(1, (batch.bytes - before) // len(polled.messages))
+        if polled.runs:
+            self._message_bytes = max(1, (batch.bytes - before) // sum(map(len, polled.runs)))
 
     def _wait_for_room(self) -> None:
         """Waits for the database; if that takes long, serves the group while no partition is read."""

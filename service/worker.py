@@ -26,6 +26,7 @@ from processing.errors import (
 from processing.loader import Loader
 from service.fault import describe
 from service.heartbeat import COUNTERS, Heartbeat, SharedCounters
+from service.interpreter import suit_loads
 
 #: Makes the processor of a worker, in that worker; must be picklable.
 Start = Callable[[Heartbeat], Loader]
@@ -183,11 +184,7 @@ def _prepare() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # systemd, say, sends it to all; the daemon decides
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # a lease that is broken in the instant it is tried
     _end_with_parent()
-    # What lives long lives as long as the process; what a chunk holds dies with it, and has no cycles.
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 50)
-    # The thread that sends waits for the lock of the interpreter several times a chunk, 5 ms each by default.
-    sys.setswitchinterval(0.001)
+    suit_loads()
 
 
 def _end_with_parent() -> None:

@@ -54,13 +54,13 @@ def _nobody(places: Collection[Place], *, is_lost: bool) -> None: ...
 
 
 class Polled(Struct, frozen=True):
-    """The messages that came, and what was said of partitions.
+    """The messages that came, each list of one partition, and what was said of partitions.
 
     ends: the offset behind the last message of a partition that has been read to its end; beyond: partitions
     that do not have the offset that was asked for; missing: topics that do not exist.
     """
 
-    messages: list[Message]
+    runs: list[list[Message]]
     ends: list[Position]
     beyond: set[TopicPartition]
     missing: set[str]
@@ -136,16 +136,18 @@ class Topics:
         polled = Polled([], [], set(), set())
         first = consumer.poll(seconds)
         if first is not None:
-            messages, reading, following = polled.messages, self._assigned.reading, self._next
+            reading, runs = self._assigned.reading, dict[Place, list[Message]]()
             message: Any  # by their types its methods may return None: not of what a broker sent
             for message in (first, *consumer.consume(most - 1, 0)):
                 place = message.topic(), message.partition()
                 if message.error() is not None:
                     self._sort(message, polled)
-                elif place in reading:
-                    offset: int = message.offset()
-                    messages.append(Message(reading[place], offset, message.value()))
-                    following[place] = offset + 1
+                elif (partition := reading.get(place)) is not None:
+                    found = Message(partition, message.offset(), message.value())
+                    runs.setdefault(place, []).append(found)
+            for place, run in runs.items():
+                self._next[place] = max(self._next[place], run[-1].offset + 1)
+            polled.runs.extend(runs.values())
         return polled
 
     def pause(self, *, is_on: bool) -> None:

@@ -56,7 +56,7 @@ def batch(*messages: tuple[TopicPartition, int, Any], before: int | None = None)
     made = MessageBatch(TOPICS, 10**9)
     for place, offset, value in messages:
         content = value if isinstance(value, bytes | None) else json.encode(value)
-        made.add(Message(place, offset, content), offset if before is None else before)
+        made.add([Message(place, offset, content)], offset if before is None else before)
     return made
 
 
@@ -107,7 +107,7 @@ class StreamContract:
     def test_offsets_without_a_message_are_passed_over(self, kit: Kit) -> None:
         begin(kit, STATUS_0)
         made = MessageBatch(TOPICS, 10**9)
-        made.add(Message(STATUS_0, 5, json.encode(report(0))), 0)
+        made.add([Message(STATUS_0, 5, json.encode(report(0)))], 0)
         made.reach(STATUS_0, 6, 9)
         load(kit, made)
         assert offsets(kit) == {("id-of-status", 0): 9}
