@@ -12,7 +12,7 @@ from processing.file_types import KINDS, Kinds
 from processing.records import Kind, Parsed, Rejected
 from processing.sink import Counts, Delivery, FirstReject
 from sinks.kafka_ledger import FAILED, IN_PARTS, PUBLISHED, Entry, Unfinished, key_of
-from sinks.kafka_messages import OVERHEAD, Writer, apart, is_block, reject_value
+from sinks.kafka_messages import OVERHEAD, Message, Writer, apart, is_block, reject_value
 from sinks.kafka_producer import Publisher, TransactionalProducer
 
 
@@ -135,11 +135,13 @@ class KafkaTransaction:
         file = self._files[-1]
         end = parsed.index + parsed.count
         is_cut = parsed.index < file.before.next_element < end  # amid what is published already
-        if is_block(parsed) and (is_cut or not file.writer.is_good(parsed)):
+        if not is_block(parsed):
+            self._write(file, parsed)
+        elif not is_cut and (messages := file.writer.write_block(parsed)) is not None:
+            self._publish(file, parsed, messages, [])
+        else:
             for element in apart(file.kind, parsed):
                 self._write(file, element)
-        else:
-            self._write(file, parsed)
         if self._bytes > self._producer.most_bytes:
             self._commit_part(file, end)
 
@@ -187,14 +189,16 @@ class KafkaTransaction:
         return self.finish()
 
     def _write(self, file: _File, parsed: Parsed) -> None:
-        messages, rejected = file.writer.write(parsed)
+        self._publish(file, parsed, *file.writer.write(parsed))
+
+    def _publish(
+        self, file: _File, parsed: Parsed, messages: Sequence[Message], rejected: Sequence[Rejected]
+    ) -> None:
         file.count(parsed, rejected)
         if parsed.index + parsed.count <= file.before.next_element:
             return  # an earlier transaction has published it
-        topic, send = self._topics.of(file.kind), self._producer.send
-        for key, value in messages:
-            send(topic, value, key)
-            self._bytes += len(value) + OVERHEAD
+        self._producer.send(self._topics.of(file.kind), messages)
+        self._bytes += sum([len(value) for _, value in messages]) + OVERHEAD * len(messages)
         for reject in rejected:
             value = reject_value(file.delivery, file.kind, reject)
             self._send(self._topics.rejects, value, key_of(file.delivery), "a rejected record")
@@ -228,5 +232,5 @@ class KafkaTransaction:
         most = self._producer.largest[topic]
         if len(value) + len(key) + OVERHEAD > most:
             raise Refused(f"{topic} takes messages of at most {most} bytes, and {what} has {len(value)}")
-        self._producer.send(topic, value, key)
+        self._producer.send(topic, [(key, value)])
         self._bytes += len(value) + OVERHEAD

@@ -5,7 +5,8 @@ An element of which only a part can be published goes record by record, each as 
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, NamedTuple
+from operator import attrgetter
+from typing import Any
 
 from msgspec import Raw, Struct, json
 from msgspec.structs import replace
@@ -16,7 +17,7 @@ from processing.validation import to_json
 
 #: The version of the messages' format, in a header of each.
 FORMAT = "1"
-HEADERS: list[tuple[str, str | bytes | None]] = [("format", FORMAT)]
+HEADERS: list[tuple[str, str | bytes | None]] = [("format", FORMAT.encode())]
 
 #: Bytes that a message takes beside key and value: its header, and that of a batch that it is alone in.
 OVERHEAD = 256
@@ -25,11 +26,8 @@ OVERHEAD = 256
 _LONGEST_KEY = 4 * 255
 
 
-class Message(NamedTuple):
-    """A message of a kind's topic."""
-
-    key: str
-    value: bytes
+#: The key and the value of a message of a kind's topic.
+Message = tuple[str, bytes]
 
 
 class _Keyed(Struct):
@@ -52,46 +50,48 @@ class Writer:
         self._largest = largest
         self._latest = latest
         self._hours = hours
-        self._time = kind.record.__struct_fields__[1]
+        self._time_of = attrgetter(kind.record.__struct_fields__[1])
+
+    def write_block(self, block: Parsed) -> list[Message] | None:
+        """Returns a message for each of some elements; None if not all of them can be published whole."""
+        if any(map(self._is_late, block.records)):
+            return None
+        messages = _of_block(block)
+        all_fit = self._fits(block.source) or all(self._fits(value) for _, value in messages)
+        return messages if all_fit else None
 
     def write(self, parsed: Parsed) -> tuple[list[Message], list[Rejected]]:
-        """Returns the messages and rejects of one element, or of some that are good."""
+        """Returns the messages and rejects of one element."""
         if not parsed.rejected and not any(map(self._is_late, parsed.records)):
-            messages = _whole(parsed)
-            if all(map(self._fits, messages)):
-                return messages, []
+            message = _whole(parsed)
+            if self._fits(message[1]):
+                return [message], []
         rejected = [*parsed.rejected]
         places = _places(parsed)
         origins = self._kind.locate(parsed, places)
         messages = []
         for record, place, (path, original) in zip(parsed.records, places, origins, strict=True):
-            message = Message(record.vehicle_id, to_json(original).encode())
-            if (flaw := self._flaw(record, message)) is None:
-                messages.append(message)
+            value = to_json(original).encode()
+            if (flaw := self._flaw(record, value)) is None:
+                messages.append((record.vehicle_id, value))
             else:
                 rejected.append(Rejected(parsed.position + place, path, *flaw, original))
         return messages, sorted(rejected, key=lambda reject: reject.position)
 
-    def is_good(self, parsed: Parsed) -> bool:
-        """Returns whether some elements become a message each, as far as that can be told at a glance."""
-        return not any(map(self._is_late, parsed.records)) and not (
-            len(parsed.source) > self._largest and any(not self._fits(found) for found in _whole(parsed))
-        )
-
-    def _flaw(self, record: Record, message: Message) -> tuple[str, str] | None:
+    def _flaw(self, record: Record, value: bytes) -> tuple[str, str] | None:
         """Returns the reason and the detail if a record can't be published."""
         if self._is_late(record):
             return "invalid", f"Expected a time at most {self._hours:g} hours ahead, got a later one"
-        if not self._fits(message):
+        if not self._fits(value):
             most = f"{self._largest} bytes (max.message.bytes of {self._topic})"
-            return "refused", f"Expected a record of at most {most}, got {len(message.value)}"
+            return "refused", f"Expected a record of at most {most}, got {len(value)}"
         return None
 
     def _is_late(self, record: Record) -> bool:
-        return self._latest is not None and getattr(record, self._time) > self._latest
+        return self._latest is not None and self._time_of(record) > self._latest
 
-    def _fits(self, message: Message) -> bool:
-        return len(message.value) + _LONGEST_KEY + OVERHEAD <= self._largest
+    def _fits(self, value: bytes) -> bool:
+        return len(value) + _LONGEST_KEY + OVERHEAD <= self._largest
 
 
 def is_block(parsed: Parsed) -> bool:
@@ -105,13 +105,14 @@ def apart(kind: Kind, block: Parsed) -> Iterator[Parsed]:
         yield replace(one, index=block.index + one.index, position=block.position + one.position)
 
 
-def _whole(parsed: Parsed) -> list[Message]:
-    if is_block(parsed):
-        keys = _KEYS.decode(parsed.source)
-        texts = _TEXTS.decode(parsed.source)
-        return [Message(key.vehicle_id, bytes(text)) for key, text in zip(keys, texts, strict=True)]
-    value = bytes(parsed.source) if isinstance(parsed.source, Raw) else to_json(parsed.source).encode()
-    return [Message(_key(parsed), value)]
+def _of_block(block: Parsed) -> list[Message]:
+    keys, texts = _KEYS.decode(block.source), _TEXTS.decode(block.source)
+    return [(key.vehicle_id, bytes(text)) for key, text in zip(keys, texts, strict=True)]
+
+
+def _whole(parsed: Parsed) -> Message:
+    source = parsed.source
+    return _key(parsed), bytes(source) if isinstance(source, Raw) else to_json(source).encode()
 
 
 def _key(parsed: Parsed) -> str:

@@ -1,12 +1,12 @@
 """The producer of a publisher: it has a transactional id for itself, and is replaced after any trouble."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from msgspec import Struct, json
 
@@ -14,7 +14,7 @@ from processing.errors import DatabaseUnavailable, Misconfigured, Refused
 from processing.file_types import KINDS, Kinds
 from sinks.kafka_ends import wait_until_decided
 from sinks.kafka_ledger import Ledger, Session
-from sinks.kafka_messages import HEADERS, OVERHEAD
+from sinks.kafka_messages import HEADERS, OVERHEAD, Message
 from sinks.kafka_topics import Topics
 from sources.kafka_client import Cluster, Complaints
 
@@ -36,7 +36,7 @@ _TRANSACTION_TIMEOUT = "transaction.timeout.ms"
 #: The usual settings of the producer; those of the user come over them.
 _USUAL = {
     "compression.type": "lz4",
-    "linger.ms": "5",
+    "linger.ms": "50",  # larger batches are less work for all; a commit does not wait for it
     "partitioner": "murmur2_random",  # that of the Java clients
     _TRANSACTION_TIMEOUT: "60000",
 }
@@ -102,18 +102,29 @@ class TransactionalProducer:
         except KafkaException as error:
             raise self._failure(error) from None
 
-    def send(self, topic: str, value: bytes, key: str) -> None:
-        """Hands a message to the producer; waits while too many are on their way."""
+    def send(self, topic: str, messages: Iterable[Message]) -> None:
+        """Hands messages to the producer; waits while too many are on their way."""
         assert self._producer is not None
-        deadline = 0.0
+        produce = self._producer.produce
+        for key, value in messages:
+            try:
+                produce(topic, value, key, headers=HEADERS)
+            except BufferError:
+                self._insist_on(topic, value, key)
+            except KafkaException as error:
+                raise self._failure(error) from None
+
+    def _insist_on(self, topic: str, value: bytes, key: str) -> None:
+        """Hands a message over as soon as there is room for it."""
+        assert self._producer is not None
+        deadline = time.monotonic() + _ANSWER_SECONDS
         while True:
+            self._beat()
+            self._producer.poll(0.1)
             try:
                 self._producer.produce(topic, value, key, headers=HEADERS)
                 return
             except BufferError:
-                deadline = deadline or time.monotonic() + _ANSWER_SECONDS
-                self._beat()
-                self._producer.poll(0.1)
                 if time.monotonic() >= deadline:
                     raise self._lost(DatabaseUnavailable("the broker takes no messages")) from None
             except KafkaException as error:
@@ -169,7 +180,7 @@ class TransactionalProducer:
         if len(producer):
             self._kept.append(producer)
 
-    def _note_undelivered(self, error: KafkaError | None, _: Message) -> None:
+    def _note_undelivered(self, error: KafkaError | None, _: object) -> None:
         purged = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
         if error is not None and error.code() not in purged and self._refused is None:
             self._refused = error
