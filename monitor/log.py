@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import cast
 
-import structlog
-from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
-
 from config import LogFormat, LogLevel
 from monitor.line_writer import LineWriter, standard_error
+from monitor.log_library import EventDict, FilteringBoundLogger, WrappedLogger, structlog
 
 Log = FilteringBoundLogger
 

@@ -201,6 +201,13 @@ def test_the_program_imports_what_draws_only_at_a_terminal() -> None:
     assert _imported_with("main", ["monitor.terminal", "monitor.panel", "commands.progress_bar"]) == []
 
 
+def test_a_daemon_that_writes_log_lines_imports_nothing_that_draws() -> None:
+    """What makes its lines would import rich, which costs a fifth of the start."""
+    assert _imported_with("main, commands.run, monitor.log", ["rich", "pygments"]) == []
+    assert _imported_with("monitor.log, rich", ["rich"]) == ["rich"]
+    assert _imported_with("rich, monitor.log", ["rich"]) == ["rich"]
+
+
 def test_a_command_is_imported_when_it_is_typed() -> None:
     """None waits for what only others need; least of all the daemon."""
     commands = {module for module in MODULES if room_of(module) == "commands"}
