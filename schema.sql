@@ -1,4 +1,4 @@
--- The tables of the Mobileye Data Processing System, schema 20. This file can be applied repeatedly, and makes all of a
+-- The tables of the Mobileye Data Processing System, schema 21. This file can be applied repeatedly, and makes all of a
 -- new database. What it can't do to tables that exist is in db/migrations/. Raise the number with each change: a
 -- program refuses tables of a higher one.
 -- Needs PostgreSQL 12 or later. All times are UTC instants (timestamptz).
@@ -810,10 +810,69 @@ AS $$
     ORDER BY 1
 $$;
 
--- Drops the partition of a day, and notes how many rows of each file it had. Returns the number of its rows, or null if
--- a lock is not free: try again later.
--- The rows are counted while only loads of that very day wait. The locks of the whole table come last: all loads of the
--- table wait behind them.
+-- Rows of a day that is being dropped, which came or went after begin_drop(): each change of a file's rows is an entry.
+CREATE TABLE IF NOT EXISTS mobileye_data.late_rows (
+    table_name   text NOT NULL,
+    day          date NOT NULL,
+    file_id      bigint NOT NULL,
+    rows         bigint NOT NULL        -- negative if it went
+);
+COMMENT ON TABLE mobileye_data.late_rows IS
+    'Rows that came to a day, or went, while retention was about to drop it: see drop_day()';
+
+CREATE OR REPLACE FUNCTION mobileye_data.count_late() RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER    -- so whoever loads needs no right to it
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF TG_OP <> 'INSERT' THEN
+        INSERT INTO mobileye_data.late_rows VALUES (TG_ARGV[0], TG_ARGV[1]::date, OLD.file_id, -1);
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        INSERT INTO mobileye_data.late_rows VALUES (TG_ARGV[0], TG_ARGV[1]::date, NEW.file_id, 1);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- Prepares a day for drop_day(), in a transaction of its own: from then on a trigger notes which rows come and go.
+-- Returns false if a lock is not free: try again later.
+CREATE OR REPLACE FUNCTION mobileye_data.begin_drop(parent text, day date) RETURNS boolean
+LANGUAGE plpgsql
+SECURITY DEFINER    -- the owner may grant it to the role that loads: see db/roles.sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    partition_name text := format('%s_%s', parent, to_char(day, 'YYYYMMDD'));
+BEGIN
+    IF NOT day = ANY (SELECT mobileye_data.days_before(parent, day + 1))
+       OR mobileye_data.is_begun(parent, day) THEN
+        RETURN true;
+    END IF;
+    SET LOCAL lock_timeout = '50ms';    -- loads of the day wait as long
+    EXECUTE format('CREATE TRIGGER late_rows AFTER INSERT OR UPDATE OR DELETE ON mobileye_data.%I
+                    FOR EACH ROW EXECUTE FUNCTION mobileye_data.count_late(%L, %L)', partition_name, parent, day);
+    RETURN true;
+EXCEPTION WHEN lock_not_available OR duplicate_object THEN
+    RETURN false;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION mobileye_data.is_begun(parent text, day date) RETURNS boolean
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (SELECT FROM pg_trigger
+                   WHERE tgname = 'late_rows' AND tgrelid = to_regclass(
+                       format('mobileye_data.%I', format('%s_%s', parent, to_char(day, 'YYYYMMDD')))))
+$$;
+
+-- Drops the partition of a day after begin_drop(), and notes how many rows of each file it had. Returns the number of
+-- its rows, or null if a lock is not free: try again later.
+-- Nobody waits while the rows are counted. The locks come last, and only the rows that came meanwhile are counted under
+-- them: all loads of the table wait behind them.
 CREATE OR REPLACE FUNCTION mobileye_data.drop_day(parent text, day date) RETURNS bigint
 LANGUAGE plpgsql
 SECURITY DEFINER    -- the owner may grant it to the role that loads: see db/roles.sql
@@ -825,14 +884,15 @@ DECLARE
 BEGIN
     IF NOT day = ANY (SELECT mobileye_data.days_before(parent, day + 1)) THEN
         RETURN 0;   -- somebody else has dropped it
-    END IF;
-    SET LOCAL lock_timeout = '50ms';
-    IF NOT pg_try_advisory_xact_lock(hashtext('mobileye_data.' || parent)) THEN
+    ELSIF NOT mobileye_data.is_begun(parent, day) THEN
         RETURN NULL;
     END IF;
-    EXECUTE format('LOCK TABLE ONLY mobileye_data.%I IN SHARE ROW EXCLUSIVE MODE', partition_name);
+    SET LOCAL lock_timeout = '50ms';
+    -- One statement has one snapshot: the late rows that it forgets are among the rows that it counts.
     EXECUTE format($q$
-        WITH gone AS (
+        WITH seen AS (
+            DELETE FROM mobileye_data.late_rows WHERE table_name = $1 AND day = $2
+        ), gone AS (
             SELECT file_id, count(*) AS rows FROM mobileye_data.%I GROUP BY file_id
         ), noted AS (
             INSERT INTO mobileye_data.dropped_rows AS old (table_name, day, file_id, rows)
@@ -843,9 +903,25 @@ BEGIN
         SELECT coalesce(sum(rows), 0) FROM gone
         $q$, partition_name)
     INTO dropped USING parent, day;
+    IF NOT pg_try_advisory_xact_lock(hashtext('mobileye_data.' || parent)) THEN
+        RAISE lock_not_available;
+    END IF;
     EXECUTE format('LOCK TABLE ONLY mobileye_data.%I IN ACCESS EXCLUSIVE MODE', parent);
     EXECUTE format('LOCK TABLE ONLY mobileye_data.%I IN ACCESS EXCLUSIVE MODE NOWAIT', parent || '_other');
     EXECUTE format('LOCK TABLE ONLY mobileye_data.%I IN ACCESS EXCLUSIVE MODE NOWAIT', partition_name);
+    WITH late AS (
+        DELETE FROM mobileye_data.late_rows l
+        WHERE l.table_name = parent AND l.day = drop_day.day
+        RETURNING l.file_id, l.rows
+    ), gone AS (
+        SELECT file_id, sum(rows)::bigint AS rows FROM late GROUP BY file_id
+    ), noted AS (
+        INSERT INTO mobileye_data.dropped_rows AS old (table_name, day, file_id, rows)
+        SELECT parent, drop_day.day, file_id, rows FROM gone
+        ON CONFLICT ON CONSTRAINT dropped_rows_pkey
+        DO UPDATE SET rows = old.rows + excluded.rows, dropped_at = now()
+    )
+    SELECT dropped + coalesce(sum(rows), 0) INTO dropped FROM gone;
     IF parent = 'objects_detection_events' THEN
         DELETE FROM mobileye_data.detections_hourly
         WHERE hour >= format('%s 00:00:00+00', day)::timestamptz
@@ -853,8 +929,14 @@ BEGIN
     END IF;
     EXECUTE format('DROP TABLE mobileye_data.%I', partition_name);
     RETURN dropped;
-EXCEPTION WHEN lock_not_available THEN
-    RETURN NULL;    -- the notes are taken back, too
+EXCEPTION
+    WHEN lock_not_available THEN
+        RETURN NULL;    -- the notes are taken back, too
+    WHEN undefined_table THEN
+        IF day = ANY (SELECT mobileye_data.days_before(parent, day + 1)) THEN
+            RAISE;
+        END IF;
+        RETURN 0;
 END
 $$;
 
@@ -897,7 +979,8 @@ END
 $$;
 
 -- They delete rows: nobody but the owner, unless he grants it.
-REVOKE EXECUTE ON FUNCTION mobileye_data.drop_day(text, date), mobileye_data.drop_strays(text, date, bigint)
+REVOKE EXECUTE ON FUNCTION mobileye_data.begin_drop(text, date), mobileye_data.drop_day(text, date),
+    mobileye_data.drop_strays(text, date, bigint)
 FROM PUBLIC;
 
 -- The rows in the partitions "other", by table and day.

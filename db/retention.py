@@ -37,10 +37,13 @@ def days_before(cursor: Cursor, table: Table, day: date) -> list[date]:
 
 
 def drop_day(cursor: Cursor, table: Table, day: date) -> int | None:
-    """Drops a day; returns how many rows it had, None if somebody is at work on the table just now."""
+    """Drops a day, in two transactions; returns how many rows it had, None if a lock is not free just now."""
+    rows = None
     with translate_errors():
-        cursor.execute("SELECT mobileye_data.drop_day(%s, %s)", (table.name, day))
-        ((rows,),) = cursor.fetchall()
+        cursor.execute("SELECT mobileye_data.begin_drop(%s, %s)", (table.name, day))
+        if cursor.fetchall() == [(True,)]:
+            cursor.execute("SELECT mobileye_data.drop_day(%s, %s)", (table.name, day))
+            ((rows,),) = cursor.fetchall()
     return None if rows is None else int(rows)
 
 

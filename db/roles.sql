@@ -94,5 +94,6 @@ TO mobileye_loader;
 
 -- With RETENTION_DAYS the daemon drops old days. This role may not. Either run "maintain" as the owner once a day, or
 -- let the role drop any day:
--- GRANT EXECUTE ON FUNCTION mobileye_data.drop_day(text, date), mobileye_data.drop_strays(text, date, bigint)
+-- GRANT EXECUTE ON FUNCTION mobileye_data.begin_drop(text, date), mobileye_data.drop_day(text, date),
+--     mobileye_data.drop_strays(text, date, bigint)
 -- TO mobileye_loader;

@@ -146,6 +146,7 @@ FORBIDDEN = [
     "DROP SCHEMA mobileye_data CASCADE",
     "DROP FUNCTION mobileye_data.add_partition(text, date)",
     "COMMENT ON SCHEMA mobileye_data IS 'mine'",
+    "SELECT mobileye_data.begin_drop('vehicle_status_history', '2022-05-05')",
     "SELECT mobileye_data.drop_day('vehicle_status_history', '2022-05-05')",
     "SELECT mobileye_data.drop_strays('vehicle_status_history', '2022-05-05', 1)",
     "DELETE FROM mobileye_data.dropped_rows",

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 from psycopg2.extensions import cursor as Cursor
 
-from db import retention
+from db import recall, retention
 from db.connection import Database
 from db.partitions import bring_home
 from db.tables import DETECTIONS, STATUS_HISTORY, Table
@@ -16,7 +16,7 @@ from processing.errors import Misconfigured
 from service.events import DayDropped, Event
 from service.upkeep import Upkeep
 from tests.db.loading import count, flaws, load, sink_to
-from tests.support import detections, event, query, report, statuses
+from tests.support import detections, event, query, report, statuses, until
 
 DAYS = [date(2022, 6, day) for day in range(1, 6)]
 FOURTH = DAYS[3]
@@ -162,6 +162,47 @@ def test_a_day_that_was_dropped_meanwhile_is_no_error(loaded: Database) -> None:
     assert flaws(loaded) == []
 
 
+def test_rows_that_come_and_go_before_a_day_is_dropped_are_noted(loaded: Database) -> None:
+    with sink_to(loaded) as sink, session(loaded) as cursor:
+        cursor.execute("SELECT mobileye_data.begin_drop(%s, %s)", (DETECTIONS.name, DAYS[0]))
+        load(sink, detections(of_day(DAYS[0], 20), of_day(DAYS[1], 20)))
+        with session(loaded, autocommit=False) as recalling:
+            found = recall.find_id(recalling, 1)
+            assert recall.take_out(recalling, 1, recall.find_days(recalling, found), "x")
+            recalling.connection.commit()
+        assert retention.drop_day(cursor, DETECTIONS, DAYS[0]) == 4
+    assert flaws(loaded) == [] and count(loaded, "late_rows") == 0
+
+
+#: Keeps whoever notes the rows of a day, when they are counted, until more have come.
+SLOW_NOTES = """
+    CREATE FUNCTION wait_for_late() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        FOR step IN 1..3000 LOOP
+            EXIT WHEN EXISTS (SELECT FROM mobileye_data.late_rows)
+                   OR EXISTS (SELECT FROM mobileye_data.dropped_rows);
+            PERFORM pg_sleep(0.01);
+        END LOOP;
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER slow BEFORE INSERT ON mobileye_data.dropped_rows
+        FOR EACH STATEMENT EXECUTE FUNCTION wait_for_late()
+"""
+
+
+def test_a_load_of_the_day_does_not_wait_while_its_rows_are_counted(loaded: Database) -> None:
+    query(loaded.url, SLOW_NOTES)
+    sleeping = (
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+    )
+    with ThreadPoolExecutor() as threads, sink_to(loaded) as sink:
+        dropping = threads.submit(drop_before, loaded, DAYS[1])
+        until(lambda: query(loaded.url, sleeping))
+        load(sink, detections(of_day(DAYS[0], 30), of_day(DAYS[4], 30)))
+        assert dropping.result() == [6]
+    assert days_left(loaded) == DAYS[1:] and flaws(loaded) == []
+
+
 def test_days_go_while_files_of_these_days_come(loaded: Database) -> None:
     def come() -> None:
         with sink_to(loaded) as sink:
@@ -187,6 +228,6 @@ def test_nobody_but_the_owner_may_drop_a_day(loaded: Database) -> None:
     query(loaded.url, "GRANT USAGE ON SCHEMA mobileye_data TO pg_monitor")
     with session(loaded) as cursor:
         cursor.execute("SET ROLE pg_monitor")
-        for drop in (retention.drop_day, retention.drop_strays):
-            with pytest.raises(Misconfigured, match="permission denied for function drop_"):
+        for drop, name in ((retention.drop_day, "begin_drop"), (retention.drop_strays, "drop_strays")):
+            with pytest.raises(Misconfigured, match=f"permission denied for function {name}"):
                 drop(cursor, DETECTIONS, DAYS[0])
