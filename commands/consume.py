@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 
-from commands.run import ENDINGS, end
+import environment
+from commands.run import ENDINGS, end, to_both
 from config import Settings
 from db.connection import Database
 from db.embedded.server import StartCancelled
@@ -33,11 +34,21 @@ def run(settings: Settings, accepted_by: str | None) -> int:
         shown = StreamLog(log)
         adopt_libraries(log.warning)
         try:
-            with _exposed(settings, shown.write) as publish:
+            with _exposed(settings, _announced(shown.write)) as publish:
                 _run(settings, accepted_by, publish)
         except ENDINGS as error:
             return end(settings, shown, error)
     return 0
+
+
+def _announced(publish: Publish) -> Publish:
+    """Returns a function that publishes to systemd, too, if that wants to hear."""
+    address = environment.notify_socket()
+    if not address:
+        return publish
+    from monitor.stream_systemd import StreamServiceManager
+
+    return to_both(publish, StreamServiceManager(address).note)
 
 
 def _exposed(settings: Settings, publish: Publish) -> AbstractContextManager[Publish]:

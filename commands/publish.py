@@ -14,7 +14,7 @@ def run(settings: Settings, *, once: bool, accepts_new: bool, plain: bool) -> in
     """Prepares the folders and the topics, publishes, and returns the exit code."""
     destination = TopicsDestination(settings)
     job = partial(_run, settings, destination, once=once, accepts_new=accepts_new)
-    return show_job(settings, job, destination.ask, once=once, plain=plain)
+    return show_job(settings, job, destination.ask, destination.resource, once=once, plain=plain)
 
 
 def _run(

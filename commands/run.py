@@ -21,7 +21,7 @@ from processing.errors import DatabaseUnavailable, Misconfigured, SourceUnavaila
 from service.build import make_daemon
 from service.capacity import wanted_workers
 from service.database import check_reachable, open_database, prepare_database, wait_for_place
-from service.events import Ended, Event, Publish, Started, Stopped
+from service.events import Ended, Event, Publish, Resource, Started, Stopped
 from service.housekeeping import Housekeeping
 from service.outage import TimedOut
 from service.presence import Presence
@@ -43,18 +43,25 @@ def run(settings: Settings, *, once: bool, accepts_new: bool = False, plain: boo
     are written, on a terminal, too.
     """
     job = partial(_run, settings, once=once, accepts_new=accepts_new)
-    return show_job(settings, job, partial(check_reachable, settings), once=once, plain=plain)
+    ask = partial(check_reachable, settings)
+    return show_job(settings, job, ask, Resource.DATABASE, once=once, plain=plain)
 
 
 def show_job(
-    settings: Settings, job: Callable[[Publish], int], ask: Callable[[], None], *, once: bool, plain: bool
+    settings: Settings,
+    job: Callable[[Publish], int],
+    ask: Callable[[], None],
+    destination: Resource,
+    *,
+    once: bool,
+    plain: bool,
 ) -> int:
-    """Shows what a job publishes, and returns its exit code; ask() asks whether it could load now."""
+    """Shows what a job publishes, and returns its exit code; ask() asks its destination if it takes rows."""
     with _shown(settings, plain=plain) as shown:
         try:
             # What runs once ends before anybody asks, and may run beside a daemon with the same settings.
             address = None if once else settings.metrics_address
-            with _exposed(settings, address, _announced(shown.write), ask) as publish:
+            with _exposed(settings, address, _announced(shown.write), ask, destination) as publish:
                 return job(publish)
         except ENDINGS as error:
             return end(settings, shown, error)
@@ -77,18 +84,26 @@ def _announced(publish: Publish) -> Publish:
         return publish
     from monitor.systemd import ServiceManager  # only a service needs it
 
-    manager = ServiceManager(address)
+    return to_both(publish, ServiceManager(address).note)
+
+
+def to_both(publish: Publish, note: Publish) -> Publish:
+    """Returns a function that publishes to two subscribers."""
 
     def publish_to_both(event: Event) -> None:
         publish(event)
-        manager.note(event)
+        note(event)
 
     return publish_to_both
 
 
 @contextmanager
 def _exposed(
-    settings: Settings, address: Address | None, publish: Publish, ask: Callable[[], None]
+    settings: Settings,
+    address: Address | None,
+    publish: Publish,
+    ask: Callable[[], None],
+    destination: Resource,
 ) -> Iterator[Publish]:
     """Serves metrics and health at the address, if there is one; yields the function to publish with."""
     if address is None:
@@ -96,7 +111,7 @@ def _exposed(
         return
     from monitor.exposure import expose  # with libraries that only this needs
 
-    with expose(settings, address, publish, ask) as publish_to_all:
+    with expose(settings, address, publish, ask, destination) as publish_to_all:
         yield publish_to_all
 
 

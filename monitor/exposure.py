@@ -19,7 +19,7 @@ from monitor.metrics import Metrics
 from monitor.metrics_server import Answer, MetricsServer, Responder
 from monitor.waiting_files import WaitingFiles
 from service.drop_folder import Looker, measure
-from service.events import Event, MetricsFailed, MetricsServed, Publish
+from service.events import Event, MetricsFailed, MetricsServed, Publish, Resource
 
 #: A listing mostly waits for the network.
 _PAUSES_A_LISTING = 20
@@ -29,18 +29,23 @@ _PROJECT = Path(__file__).parent.parent / "pyproject.toml"
 
 @contextmanager
 def expose(
-    settings: Settings, address: Address, publish: Publish, ask_database: Callable[[], None]
+    settings: Settings,
+    address: Address,
+    publish: Publish,
+    ask: Callable[[], None],
+    destination: Resource = Resource.DATABASE,
 ) -> Iterator[Publish]:
     """Serves metrics and health while it is entered; yields a function that publishes to them, too.
 
-    Raises Misconfigured if nobody can listen there. Later faults stop nothing; the first is published.
+    ask() asks the destination whether it takes rows now. Raises Misconfigured if nobody can listen at the
+    address. Later faults stop nothing; the first is published.
     """
     if settings.bucket is None:
         waiting = WaitingFiles(partial(measure, str(settings.folder)))
     else:  # whose listing costs money, each time
         waiting = WaitingFiles(partial(Looker(settings).look, 0), settings.rescan_seconds, _PAUSES_A_LISTING)
     metrics = Metrics()
-    health = Health(waiting.complaint, ask_database)
+    health = Health(waiting.complaint, ask, destination)
     with _served(address, publish, [metrics.note, health.note], [metrics, waiting], health) as publish_to_all:
         try:
             waiting.start()

@@ -6,7 +6,7 @@ from threading import Lock
 
 from processing.errors import DatabaseUnavailable, Misconfigured
 from service import events
-from service.events import Event
+from service.events import Event, Resource
 
 #: The main loop turns every 30 s at the latest; what it does then, such as a scan, may take some time.
 _TURN_SECONDS = 90.0
@@ -14,7 +14,7 @@ _TURN_SECONDS = 90.0
 #: The embedded database may take this long to start again, and the main loop waits for it.
 _SLOW_SECONDS = 660.0
 
-#: An answer of the database is good for so long: many who ask cost no more than one.
+#: An answer of where the rows go is good for so long: many who ask cost no more than one.
 _ANSWER_SECONDS = 5.0
 
 
@@ -24,19 +24,24 @@ class Health:
     def __init__(
         self,
         folder_complaint: Callable[[], str],
-        ask_database: Callable[[], None],
+        ask: Callable[[], None],
+        destination: Resource = Resource.DATABASE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """ask_database raises DatabaseUnavailable or Misconfigured, and takes a few seconds at most."""
+        """Asks the destination, where the rows go; ask() takes a few seconds at most.
+
+        It raises DatabaseUnavailable or Misconfigured.
+        """
         self._folder_complaint = folder_complaint
-        self._ask_database = ask_database
+        self._ask_destination = ask
+        self._destination = destination
         self._clock = clock
         self._turned_at: float | None = None
         self._is_database_slow = False
         self._outage = ""
         self._asking = Lock()
         self._asked_at: float | None = None
-        self._database_complaint = ""
+        self._complaint = ""
 
     def note(self, event: Event) -> None:
         """Takes an event, of any thread."""
@@ -59,7 +64,7 @@ class Health:
         return f"the main loop has not turned for {seconds:.0f} s" if seconds > allowed else ""
 
     def why_not_ready(self) -> str:
-        """Returns a sentence if files can't be loaded now, else nothing; the database is asked last."""
+        """Returns a sentence if nothing can be loaded now, else nothing; the destination is asked last."""
         if self._outage:
             return self._outage
         if self._turned_at is None:
@@ -70,9 +75,9 @@ class Health:
         with self._asking:
             if self._asked_at is None or self._clock() - self._asked_at >= _ANSWER_SECONDS:
                 try:
-                    self._ask_database()
-                    self._database_complaint = ""
+                    self._ask_destination()
+                    self._complaint = ""
                 except (DatabaseUnavailable, Misconfigured) as error:
-                    self._database_complaint = f"the database does not answer: {error}"
+                    self._complaint = f"{self._destination.value} does not answer: {error}"
                 self._asked_at = self._clock()
-            return self._database_complaint
+            return self._complaint

@@ -104,8 +104,10 @@ def _states(view: View) -> list[Text]:
         return [Text("starting", "dim")]
     busy = f"workers {view.busy} of {view.workers} busy" if view.workers else ""
     observer = f"observer {view.observer}" if view.observer else ""
-    of_bucket = {"bucket": "", "queue": ""}
-    states = {"folder": "", **of_bucket, "database": "database ok", "observer": observer, "workers": busy}
+    states = dict.fromkeys(("folder", "bucket", "queue", "database", "Kafka"), "")
+    states |= {"observer": observer, "workers": busy}
+    if view.folder:
+        states[view.destination] = f"{view.destination} ok"
     shown = [
         Text(f"{name}: {view.troubles[name]}", _TROUBLE) if name in view.troubles else Text(state)
         for name, state in states.items()

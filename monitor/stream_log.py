@@ -21,6 +21,8 @@ LINES: dict[type[Event], tuple[Level, str]] = {
     events.PartitionsRead: ("info", "reading partitions"),
     events.PartitionsGivenUp: ("info", "partitions given up"),
     events.MessagesLoaded: ("warning", "messages rejected"),
+    events.ReadingPaused: ("warning", "partitions paused"),
+    events.ReadingResumed: ("info", "partitions resumed"),
     events.PositionsFenced: ("warning", "another consumer was faster"),
     events.GapAccepted: ("warning", "gap accepted"),
     events.LagMeasured: ("info", "consumed"),
@@ -58,15 +60,18 @@ class StreamLog(EventLog):
                 yield database_line(event.embedded_in, event.outside_database)
             case events.MessagesLoaded():
                 yield from ((level, name, fields) for fields in _rejected(event))
-            case events.LagMeasured(lags):
+            case events.LagMeasured(partitions):
                 if self._sums["messages"] and self._clock() - self._summed_at >= _SUM_SECONDS:
                     self._summed_at = self._clock()
                     sums, self._sums = dict(self._sums), Counter()
-                    yield level, name, sums | {"partitions": len(lags), "lag": sum(lags.values())}
-            case events.PartitionsRead(partitions) | events.PartitionsGivenUp(partitions):
+                    lag = sum(partition.lag for partition in partitions)
+                    yield level, name, sums | {"partitions": len(partitions), "lag": lag}
+            case events.PartitionsRead(names) | events.PartitionsGivenUp(names):
                 more = {"is_lost": event.is_lost} if isinstance(event, events.PartitionsGivenUp) else {}
-                if partitions:
-                    yield level, name, {"partitions": ", ".join(partitions)} | more
+                if names:
+                    yield level, name, {"partitions": ", ".join(names)} | more
+            case events.ReadingPaused():
+                yield level, name, {"reason": "the database takes long; the consumer stays in its group"}
             case _:
                 yield level, name, asdict(event)
 
@@ -74,7 +79,7 @@ class StreamLog(EventLog):
         self._sums["messages"] += event.messages
         for entry in event.entries:
             counts = entry.counts
-            self._sums += Counter(rows=counts.read, inserted=counts.inserted)
+            self._sums.update(rows=counts.read, inserted=counts.inserted)  # += would drop what is 0
             self._sums.update(duplicate=counts.duplicate, rejected=counts.rejected)
 
 

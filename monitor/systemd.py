@@ -21,7 +21,7 @@ class ServiceManager:
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._clock = clock
         self._next_beat = 0.0
-        self._folder = ""
+        self._doing = ""
 
     def note(self, event: Event) -> None:
         """Takes an event, of any thread; raises nothing, and waits for nobody."""
@@ -29,16 +29,24 @@ class ServiceManager:
             case events.LoopTurned():
                 self._beat()
             case events.Started():
-                self._folder = event.folder
-                self._send("READY=1", f"STATUS=watching {self._folder}")
+                self.begin(f"watching {event.folder}")
             case events.DatabaseSlow(reason):
                 self._send(f"STATUS=the embedded database is starting: {reason}")
             case events.OutageBegan(resource, reason) | events.OutageReasonChanged(resource, reason):
                 self._send(f"STATUS=waiting for {resource.value}: {reason}")
             case events.OutageEnded():
-                self._send(f"STATUS=watching {self._folder}")
+                self._send(f"STATUS={self._doing}")
             case events.Stopped():
-                self._send("STOPPING=1", "STATUS=stopped")
+                self.end()
+
+    def begin(self, doing: str) -> None:
+        """Reports that the program is ready, and what it does from now on."""
+        self._doing = doing
+        self._send("READY=1", f"STATUS={doing}")
+
+    def end(self) -> None:
+        """Reports that the program ends."""
+        self._send("STOPPING=1", "STATUS=stopped")
 
     def _beat(self) -> None:
         if (now := self._clock()) >= self._next_beat:

@@ -43,6 +43,7 @@ class View(Struct, frozen=True):
 
     folder: str = ""
     place: str = ""
+    destination: str = "database"
     seconds: int = 0
     large: tuple[LargeFile, ...] = ()
     backlog: Work | None = None
@@ -87,6 +88,7 @@ class Tally:
         self._began = began
         self._started_in = started_in
         self._place = self._folder = self._observer = ""
+        self._destination = NAMES[Resource.DATABASE]
         self._loaded = self._rows = self._duplicate = self._rejected = self._failed = self._deaths = 0
         self._files_rate, self._rows_rate = Rate(), Rate()
         self._work = events.WorkChanged(0, 0, 0, 0, 0)
@@ -112,6 +114,7 @@ class Tally:
             case events.Started():
                 self._folder, self._observer = _short(event.folder, self._started_in), event.observer
                 self._place = _place(event, self._started_in)
+                self._destination = NAMES[Resource.DATABASE if event.topics is None else Resource.BROKER]
                 self._work = events.WorkChanged(0, 0, 0, event.workers, 0)
                 self._troubles.clear()
             case _:
@@ -126,6 +129,7 @@ class Tally:
         return View(
             folder=self._folder,
             place=self._place,
+            destination=self._destination,
             seconds=int(now - self._began),
             large=tuple(progress.shown(now) for progress in self._large.values()),
             backlog=Work(self._done, left, _time_left(left, files_per_second)) if is_shown else None,
@@ -166,9 +170,9 @@ class Tally:
     def _note_trouble(self, event: Event) -> None:
         match event:
             case events.OutageBegan(resource, reason) | events.OutageReasonChanged(resource, reason):
-                self._troubles[_NAMES[resource]] = reason
+                self._troubles[NAMES[resource]] = reason
             case events.OutageEnded(resource, _):
-                self._troubles.pop(_NAMES[resource], None)
+                self._troubles.pop(NAMES[resource], None)
             case events.DatabaseSlow(reason):
                 self._troubles["database"] = reason
             case events.ObserverFailed(_, reason):
@@ -185,7 +189,8 @@ class Tally:
                 self._troubles.pop("folder", None)
 
 
-_NAMES = {
+#: What each resource is called in the panel.
+NAMES = {
     Resource.DATABASE: "database",
     Resource.WORKERS: "workers",
     Resource.BUCKET: "bucket",

@@ -23,6 +23,8 @@ from service.stream_events import (
     PartitionsGivenUp,
     PartitionsRead,
     PositionsFenced,
+    ReadingPaused,
+    ReadingResumed,
     TopicMissing,
 )
 from sources.topic import Place, Topics
@@ -139,8 +141,7 @@ class Consumer:
     def _end_task(self, task: Future[Any]) -> None:
         loading, self._loading, self._task = self._loading, None, None
         if self._is_paused:
-            self._is_paused = False
-            self._topics.pause(is_on=False)
+            self._pause(is_on=False)
         try:
             result = task.result()
         except Fenced as why:
@@ -214,9 +215,14 @@ class Consumer:
             wait([self._task], _IDLE_SECONDS)
             return
         if not self._is_paused:
-            self._is_paused = True
-            self._topics.pause(is_on=True)
+            self._pause(is_on=True)
         self._take()
+
+    def _pause(self, *, is_on: bool) -> None:
+        self._is_paused = is_on
+        self._topics.pause(is_on=is_on)
+        seconds = round(time.monotonic() - self._begun_at, 1)
+        self._publish(ReadingPaused(seconds) if is_on else ReadingResumed(seconds))
 
     def _give_up(self, places: Collection[Place], *, is_lost: bool) -> None:
         """Loads what was taken of partitions that others get now; what was lost, others may have loaded."""

@@ -1,14 +1,15 @@
 """Looks every few seconds how far the logs of partitions reach, in a thread of its own."""
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from processing.errors import Misconfigured, SourceUnavailable
 from processing.stream import TopicPartition
 from service.events import Publish
-from service.stream_events import LagMeasured, MessagesBlocked
-from sources.topic_logs import TopicLogs
+from service.stream_events import LagMeasured, MessagesBlocked, PartitionLag
+from sources.topic_logs import LogEnd, TopicLogs
 
 _LOOK_SECONDS = 5.0
 
@@ -31,7 +32,7 @@ class LagWatch:
         self._publish = publish
         self._seconds = seconds
         self._is_over = threading.Event()
-        self._blocked: dict[TopicPartition, int] = {}
+        self._blocked: dict[TopicPartition, _Block] = {}
         self._thread = threading.Thread(target=self._run, name="lag", daemon=True)
 
     def __enter__(self) -> "LagWatch":
@@ -49,20 +50,34 @@ class LagWatch:
     def look(self) -> None:
         """Looks once; raises SourceUnavailable or Misconfigured."""
         positions = self._positions()
-        ids = self._logs.ids(sorted({place.topic for place in positions}))
+        ids = self._logs.ids(sorted({place.topic for place in positions})) if positions else {}
         if any(ids.get(place.topic, place.topic_id) != place.topic_id for place in positions):
             self._on_new_topic()
             return
         ends = self._logs.ends(positions.keys())
-        lags = {place: max(0, end.stable_offset - positions[place]) for place, end in ends.items()}
-        self._publish(LagMeasured({str(place): lag for place, lag in sorted(lags.items())}))
-        for place, end in ends.items():
-            is_held_up = lags[place] == 0 and end.end_offset > end.stable_offset
-            if not is_held_up:
-                self._blocked.pop(place, None)
-            elif place not in self._blocked:
-                self._blocked[place] = end.stable_offset  # said if it is so the next time, too
-            elif self._blocked[place] == end.stable_offset:
-                waiting = end.end_offset - end.stable_offset
-                self._publish(MessagesBlocked(str(place), end.stable_offset, waiting))
-                self._blocked[place] = -1
+        now = time.monotonic()
+        found = [self._lag(place, positions[place], ends[place], now) for place in sorted(ends)]
+        self._blocked = {place: block for place, block in self._blocked.items() if place in ends}
+        self._publish(LagMeasured(found))
+
+    def _lag(self, place: TopicPartition, position: int, end: LogEnd, now: float) -> PartitionLag:
+        lag, waiting = max(0, end.stable_offset - position), end.end_offset - end.stable_offset
+        if lag or not waiting:
+            self._blocked.pop(place, None)
+            return PartitionLag(place.topic, place.partition, position, lag)
+        block = self._blocked.get(place)
+        if block is None or block.offset != end.stable_offset:
+            block = self._blocked[place] = _Block(end.stable_offset, now)
+        elif not block.is_said:  # the same transaction as at the last look
+            block.is_said = True
+            self._publish(MessagesBlocked(str(place), end.stable_offset, waiting))
+        return PartitionLag(place.topic, place.partition, position, 0, waiting, now - block.since)
+
+
+class _Block:
+    """An offset where the log was held up at the last look, too."""
+
+    def __init__(self, offset: int, since: float) -> None:
+        self.offset = offset
+        self.since = since
+        self.is_said = False

@@ -1,6 +1,8 @@
 """Events of the consumer of topics, beside those of service/events.py that it shares with the daemon."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+
+from msgspec import Struct
 
 from processing.stream_loader import LoadedEntry
 from service.events import Event
@@ -59,6 +61,18 @@ class PositionsFenced(Event, frozen=True):
     reason: str
 
 
+class ReadingPaused(Event, frozen=True):
+    """The partitions are paused: the database has not answered for so many seconds."""
+
+    seconds: float
+
+
+class ReadingResumed(Event, frozen=True):
+    """The partitions are read again, after so many seconds of that transaction."""
+
+    seconds: float
+
+
 class GapAccepted(Event, frozen=True):
     """Messages are missing, and a person has accepted that; resume_offset is None if their topic is gone."""
 
@@ -68,10 +82,28 @@ class GapAccepted(Event, frozen=True):
     reason: str
 
 
-class LagMeasured(Event, frozen=True):
-    """The number of committed messages that each partition of this consumer still has to load."""
+class PartitionLag(Struct, frozen=True):
+    """One partition at one look: where it goes on, and the committed messages that are still to be loaded.
 
-    lags: Mapping[str, int]
+    blocked: messages behind a transaction of a producer that is open, if all before them is loaded;
+    blocked_seconds: for how long it has been the same transaction.
+    """
+
+    topic: str
+    partition: int
+    next_offset: int
+    lag: int
+    blocked: int = 0
+    blocked_seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition}"
+
+
+class LagMeasured(Event, frozen=True):
+    """A look at the logs of all partitions of this consumer."""
+
+    partitions: Sequence[PartitionLag]
 
 
 class MessagesBlocked(Event, frozen=True):

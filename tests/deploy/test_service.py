@@ -39,16 +39,34 @@ def analyze(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+def copy(path: Path, target: Path) -> None:
+    """Writes a file of the unit with the program where it is here."""
+    text = path.read_text()
+    for there, ours in (("/opt/mobileye/.venv/bin/python", sys.executable), ("/opt/mobileye", str(ROOT))):
+        assert there in text
+        text = text.replace(there, ours)
+    target.write_text(text)
+
+
 @needs_systemd
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     unit = tmp_path / UNIT.name
-    text = UNIT.read_text()
-    for path, ours in (("/opt/mobileye/.venv/bin/python", sys.executable), ("/opt/mobileye", str(ROOT))):
-        assert path in text
-        text = text.replace(path, ours)
-    unit.write_text(text)
+    copy(UNIT, unit)
     done = analyze("verify", "--man=no", "--recursive-errors=no", unit)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+@needs_systemd
+@pytest.mark.parametrize(("name", "command"), [("consume@", "consume@1"), ("publish", "publish")])
+def test_systemd_accepts_the_unit_with_a_drop_in(name: str, command: str, tmp_path: Path) -> None:
+    word = name.removesuffix("@")
+    drop_in = tmp_path / f"mobileye-{name}.service.d" / f"{word}.conf"
+    drop_in.parent.mkdir()
+    copy(UNIT, tmp_path / f"mobileye-{name}.service")
+    copy(UNIT.with_name(drop_in.name), drop_in)
+    done = analyze("verify", "--man=no", "--recursive-errors=no", tmp_path / f"mobileye-{command}.service")
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    assert f"main.py {word}\n" in drop_in.read_text()
 
 
 @needs_systemd

@@ -115,7 +115,8 @@ def test_the_page_lists_each_line_with_its_fields() -> None:
 
 
 def test_there_is_a_sample_of_each_event_and_a_constant_for_each_line() -> None:
-    assert {type(event) for event in SAMPLES} == set(Event.__subclasses__())
+    ours = {event for event in Event.__subclasses__() if event.__module__ == events.__name__}
+    assert {type(event) for event in SAMPLES} == ours
     constants = {
         WATCHING,
         DATABASE,

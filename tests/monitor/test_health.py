@@ -31,7 +31,7 @@ def world() -> World:
 
 @pytest.fixture
 def health(world: World) -> Health:
-    return Health(lambda: world.folder, world.ask, lambda: world.now)
+    return Health(lambda: world.folder, world.ask, clock=lambda: world.now)
 
 
 @pytest.fixture
@@ -98,3 +98,10 @@ def test_the_database_is_asked_at_most_every_five_seconds(running: Health, world
     world.now = 5
     assert running.why_not_ready() == ""
     assert world.asked == 2
+
+
+def test_whoever_takes_the_rows_is_named(world: World) -> None:
+    health = Health(lambda: "", world.ask, Resource.BROKER, lambda: world.now)
+    health.note(events.LoopTurned())
+    world.database = "Connection refused"
+    assert health.why_not_ready() == "Kafka does not answer: Connection refused"

@@ -59,9 +59,9 @@ def outcome(state: str = "loaded", counts: Counts = NO_COUNTS, **fields: object)
 # The page -----------------------------------------------------------------------------------------
 
 
-def documented() -> dict[str, tuple[str, set[str]]]:
+def documented(page: str = "metrics.md") -> dict[str, tuple[str, set[str]]]:
     """Type and labels of each metric of the page, by its name."""
-    text = (ROOT / "docs" / "metrics.md").read_text()
+    text = (ROOT / "docs" / page).read_text()
     rows = re.findall(r"^\| `(mobileye_\w+)` \| (\w+) \|([^|]*)\|", text, re.MULTILINE)
     return {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
 

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from db.connection import Database
+from monitor.stream_systemd import StreamServiceManager
 from monitor.systemd import ServiceManager
 from service import events
 from service.events import Resource
+from service.stream_events import ConsumerStarted, ConsumerStopped
 from tests.support import Daemon, free_port, report, statuses, until
 
 
@@ -90,6 +92,22 @@ def test_an_outage_is_the_status_until_it_ends_and_its_reason_is_one_line(
         ["READY=1", "STATUS=watching in"],
         ["STATUS=waiting for the database: away\\nREADY=0"],
         ["STATUS=watching in"],
+    ]
+
+
+def test_a_consumer_says_what_it_reads(tmp_path: Path, manager: Manager) -> None:
+    notifier = StreamServiceManager(str(tmp_path / "notify"))
+    notifier.note(ConsumerStarted("h:9092", "g", ["a", "b"], None, "data", None))
+    notifier.note(events.OutageBegan(Resource.BROKER, "away"))
+    notifier.note(events.OutageEnded(Resource.BROKER, 1.0))
+    notifier.note(events.LoopTurned())
+    notifier.note(ConsumerStopped(1, 2, 3))
+    assert [manager.hear() for _ in range(5)] == [
+        ["READY=1", "STATUS=consuming a, b in the group g"],
+        ["STATUS=waiting for Kafka: away"],
+        ["STATUS=consuming a, b in the group g"],
+        ["WATCHDOG=1"],
+        ["STOPPING=1", "STATUS=stopped"],
     ]
 
 

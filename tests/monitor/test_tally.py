@@ -27,6 +27,13 @@ def test_it_shows_what_is_watched_and_where_rows_go_without_the_password() -> No
     embedded = events.Started("/there", "off", 1, None, "/here/data", None)
     view = after((0, embedded), now=1)
     assert (view.folder, view.place) == ("/there", "embedded PostgreSQL in data")
+    assert view.destination == "database"
+
+
+def test_a_publisher_shows_its_topics_and_whether_kafka_answers() -> None:
+    published = events.Started("/here/in", "native", 1, None, None, None, "fleet.* of Kafka at k:9092")
+    view = after((0, published), now=1)
+    assert (view.place, view.destination) == ("topics fleet.* of Kafka at k:9092", "Kafka")
 
 
 def test_it_counts_files_by_their_end() -> None:
