@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 import typer
@@ -16,7 +15,6 @@ from psycopg2.extensions import connection as Connection
 
 import environment
 from commands import output, stream_status
-from commands.stream_status import TopicState
 from config import Settings
 from db import queries
 from db.claims import daemons
@@ -25,8 +23,10 @@ from db.queries import FileEntry, Totals
 from processing.counted import counted, format_counts
 from processing.printable import printable
 from processing.sink import Counts
+from service import topic_state
 from service.drop_folder import Backlog, Looker, Waiting
 from service.presence import Watched, watched
+from service.topic_state import TopicLooker, TopicState
 from sources.policy import BucketPlace
 
 #: The answer takes milliseconds, however many files were loaded.
@@ -60,7 +60,7 @@ class Status(Struct, frozen=True):
     needs: list[str]
     next_steps: list[Step]
     trouble: str = ""
-    topics: list[TopicState] = []
+    topics: TopicState | None = None
 
 
 def gather(settings: Settings, connection: Connection | None, trouble: str = "") -> Status:
@@ -72,7 +72,11 @@ def gather(settings: Settings, connection: Connection | None, trouble: str = "")
             daemon = Watched.of_bucket(starts)
     elif not backlog.error and settings.watches:
         daemon = watched(str(settings.folder))
-    found = _ledger_of(connection) if connection else _Found(None, [], [], [])
+    found, topics = _Found(None, [], [], []), None
+    if connection:
+        found = _ledger_of(connection)
+        stored = ask(connection, lambda: topic_state.read(connection), seconds=_SECONDS)
+        topics = TopicLooker(settings).look(stored)
     return Status(
         datetime.now(UTC),
         daemon,
@@ -80,12 +84,10 @@ def gather(settings: Settings, connection: Connection | None, trouble: str = "")
         found.totals,
         found.files,
         found.failures,
-        _needs(daemon, backlog, found.totals),
-        _next_steps(settings, daemon, backlog, found),
+        [*_needs(daemon, backlog, found.totals), *(stream_status.needs(settings, topics) if topics else ())],
+        [*_next_steps(settings, daemon, backlog, found), *_of_topics(settings, topics)],
         trouble,
-        ask(connection, partial(stream_status.gather, settings, connection), seconds=_SECONDS)
-        if connection
-        else [],
+        topics,
     )
 
 
@@ -131,6 +133,10 @@ def _next_steps(settings: Settings, daemon: Watched, backlog: Backlog, found: _F
     return steps
 
 
+def _of_topics(settings: Settings, topics: TopicState | None) -> list[Step]:
+    return [Step(command, why) for command, why in stream_status.steps(settings, topics)] if topics else []
+
+
 def _failed_paths(settings: Settings, names: Sequence[str]) -> list[str]:
     """Returns the paths of failed files; of a bucket that of all, since their names there have digests."""
     if settings.bucket is not None:
@@ -174,7 +180,8 @@ def show(status: Status, as_json: bool) -> None:
     waiting = [_formatted_waiting(file) for file in status.backlog.oldest]
     steps = [f"{step.command}  # {step.why}" for step in status.next_steps]
     sections = ("waiting", waiting), ("last files, UTC", files), ("earlier failures, UTC", failures)
-    for title, lines in (*sections, ("needs a person", status.needs), ("what to do next", steps)):
+    of_topics = stream_status.sections(status.topics) if status.topics else ()
+    for title, lines in (*sections, *of_topics, ("needs a person", status.needs), ("what to do next", steps)):
         if lines:
             sys.stdout.write("\n".join(["", title, *map(printable, lines), ""]))
 
@@ -207,7 +214,7 @@ def _facts(status: Status) -> list[tuple[str, str]]:
         ("failed", f"{failed}, {totals.open_failures:,} of them to fix or to dismiss"),
         ("records", _formatted_counts(totals)),
         ("to fix", counted(totals.open_rejects, "rejected record")),
-        *(("topic", str(topic)) for topic in status.topics),
+        *(stream_status.facts(status.topics) if status.topics else ()),
         ("latest", _time(totals.last_finished_at) if totals.last_finished_at else "nothing yet"),
     ]
 

@@ -156,6 +156,29 @@ def moved_positions(cursor: Cursor) -> list[Moved]:
     ]
 
 
+class AcceptedGap(Struct, frozen=True):
+    """A gap that a person has accepted."""
+
+    gap: Gap
+    accepted_at: datetime
+    accepted_by: str
+
+
+def accepted_gaps(cursor: Cursor, most: int) -> list[AcceptedGap]:
+    """Returns the gaps that were accepted, the newest first."""
+    cursor.execute(
+        """
+        SELECT topic, topic_id, partition, first_offset, resume_offset, reason, accepted_at, accepted_by
+        FROM mobileye_data.stream_gaps ORDER BY accepted_at DESC LIMIT %s
+        """,
+        (most,),
+    )
+    return [
+        AcceptedGap(Gap(TopicPartition(*key), first, resume, reason), at, who)
+        for *key, first, resume, reason, at, who in cursor.fetchall()
+    ]
+
+
 def find_positions(cursor: Cursor, topics: Sequence[str]) -> list[Position]:
     """Returns the positions in topics of these names, without those of topics whose end was accepted."""
     cursor.execute(f"{_FIND} AND topic = ANY (%s) ORDER BY topic, topic_id, partition", (list(topics),))

@@ -1,6 +1,6 @@
 """Finds out where the partitions of topics go on: where the database says, unless something is missing."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 
 from processing.errors import Misconfigured
 from processing.stream import Fenced, Gap, Position, StreamSink, TopicPartition
@@ -34,26 +34,26 @@ class Placement:
         ids = self._logs.ids(self._names)
         known = sink.positions(self._names)
         gone = [at for at in known if ids.get(at.partition.topic) not in (None, at.partition.topic_id)]
-        self._accept(sink, [Gap(at.partition, at.next_offset, None, _MADE_AGAIN) for at in gone], _say_gone)
+        self._accept(sink, [gone_gap(at) for at in gone])
         wanted = [TopicPartition(topic, ids[topic], number) for topic, number in places if topic in ids]
         first, ends = self._logs.first_offsets(wanted), self._logs.ends(wanted)
         found = {at.partition: at.next_offset for at in known}
         sink.begin([Position(place, first[place]) for place in wanted if place not in found])
         last = {place: end.end_offset for place, end in ends.items()}
         missing = [
-            _gap(place, at, first[place], last[place])
+            gap
             for place, at in found.items()
-            if place in first and not first[place] <= at <= last[place]
+            if place in first and (gap := find_gap(place, at, first[place], last[place]))
         ]
-        self._accept(sink, missing, _say_missing)
+        self._accept(sink, missing)
         now = {at.partition: at.next_offset for at in sink.positions(self._names)}
         return [Position(place, now[place]) for place in wanted if place in now]
 
-    def _accept(self, sink: StreamSink, gaps: Sequence[Gap], say: Callable[[Gap], str]) -> None:
+    def _accept(self, sink: StreamSink, gaps: Sequence[Gap]) -> None:
         if not gaps:
             return
         if self._accepted_by is None:
-            raise Misconfigured(f"{say(gaps[0])}{_and_others(gaps)}: {_ADVICE}")
+            raise Misconfigured(f"{describe(gaps[0])}{_and_others(gaps)}: {_ADVICE}")
         for gap in gaps:
             try:
                 sink.accept(gap, self._accepted_by)
@@ -62,13 +62,24 @@ class Placement:
             self._publish(GapAccepted(str(gap.partition), gap.first_offset, gap.resume_offset, gap.reason))
 
 
-def _gap(place: TopicPartition, stored: int, first: int, last: int) -> Gap:
+def find_gap(place: TopicPartition, stored: int, first: int, last: int) -> Gap | None:
+    """Returns what is missing at a stored position in a log with these ends."""
     if stored < first:
         return Gap(place, stored, first, "the log begins later")
-    return Gap(place, stored, last, "the log ends earlier")
+    return Gap(place, stored, last, "the log ends earlier") if stored > last else None
 
 
-def _say_gone(gap: Gap) -> str:
+def gone_gap(position: Position) -> Gap:
+    """Returns the gap of a partition whose topic was deleted."""
+    return Gap(position.partition, position.next_offset, None, _MADE_AGAIN)
+
+
+def describe(gap: Gap) -> str:
+    """Returns a clause that says what is missing."""
+    return _describe_gone(gap) if gap.resume_offset is None else _describe_missing(gap, gap.resume_offset)
+
+
+def _describe_gone(gap: Gap) -> str:
     topic = gap.partition
     return (
         f"the topic {topic.topic} was deleted and made again (id {topic.topic_id} is gone); what partition "
@@ -76,8 +87,8 @@ def _say_gone(gap: Gap) -> str:
     )
 
 
-def _say_missing(gap: Gap) -> str:
-    place, resume = gap.partition, gap.resume_offset or 0
+def _describe_missing(gap: Gap, resume: int) -> str:
+    place = gap.partition
     if resume > gap.first_offset:
         return (
             f"partition {place.partition} of {place.topic} lacks the offsets {gap.first_offset} to "

@@ -21,6 +21,13 @@ class LogEnd(Struct, frozen=True):
     end_offset: int
 
 
+class Member(Struct, frozen=True):
+    """A consumer of a group: its machine as the broker sees it, and the number of its partitions."""
+
+    host: str
+    partitions: int
+
+
 class TopicLogs:
     """A client for questions, which may come from any thread."""
 
@@ -53,6 +60,18 @@ class TopicLogs:
         stable = self._offsets(partitions, latest, IsolationLevel.READ_COMMITTED)
         end = self._offsets(partitions, latest, IsolationLevel.READ_UNCOMMITTED)
         return {place: LogEnd(stable[place], end[place]) for place in partitions}
+
+    def members(self, group: str) -> list[Member]:
+        """Returns the consumers of a group; raises SourceUnavailable or Misconfigured."""
+        with self._complaints.translated(self._admin):
+            asked = self._admin.describe_consumer_groups([group], request_timeout=_SECONDS)
+            try:
+                found = asked[group].result(2 * _SECONDS)
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+                    return []
+                raise
+        return [Member(one.host.lstrip("/"), len(one.assignment.topic_partitions)) for one in found.members]
 
     def _offsets(
         self, partitions: Collection[TopicPartition], wanted: OffsetSpec, level: IsolationLevel
