@@ -48,18 +48,26 @@ def show_status(
 
     Something needs a person if no daemon watches the folder, the database does not answer, a failed file was
     neither replayed nor dismissed, or a file has waited for an hour. Rejected records do not count.
+    The same if messages of topics are missing, if no consumer is in the group, or if Kafka does not answer.
     """
-    from commands import status
+    from commands import publish_status, status
 
     settings = load_settings()
+    published = publish_status.gather(settings)
+    if published is not None and not database.has_database(settings):
+        found = status.gather(settings, None, published)
+        status.show(found, as_json)
+        if published.ledger is None:
+            raise DatabaseUnavailable(published.trouble)
+        raise typer.Exit(1 if check and found.needs else 0)
     try:
         with (
             database.open_database(settings) as ensure_running,
             database.connected_for_reading(ensure_running()) as connection,
         ):
-            found = status.gather(settings, connection)
+            found = status.gather(settings, connection, published)
     except DatabaseUnavailable as error:
-        status.show(status.gather(settings, None, str(error)), as_json)
+        status.show(status.gather(settings, None, published, str(error)), as_json)
         raise
     status.show(found, as_json)
     if found.backlog.error:

@@ -4,17 +4,18 @@ import errno
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 from msgspec import Struct, json, to_builtins
 from psycopg2.extensions import connection as Connection
 
 import environment
-from commands import output, stream_status
+from commands import output, publish_status, stream_status
 from config import Settings
 from db import queries
 from db.claims import daemons
@@ -28,6 +29,9 @@ from service.drop_folder import Backlog, Looker, Waiting
 from service.presence import Watched, watched
 from service.topic_state import TopicLooker, TopicState
 from sources.policy import BucketPlace
+
+if TYPE_CHECKING:
+    from service.published import Published
 
 #: The answer takes milliseconds, however many files were loaded.
 _SECONDS = 60.0
@@ -61,10 +65,13 @@ class Status(Struct, frozen=True):
     next_steps: list[Step]
     trouble: str = ""
     topics: TopicState | None = None
+    published: "Published | None" = None
 
 
-def gather(settings: Settings, connection: Connection | None, trouble: str = "") -> Status:
-    """Returns the facts; without a connection, for which trouble is the reason, only those of the folder."""
+def gather(
+    settings: Settings, connection: Connection | None, published: "Published | None" = None, trouble: str = ""
+) -> Status:
+    """Returns the facts; without a connection, for which trouble is the reason, only those beside it."""
     backlog, daemon = Looker(settings).look(_SHOWN), Watched(None)
     if settings.bucket is not None:
         if connection:
@@ -72,11 +79,15 @@ def gather(settings: Settings, connection: Connection | None, trouble: str = "")
             daemon = Watched.of_bucket(starts)
     elif not backlog.error and settings.watches:
         daemon = watched(str(settings.folder))
-    found, topics = _Found(None, [], [], []), None
-    if connection:
-        found = _ledger_of(connection)
-        stored = ask(connection, lambda: topic_state.read(connection), seconds=_SECONDS)
-        topics = TopicLooker(settings).look(stored)
+    found = _ledger_of(connection) if connection else _Found(None, [], [], [])
+    topics = _topics_of(settings, connection) if connection else None
+    needs = _needs(daemon, backlog, found.totals)
+    if trouble:
+        needs.append("the database can't be asked")
+    if topics is not None:
+        needs += stream_status.needs(settings, topics)
+    if published is not None:
+        needs += publish_status.needs(published)
     return Status(
         datetime.now(UTC),
         daemon,
@@ -84,11 +95,17 @@ def gather(settings: Settings, connection: Connection | None, trouble: str = "")
         found.totals,
         found.files,
         found.failures,
-        [*_needs(daemon, backlog, found.totals), *(stream_status.needs(settings, topics) if topics else ())],
-        [*_next_steps(settings, daemon, backlog, found), *_of_topics(settings, topics)],
+        needs,
+        list(_next_steps(settings, daemon, backlog, found, topics, published)),
         trouble,
         topics,
+        published,
     )
+
+
+def _topics_of(settings: Settings, connection: Connection) -> TopicState | None:
+    stored = ask(connection, lambda: topic_state.read(connection), seconds=_SECONDS)
+    return TopicLooker(settings).look(stored)
 
 
 class _Found(Struct, frozen=True):
@@ -112,29 +129,37 @@ def _ledger_of(connection: Connection) -> _Found:
     return ask(connection, read, seconds=_SECONDS)
 
 
-def _next_steps(settings: Settings, daemon: Watched, backlog: Backlog, found: _Found) -> list[Step]:
+def _next_steps(
+    settings: Settings,
+    daemon: Watched,
+    backlog: Backlog,
+    found: _Found,
+    topics: TopicState | None,
+    published: "Published | None",
+) -> Iterator[Step]:
     """Returns the commands that deal with what was found."""
-    steps = []
     if daemon.is_running is False or backlog.error == os.strerror(errno.ENOENT):
-        steps.append(Step("python main.py", "starts the daemon"))
+        start = Step("python main.py", "starts the daemon")
+        yield Step("python main.py publish", "starts the publisher") if published is not None else start
+    yield from _of_ledger(settings, found)
+    if topics is not None:
+        yield from (Step(*step) for step in stream_status.steps(settings, topics))
+    if published is not None:
+        yield from (Step(*step) for step in publish_status.steps(settings, published))
+
+
+def _of_ledger(settings: Settings, found: _Found) -> Iterator[Step]:
     if found.open_names:
         names = " ".join(map(shlex.quote, found.open_names))
         paths = " ".join(shlex.quote(printable(path)) for path in _failed_paths(settings, found.open_names))
-        steps.append(Step(f"python main.py check {paths}", "shows what is wrong; fix it there"))
-        steps.append(Step(f"python main.py replay failed {names}", "loads the fixed files"))
-        steps.append(Step(f"python main.py replay failed --dismiss {names}", "or notes that you know of it"))
+        yield Step(f"python main.py check {paths}", "shows what is wrong; fix it there")
+        yield Step(f"python main.py replay failed {names}", "loads the fixed files")
+        yield Step(f"python main.py replay failed --dismiss {names}", "or notes that you know of it")
     if found.totals and found.totals.open_rejects:
         query = "select * from open_rejects"
-        steps.append(Step(f'python main.py sql "{query} limit 20"', "shows what is wrong with the records"))
-        steps.append(
-            Step(f'python main.py sql "{query}" --json > rejects.json', "writes them down; fix them there")
-        )
-        steps.append(Step("python main.py replay rejected --edited rejects.json", "loads the fixed records"))
-    return steps
-
-
-def _of_topics(settings: Settings, topics: TopicState | None) -> list[Step]:
-    return [Step(command, why) for command, why in stream_status.steps(settings, topics)] if topics else []
+        yield Step(f'python main.py sql "{query} limit 20"', "shows what is wrong with the records")
+        yield Step(f'python main.py sql "{query}" --json > rejects.json', "writes them down; fix them there")
+        yield Step("python main.py replay rejected --edited rejects.json", "loads the fixed records")
 
 
 def _failed_paths(settings: Settings, names: Sequence[str]) -> list[str]:
@@ -159,9 +184,7 @@ def _needs(daemon: Watched, backlog: Backlog, totals: Totals | None) -> list[str
         needs.append("no daemon watches the folder")
     if backlog.oldest_seconds is not None and backlog.oldest_seconds > _LONG_SECONDS:
         needs.append("a file has waited for more than an hour")
-    if totals is None:
-        needs.append("the database can't be asked")
-    elif totals.open_failures:
+    if totals is not None and totals.open_failures:
         needs.append(f"{counted(totals.open_failures, 'file')} failed: fix and replay, or dismiss")
     return needs
 
@@ -181,7 +204,9 @@ def show(status: Status, as_json: bool) -> None:
     steps = [f"{step.command}  # {step.why}" for step in status.next_steps]
     sections = ("waiting", waiting), ("last files, UTC", files), ("earlier failures, UTC", failures)
     of_topics = stream_status.sections(status.topics) if status.topics else ()
-    for title, lines in (*sections, *of_topics, ("needs a person", status.needs), ("what to do next", steps)):
+    of_published = publish_status.sections(status.published) if status.published else ()
+    of_kafka = *of_topics, *of_published
+    for title, lines in (*sections, *of_kafka, ("needs a person", status.needs), ("what to do next", steps)):
         if lines:
             sys.stdout.write("\n".join(["", title, *map(printable, lines), ""]))
 
@@ -205,8 +230,10 @@ def _facts(status: Status) -> list[tuple[str, str]]:
         first = backlog.not_looked_at[0]
         others = counted(len(backlog.not_looked_at), "other file or folder", "other files and folders")
         facts.append(("ignored", f"{others}, such as {first}"))
+    if status.published is not None:
+        facts += publish_status.facts(status.published)
     if totals is None:
-        return [*facts, ("database", status.trouble)]
+        return [*facts, ("database", status.trouble)] if status.trouble else facts
     failed = counted(totals.failed_files, "file")
     return [
         *facts,

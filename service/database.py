@@ -89,6 +89,11 @@ def open_database(
             yield ensure_running
 
 
+def has_database(settings: Settings) -> bool:
+    """Returns whether there is a database to be asked: one of its own, or one that a daemon has made."""
+    return settings.outside_database is not None or has_cluster(settings.data_folder)
+
+
 def check_reachable(settings: Settings, seconds: float = _REACH_SECONDS) -> None:
     """Connects to the database where it is, and starts none; raises DatabaseUnavailable or Misconfigured."""
     embedded = Embedded(settings.data_folder, may_create=False)

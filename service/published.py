@@ -1,0 +1,55 @@
+"""What was published of the files of a watch folder, by the ledger in Kafka: no database is needed for it."""
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from config import Settings
+from processing.errors import DatabaseUnavailable, Misconfigured, SourceUnavailable
+from processing.file_types import KINDS
+from service.marker import Marker
+from service.shelf import failed_shelf
+
+if TYPE_CHECKING:
+    from sinks.kafka_overview import LedgerTotals, TopicSize
+
+#: Files of the ledger that are shown one by one.
+_SHOWN = 5
+
+
+class Published(Struct, frozen=True):
+    """The topics, and the ledger of all publishers with this prefix; without them, trouble says why.
+
+    unfixed: the files in the failed folder; None if that can't be listed.
+    """
+
+    place: str
+    topics: "list[TopicSize]" = []
+    ledger: "LedgerTotals | None" = None
+    unfixed: list[str] | None = None
+    trouble: str = ""
+
+
+def look(settings: Settings, marker: Marker) -> Published:
+    """Asks Kafka about the topics that a marker names."""
+    found = Published(marker.database, unfixed=_unfixed(settings))
+    try:
+        from sinks.kafka_overview import Overview
+        from sinks.kafka_topics import Topics
+        from sources.kafka_client import Cluster
+
+        topics = Topics(settings.kafka_topic_prefix, KINDS.values())
+        overview = Overview(Cluster(settings.kafka), topics)
+        sizes = overview.sizes()
+        (partitions,) = (size.partitions for size in sizes if size.topic == topics.ledger)
+        return replace(found, topics=sizes, ledger=overview.ledger(partitions, _SHOWN))
+    except (DatabaseUnavailable, Misconfigured, ModuleNotFoundError) as error:
+        return replace(found, trouble=str(error))
+
+
+def _unfixed(settings: Settings) -> list[str] | None:
+    try:
+        return list(failed_shelf(settings).names())
+    except (Misconfigured, SourceUnavailable):
+        return None

@@ -1,0 +1,185 @@
+"""What a person sees of a publisher's topics: what the ledger says of files, and how much the topics hold."""
+
+import time
+from collections import deque
+from collections.abc import Collection
+from datetime import UTC, datetime
+from typing import Any
+
+from confluent_kafka import OFFSET_BEGINNING, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
+from msgspec import DecodeError, Struct, ValidationError, json
+
+from processing.errors import DatabaseUnavailable
+from sinks.kafka_ledger import FAILED, IN_PARTS, PUBLISHED, Entry
+from sinks.kafka_topics import Topics
+from sources.kafka_client import Cluster, Complaints
+
+#: The longest wait for an answer, in seconds.
+_SECONDS = 5.0
+
+#: The longest time in which nothing new of the ledger comes, in seconds.
+_SILENT_SECONDS = 10.0
+
+_DIGEST_LENGTH = 64
+
+_READER = {
+    "group.id": "mobileye-ledger",
+    "enable.auto.commit": False,
+    "isolation.level": "read_committed",
+    "enable.partition.eof": True,
+    "auto.offset.reset": "earliest",
+}
+
+
+class TopicSize(Struct, frozen=True):
+    """One topic; messages is the most that it can hold, since the marks of transactions are counted, too.
+
+    open: of these, messages of transactions that are not committed, and what came after them. No partitions:
+    the topic does not exist.
+    """
+
+    topic: str
+    partitions: int = 0
+    messages: int = 0
+    open: int = 0
+
+
+class LedgerEntry(Struct, frozen=True):
+    """The last that the ledger says of a file."""
+
+    name: str
+    state: str
+    committed_at: datetime
+    read: int
+    published: int
+    rejected: int
+    reason: str
+
+
+class LedgerTotals(Struct, frozen=True):
+    """Counts of all files in the ledger, by their last entry, and of the records of those published."""
+
+    published_files: int
+    files_in_parts: int
+    failed_files: int
+    read: int
+    published: int
+    rejected: int
+    last_files: list[LedgerEntry]
+    last_failures: list[LedgerEntry]
+
+
+class Overview:
+    """Looks at the topics of all publishers with one prefix, and changes nothing."""
+
+    def __init__(self, cluster: Cluster, topics: Topics) -> None:
+        """Connects to nothing yet; raises Misconfigured for properties that nobody knows."""
+        self._cluster = cluster
+        self._topics = topics
+        self._complaints = Complaints(DatabaseUnavailable)
+        self._admin: AdminClient = cluster.admin(self._complaints.take)
+
+    def sizes(self) -> list[TopicSize]:
+        """Returns the size of each topic; raises DatabaseUnavailable or Misconfigured."""
+        with self._complaints.translated(self._admin):
+            there = self._admin.list_topics(timeout=_SECONDS).topics
+            places = [(name, number) for name in self._topics.names if name in there
+                      for number in there[name].partitions]  # fmt: skip
+            earliest, latest = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
+            first = self._offsets(places, earliest, IsolationLevel.READ_UNCOMMITTED)
+            stable = self._offsets(places, latest, IsolationLevel.READ_COMMITTED)
+            end = self._offsets(places, latest, IsolationLevel.READ_UNCOMMITTED)
+        return [
+            TopicSize(
+                name,
+                len(own := [place for place in places if place[0] == name]),
+                sum(end[place] - first[place] for place in own),
+                sum(end[place] - stable[place] for place in own),
+            )
+            for name in self._topics.names
+        ]
+
+    def _offsets(
+        self, places: Collection[tuple[str, int]], wanted: OffsetSpec, level: IsolationLevel
+    ) -> dict[tuple[str, int], int]:
+        asked = {TopicPartition(*place): wanted for place in places}
+        answers = (
+            self._admin.list_offsets(asked, isolation_level=level, request_timeout=_SECONDS) if asked else {}
+        )
+        return {
+            (place.topic, place.partition): answer.result(2 * _SECONDS).offset
+            for place, answer in answers.items()
+        }
+
+    def ledger(self, partitions: int, shown: int) -> LedgerTotals:
+        """Reads the ledger to its end, of so many partitions; raises DatabaseUnavailable or Misconfigured."""
+        reading = _Reading(shown)
+        consumer = self._cluster.consumer(_READER, self._complaints.take)
+        try:
+            with self._complaints.translated(self._admin):
+                consumer.assign(
+                    [
+                        TopicPartition(self._topics.ledger, number, OFFSET_BEGINNING)
+                        for number in range(partitions)
+                    ]
+                )
+                self._read(consumer, reading, set(range(partitions)))
+        finally:
+            consumer.close()
+        return reading.totals()
+
+    def _read(self, consumer: Any, reading: "_Reading", left: set[int]) -> None:
+        heard_at = time.monotonic()
+        while left:
+            messages = consumer.consume(10_000, 0.2)
+            for message in messages:
+                error = message.error()
+                if error is None:
+                    reading.take(message)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    left.discard(message.partition())
+                else:
+                    raise KafkaException(error)
+            if messages:
+                heard_at = time.monotonic()
+            elif time.monotonic() - heard_at > _SILENT_SECONDS:
+                raise DatabaseUnavailable(f"can't read {self._topics.ledger} to its end")
+
+
+class _Reading:
+    """The entries that were read: of each file the last one counts."""
+
+    def __init__(self, shown: int) -> None:
+        self._files: dict[bytes, tuple[str, int, int, int]] = {}
+        self._last: deque[LedgerEntry] = deque(maxlen=shown)
+        self._failures: deque[LedgerEntry] = deque(maxlen=shown)
+
+    def take(self, message: Any) -> None:
+        """Takes an entry; one of a form that is not known, such as a newer one, is passed over."""
+        key, value = message.key() or b"", message.value()
+        if len(key) != _DIGEST_LENGTH:
+            return
+        if value is None:  # a person wants it to be published again
+            self._files.pop(key, None)
+            return
+        try:
+            entry = json.decode(value, type=Entry)
+        except (DecodeError, ValidationError):
+            return
+        self._files[key] = entry.state, entry.read, entry.published, entry.rejected
+        at = datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC)
+        counts = entry.read, entry.published, entry.rejected
+        shown = LedgerEntry(entry.name, entry.state, at, *counts, entry.reason)
+        (self._failures if entry.state == FAILED else self._last).append(shown)
+
+    def totals(self) -> LedgerTotals:
+        files = self._files.values()
+        states = [state for state, *_ in files]
+        published = [counts for state, *counts in files if state == PUBLISHED]
+        read, sent, rejected = (sum(counts[part] for counts in published) for part in range(3))
+        numbers = states.count(PUBLISHED), states.count(IN_PARTS), states.count(FAILED)
+        return LedgerTotals(
+            *numbers, read, sent, rejected, list(self._last)[::-1], list(self._failures)[::-1]
+        )
