@@ -225,7 +225,10 @@ def _facts(status: Status) -> list[tuple[str, str]]:
     waiting = f"{size}{oldest} in {backlog.folder}"
     if backlog.error:
         waiting = f"not known: can't list {backlog.folder}: {backlog.error}"
+    is_watched = status.daemon.is_running is not None or backlog.files or backlog.error
     facts = [("daemon", _formatted_daemon(status.daemon)), ("waiting", waiting)]
+    if status.topics is not None and not is_watched:
+        facts.clear()  # of a consumer
     if backlog.not_looked_at:
         first = backlog.not_looked_at[0]
         others = counted(len(backlog.not_looked_at), "other file or folder", "other files and folders")

@@ -18,9 +18,10 @@ def facts(state: TopicState) -> Iterator[tuple[str, str]]:
     if state.trouble:
         yield "Kafka", f"lag not known: {state.trouble}"
     elif state.consumers is not None:
-        hosts = ", ".join(f"{one.host} with {one.partitions}" for one in state.consumers[:_SHOWN])
+        shown = [f"{one.host} ({counted(one.partitions, 'partition')})" for one in state.consumers[:_SHOWN]]
+        others = ["…"] if len(state.consumers) > _SHOWN else []
         count = counted(len(state.consumers), "consumer")
-        yield "group", f"{state.group}, {count}" + (f" (partitions: {hosts})" if hosts else "")
+        yield "group", f"{state.group}, {count}" + (f": {', '.join(shown + others)}" if shown else "")
 
 
 def _sum_up(partitions: Sequence[PartitionState]) -> str:

@@ -109,7 +109,8 @@ def _partitions(logs: "TopicLogs", positions: Sequence[Moved]) -> list[Partition
         if place in ends:
             gap = find_gap(place, at, first[place], ends[place].end_offset)
             stable, end = ends[place].stable_offset, ends[place].end_offset
-            found.append(_state(one, max(0, stable - at), end - stable, describe(gap) if gap else ""))
+            lag = max(0, stable - max(at, first[place]))
+            found.append(_state(one, lag, end - stable, describe(gap) if gap else ""))
         elif place.topic in ids:
             found.append(_state(one, missing=describe(gone_gap(one.position))))
         else:

@@ -23,7 +23,7 @@ class Fleet:
         self.url = url
         self.settings = {"KAFKA_SESSION_TIMEOUT_MS": 3000, "KAFKA_HEARTBEAT_INTERVAL_MS": 500, **settings}
         self.consumers_folder = folder
-        self._consumers: list[Daemon] = []
+        self.consumers: list[Daemon] = []
 
     def topic(self, name: str) -> str:
         return f"{self.prefix}.{name}"
@@ -38,7 +38,7 @@ class Fleet:
     def consumer(self, *arguments: str, wait: bool = True, **settings: object) -> Daemon:
         """Starts one more consumer."""
         daemon = Daemon(
-            self.consumers_folder / f"consumer{len(self._consumers)}",
+            self.consumers_folder / f"consumer{len(self.consumers)}",
             self.url,
             KAFKA_BOOTSTRAP_SERVERS=self.broker.servers,
             KAFKA_TOPIC_PREFIX=self.prefix,
@@ -46,14 +46,14 @@ class Fleet:
             **self.settings,
             **settings,
         )
-        self._consumers.append(daemon)
+        self.consumers.append(daemon)
         daemon.start("consume", *arguments, wait=False)
         if wait:
             until(lambda: " consuming " in daemon.log(), 30, f"the consumer starts; log:\n{daemon.log()}")
         return daemon
 
     def stop(self) -> None:
-        for daemon in self._consumers:
+        for daemon in self.consumers:
             if daemon.process is not None:
                 daemon.process.send_signal(signal.SIGCONT)
                 daemon.stop(signal.SIGKILL)
@@ -79,7 +79,7 @@ class Fleet:
             raise AssertionError(f"not at {wanted}: {self.positions()}\n{self.logs()}") from None
 
     def logs(self) -> str:
-        return "\n".join(daemon.log()[-1500:] for daemon in self._consumers)
+        return "\n".join(daemon.log()[-1500:] for daemon in self.consumers)
 
     def statuses(self) -> list[tuple[str, str]]:
         """Returns vehicle and status of all reports."""

@@ -34,7 +34,9 @@ def test_records_and_documents_compressed_or_not_are_loaded_and_the_counts_add_u
     assert deliveries == 2
     assert consumer.command("verify").stdout == "ledger, tables and folders add up\n"
     shown = consumer.command("status").stdout
+    assert shown.startswith("status     all is well\nloaded ")
     assert f"topic      {fleet.topic(STATUS)}, 2 partitions, 0 messages to load, moved " in shown
+    assert f"group      {fleet.group}, 1 consumer: 127.0.0.1 (4 partitions)\n" in shown
     begun = time.monotonic()
     assert consumer.stop(signal.SIGINT) == 0
     assert time.monotonic() - begun < 5
@@ -130,6 +132,10 @@ def test_transactions_of_producers_are_read_when_they_are_committed(fleet: Fleet
     other.flush(30)
     blocked = f" blocked by an open transaction partition={topic}/0 offset=4 waiting=2"
     until(lambda: blocked in consumer.log(), 30, fleet.logs())
+    shown = consumer.command("status").stdout
+    assert f"{topic}, 1 partition, 0 messages to load, 2 more behind an open transaction, moved " in shown
+    assert f"  {topic}/0  at offset 4: blocked by an open transaction, 2 messages behind it\n" in shown
+    assert f" describe-producers --topic {topic} --partition 0  # shows " in shown
     assert fleet.positions()[STATUS, 0] == 4
     producer.commit_transaction(30)
     fleet.until_at(STATUS, 7)

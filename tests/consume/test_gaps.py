@@ -28,6 +28,23 @@ def load(fleet: Fleet, first: int, last: int) -> None:
     assert consumer.stop() == 0
 
 
+#: What status says when no consumer is there.
+NOBODY = "no consumer is in the group {}"
+
+
+def shown(fleet: Fleet) -> str:
+    """Returns what status prints."""
+    return fleet.consumers[-1].command("status").stdout
+
+
+def status_of(fleet: Fleet) -> list[str]:
+    """Returns what needs a person, by status --check, whose exit code agrees."""
+    done = fleet.consumers[-1].command("status", "--check")
+    needs = done.stdout.partition("\nneeds a person\n")[2].partition("\n\n")[0].splitlines()
+    assert done.returncode == bool(needs), done
+    return needs
+
+
 def test_a_log_that_begins_beyond_the_position_stops_it_until_somebody_accepts_that(fleet: Fleet) -> None:
     """Case D7."""
     fleet.make()
@@ -38,8 +55,12 @@ def test_a_log_that_begins_beyond_the_position_stops_it_until_somebody_accepts_t
     assert code == 2
     assert f"partition 0 of {fleet.topic(STATUS)} lacks the offsets 5 to 8" in why
     assert fleet.positions()[STATUS, 0] == 5
+    lacks = f"partition 0 of {fleet.topic(STATUS)} lacks the offsets 5 to 8, which were not loaded yet"
+    assert status_of(fleet) == [f"messages are missing: {lacks}", NOBODY.format(fleet.group)]
     consumer = fleet.consumer("--accept-gap")
     fleet.until_at(STATUS, 12)
+    assert status_of(fleet) == []
+    assert f"  {fleet.topic(STATUS)}/0  offset 5 to 9  the log begins later, accepted by " in shown(fleet)
     assert " gap accepted " in consumer.log()
     assert fleet.rows("SELECT partition, first_offset, resume_offset FROM mobileye_data.stream_gaps") == [
         (0, 5, 9)
@@ -74,6 +95,7 @@ def test_a_topic_that_was_deleted_and_made_again_stops_it_until_somebody_accepts
     code, why = ended(fleet.consumer())
     assert code == 2
     assert f"the topic {fleet.topic(STATUS)} was deleted and made again" in why
+    assert f"messages are missing: the topic {fleet.topic(STATUS)} was" in shown(fleet)
     assert len(fleet.statuses()) == 5
     consumer = fleet.consumer("--accept-gap")
     until(lambda: len(fleet.statuses()) == 15, 30, fleet.logs())
