@@ -4,14 +4,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
+from typing import TYPE_CHECKING
 
 import environment
-from commands.run import ENDINGS, end, to_both
-from config import Settings
+from commands.run import ENDINGS, end, shown_events, to_both
+from config import LogLevel, Settings
 from db.connection import Database
 from db.embedded.server import StartCancelled
 from db.stream import PostgresStream
-from monitor.log import adopt_libraries, open_log
 from monitor.stream_log import StreamLog
 from processing.file_types import KINDS
 from processing.records import Kind
@@ -27,18 +27,25 @@ from sources.kafka_client import Cluster
 from sources.topic import Topics
 from sources.topic_logs import TopicLogs
 
+if TYPE_CHECKING:
+    from monitor.terminal import Show
 
-def run(settings: Settings, accepted_by: str | None) -> int:
+
+def run(settings: Settings, accepted_by: str | None, *, plain: bool) -> int:
     """Loads, and returns the exit code; accepted_by is who accepts gaps, if anybody does."""
-    with open_log(settings.log_format, settings.log_level) as log:
-        shown = StreamLog(log)
-        adopt_libraries(log.warning)
+    with shown_events(settings, plain=plain, make_log=StreamLog, make_show=_show_messages) as shown:
         try:
             with _exposed(settings, _announced(shown.write)) as publish:
                 _run(settings, accepted_by, publish)
         except ENDINGS as error:
             return end(settings, shown, error)
     return 0
+
+
+def _show_messages(level: LogLevel) -> "Show":
+    from monitor.stream_show import StreamShow
+
+    return StreamShow(level)
 
 
 def _announced(publish: Publish) -> Publish:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import environment
 import watcher.scan
-from config import Address, LogFormat, Settings
+from config import Address, LogFormat, LogLevel, Settings
 from db.connection import Database
 from db.embedded.account import user_name
 from db.embedded.server import StartCancelled
 from monitor.event_log import EventLog
 from monitor.line_writer import terminal_of_errors
-from monitor.log import adopt_libraries, open_log
+from monitor.log import Log, adopt_libraries, open_log
 from processing.errors import DatabaseUnavailable, Misconfigured, SourceUnavailable
 from service.build import make_daemon
 from service.capacity import wanted_workers
@@ -30,7 +30,7 @@ from sources.claims import CLAIMS, FULL
 from watcher.kind import ObserverKind
 
 if TYPE_CHECKING:
-    from monitor.terminal import Terminal
+    from monitor.terminal import Show, Terminal
 
 #: The errors that end a job, and that a person can do something about.
 ENDINGS = (Misconfigured, DatabaseUnavailable, SourceUnavailable, TimedOut, OSError)
@@ -57,7 +57,7 @@ def show_job(
     plain: bool,
 ) -> int:
     """Shows what a job publishes, and returns its exit code; ask() asks its destination if it takes rows."""
-    with _shown(settings, plain=plain) as shown:
+    with shown_events(settings, plain=plain) as shown:
         try:
             # What runs once ends before anybody asks, and may run beside a daemon with the same settings.
             address = None if once else settings.metrics_address
@@ -115,18 +115,31 @@ def _exposed(
         yield publish_to_all
 
 
+def _show_files(level: LogLevel) -> "Show":
+    from monitor.files_show import FilesShow
+
+    return FilesShow(level)
+
+
 @contextmanager
-def _shown(settings: Settings, *, plain: bool) -> "Iterator[EventLog | Terminal]":
+def shown_events(
+    settings: Settings,
+    *,
+    plain: bool,
+    make_log: Callable[[Log], EventLog] = EventLog,
+    make_show: "Callable[[LogLevel], Show]" = _show_files,
+) -> "Iterator[EventLog | Terminal]":
     """Yields what shows the events: on a terminal a live view, unless lines are asked for."""
     with ExitStack() as stack:
         log = stack.enter_context(open_log(settings.log_format, settings.log_level))
-        event_log = EventLog(log)
+        event_log = make_log(log)
         is_asked_for_lines = plain or "log_format" in settings.model_fields_set
         if not is_asked_for_lines and (fd := terminal_of_errors()) is not None:
             # Here, because only a terminal needs it: what draws takes a tenth of a second to import.
             from monitor.terminal import open_terminal
 
-            terminal = stack.enter_context(open_terminal(fd, event_log, settings.log_level))
+            show = make_show(settings.log_level)
+            terminal = stack.enter_context(open_terminal(fd, event_log, show))
             if terminal is not None:
                 adopt_libraries(terminal.warning)
                 yield terminal

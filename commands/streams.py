@@ -14,11 +14,15 @@ def add_to(app: typer.Typer) -> None:
     app.command("publish")(publish_folder)
 
 
+#: Of the main job, too.
+PLAIN = "Write only log lines, on a terminal, too; so does a set LOG_FORMAT."
+
 _ACCEPT = "Note messages that are gone before they could be loaded, and go on behind them."
 
 
 def consume_topics(
     accept_gap: Annotated[bool, typer.Option("--accept-gap", help=_ACCEPT)] = False,
+    plain: Annotated[bool, typer.Option("--plain", help=PLAIN)] = False,
 ) -> None:
     """Loads the messages of Kafka topics until Ctrl+C or SIGTERM; start it as often as you have partitions.
 
@@ -30,7 +34,7 @@ def consume_topics(
         from commands import consume
     from commands.person import who
 
-    raise typer.Exit(consume.run(settings, who() if accept_gap else None))
+    raise typer.Exit(consume.run(settings, who() if accept_gap else None, plain=plain))
 
 
 _PUBLISH_ONCE = (
@@ -38,8 +42,6 @@ _PUBLISH_ONCE = (
     "1 if any failed or still waits, or if the broker does not answer for 30 s."
 )
 _NEW_TOPICS = "Publish into these topics, though the folder's files went elsewhere until now."
-#: Of the main job, too.
-PLAIN = "Write only log lines, on a terminal, too; so does a set LOG_FORMAT."
 
 
 def publish_folder(

@@ -31,7 +31,7 @@ class LineFeed:
     """The lines of events. A warning or an error always has a line of its own."""
 
     def __init__(self, level: LogLevel) -> None:
-        self._least = _RANKS[level]
+        self._level = level
         self._files = self._rows = self._duplicates = 0
         self._since: float | None = None
         self._last = 0.0
@@ -49,8 +49,8 @@ class LineFeed:
                 self._add(event, at)
                 continue
             for level, name, fields in [event] if isinstance(event, tuple) else lines(event):
-                if _RANKS[LogLevel(level)] >= self._least:
-                    shown.append(_text(at, level, _words(name, fields, event)))
+                if is_shown(level, self._level):
+                    shown.append(text(at, level, words(name, fields, event)))
         return shown
 
     def rest(self, now: float) -> list[Text]:
@@ -70,9 +70,9 @@ class LineFeed:
         if self._since is None or not (is_over or now - self._since >= SUMMARY_SECONDS):
             return
         duplicates = f", {counted(self._duplicates, 'duplicate file')}" if self._duplicates else ""
-        if self._least == 0:
+        if is_shown("info", self._level):
             loaded = f"{counted(self._files, 'file')} loaded, {counted(self._rows, 'row')}"
-            yield _text(now, "info", loaded + duplicates)
+            yield text(now, "info", loaded + duplicates)
         self._files = self._rows = self._duplicates = 0
         self._since = None
 
@@ -111,7 +111,13 @@ def _is_quiet(event: object) -> bool:
     return isinstance(event, _QUIET) and not (event.outcome.reason or event.outcome.counts.rejected)
 
 
-def _text(at: float, level: str, words: str) -> Text:
+def is_shown(level: str, least: LogLevel) -> bool:
+    """Returns whether lines of a level are shown, if this is the least that are."""
+    return _RANKS[LogLevel(level)] >= _RANKS[least]
+
+
+def text(at: float, level: str, words: str) -> Text:
+    """Returns a line with its time and, if it is no mere information, its level."""
     style = _STYLES[level]
     line = Text(time.strftime("%H:%M:%S ", time.localtime(at)), "dim")
     if level != "info":
@@ -119,12 +125,12 @@ def _text(at: float, level: str, words: str) -> Text:
     return line.append(words, f"not dim {style}" if level == "error" else "not dim")
 
 
-def _words(name: str, fields: dict[str, Any], event: object) -> str:
+def words(name: str, fields: dict[str, Any], event: object) -> str:
     """Returns the line of an event without its time and level: its fields, and last the reason."""
     match event:
         case events.FileLoaded(outcome) | events.FileDuplicate(outcome):
-            words = f"{name} {printable(outcome.name)}: {_counts(outcome)}"
-            return f"{words}; {fields['reason']}" if outcome.reason else words
+            said = f"{name} {printable(outcome.name)}: {_counts(outcome)}"
+            return f"{said}; {fields['reason']}" if outcome.reason else said
         case events.FileFailed(outcome):
             moved = f" (moved to {fields['moved_to']})" if outcome.target else ""
             return f"{name} {printable(outcome.name)}: {outcome.reason}{moved}"

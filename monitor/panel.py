@@ -23,32 +23,32 @@ _ROOM_FOR_RATE, _ROOM_FOR_BYTES = 64, 84
 #: From so many columns on there is room for the time since the start.
 _ROOM_FOR_TIME = 32
 
-_TROUBLE, _ATTENTION, _LABELS = "bold red", "yellow", "dim"
+TROUBLE, ATTENTION, _LABELS = "bold red", "yellow", "dim"
 
 
 def panel(view: View, width: int) -> RenderableType:
     """Returns the panel, at most `width` columns wide; its first lines are the most important."""
-    rates = [_count(view.files_per_second, "file/s"), _count(view.rows_per_second, "row/s")]
+    rates = [count(view.files_per_second, "file/s"), count(view.rows_per_second, "row/s")]
     rows: list[RenderableType] = [
-        _head(view, width),
-        *_row("state", _states(view), width),
-        *_row("total", _totals(view), width),
-        *_row("now", rates, width),
+        head(f"{view.folder} → {view.place}" if view.folder else "starting", view.seconds, width),
+        *row("state", _states(view), width),
+        *row("total", _totals(view), width),
+        *row("now", rates, width),
         *_bars(view, width),
     ]
     if len(view.large) > _BARS:
-        rows += _row("", [Text(f"and {counted(len(view.large) - _BARS, 'more large file')}")], width)
+        rows += row("", [Text(f"and {counted(len(view.large) - _BARS, 'more large file')}")], width)
     return Group(*rows)
 
 
-def _head(view: View, width: int) -> Text:
-    place = f"{view.folder} → {view.place}" if view.folder else "starting"
-    uptime = f" {duration(view.seconds)} ─" if width >= _ROOM_FOR_TIME else ""
+def head(place: str, seconds: int, width: int) -> Text:
+    """Returns the first line: from where to where it loads, and for how long."""
+    uptime = f" {duration(seconds)} ─" if width >= _ROOM_FOR_TIME else ""
     room = width - len(uptime) - 5
     if cell_len(place) > room:  # the ends tell most
         place = f"{place[: (room - 1) // 2]}…{place[-(room // 2) :]}"
-    head = Text("── ", _LABELS).append(place, "bold not dim").append(" ")
-    return head.append("─" * (width - head.cell_len - len(uptime)) + uptime)
+    line = Text("── ", _LABELS).append(place, "bold not dim").append(" ")
+    return line.append("─" * (width - line.cell_len - len(uptime)) + uptime)
 
 
 def _bars(view: View, width: int) -> list[RenderableType]:
@@ -65,7 +65,7 @@ def _bars(view: View, width: int) -> list[RenderableType]:
         _add_bar(grid, Text("backlog", _LABELS), work.done, work.done + work.left, numbers, width)
     else:
         ready = counted(view.ready, "file") if view.ready else "none"
-        rows += _row("backlog", [Text(ready, "" if view.ready else "dim")], width)
+        rows += row("backlog", [Text(ready, "" if view.ready else "dim")], width)
     for file in view.large[:_BARS]:
         _add_bar(grid, Text(file.file), file.read_bytes, file.size, _progress(file), width)
     return [*rows, grid] if grid.row_count else rows
@@ -91,11 +91,11 @@ def _add_bar(
 
 def _totals(view: View) -> list[Text]:
     return [
-        _count(view.loaded, "file"),
-        _count(view.rows, "row"),
-        _count(view.duplicate, "duplicate file"),
-        _count(view.rejected, "reject", _ATTENTION),
-        _count(view.failed, "failed file", _TROUBLE),
+        count(view.loaded, "file"),
+        count(view.rows, "row"),
+        count(view.duplicate, "duplicate file"),
+        count(view.rejected, "reject", ATTENTION),
+        count(view.failed, "failed file", TROUBLE),
     ]
 
 
@@ -109,18 +109,18 @@ def _states(view: View) -> list[Text]:
     if view.folder:
         states[view.destination] = f"{view.destination} ok"
     shown = [
-        Text(f"{name}: {view.troubles[name]}", _TROUBLE) if name in view.troubles else Text(state)
+        Text(f"{name}: {view.troubles[name]}", TROUBLE) if name in view.troubles else Text(state)
         for name, state in states.items()
         if state or name in view.troubles
     ]
     if view.waiting:
-        shown.append(Text(f"{counted(view.waiting, 'file')} not ready", _ATTENTION))
+        shown.append(Text(f"{counted(view.waiting, 'file')} not ready", ATTENTION))
     if view.deaths:
-        shown.append(Text(counted(view.deaths, "worker death"), _TROUBLE))
+        shown.append(Text(counted(view.deaths, "worker death"), TROUBLE))
     return shown
 
 
-def _row(label: str, pieces: Sequence[Text], width: int) -> list[RenderableType]:
+def row(label: str, pieces: Sequence[Text], width: int) -> list[RenderableType]:
     """Returns lines of pieces, none of which is broken if it fits into a line."""
     room = width - _LABEL
     return [
@@ -142,7 +142,7 @@ def _fitted(pieces: Sequence[Text], room: int) -> Iterator[Text]:
     yield line
 
 
-def _count(number: float, what: str, style: str = "") -> Text:
+def count(number: float, what: str, style: str = "") -> Text:
     """Returns a number with its unit, dim if it is none, else in the style."""
     unit, slash, per = what.partition("/")
     shown = f"{number:,.1f}" if 0 < number < 10 and slash else f"{number:,.0f}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec.structs import asdict
 
-from monitor.event_log import EventLog, Level, Line, database_line
+from monitor.event_log import EventLog, Level, Line, database_line, lines
 from monitor.log import Log
 from processing.printable import printable
 from service import stream_events as events
@@ -34,24 +34,35 @@ _SUM_SECONDS = 10.0
 
 
 class StreamLog(EventLog):
-    """The subscriber that writes lines: one for an event, but one in ten seconds for what was loaded."""
+    """The subscriber that writes the lines of a consumer."""
 
     def __init__(self, log: Log, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(log)
+        self._lines = StreamLines(clock)
+
+    def write(self, event: Event) -> None:
+        for line in self._lines.of(event):
+            self.write_line(line)
+
+
+class StreamLines:
+    """The lines of events: one for each, but one in ten seconds for what was loaded."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._summed_at = clock()
         self._sums: Counter[str] = Counter()
 
-    def write(self, event: Event) -> None:
+    def of(self, event: Event) -> Iterator[Line]:
+        """Returns the lines of an event, which may be none."""
         if type(event) not in LINES:
-            super().write(event)
+            yield from lines(event)
             return
         if isinstance(event, events.MessagesLoaded):
             self._add(event)
-        for line in self._lines(event):
-            self.write_line(line)
+        yield from self._of_stream(event)
 
-    def _lines(self, event: Event) -> Iterator[Line]:
+    def _of_stream(self, event: Event) -> Iterator[Line]:
         level, name = LINES[type(event)]
         match event:
             case events.ConsumerStarted():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from monitor.event_log import DATABASE, lines
+from monitor.event_log import database_line
 from processing.batch import Outcome
 from processing.printable import printable
 from service import events
@@ -229,9 +229,14 @@ def _place(event: events.Started, started_in: str) -> str:
     """Returns where the rows go, without the password."""
     if event.topics is not None:
         return f"topics {event.topics}"
-    if event.embedded_in is not None:
-        return f"embedded PostgreSQL in {_short(event.embedded_in, started_in)}"
-    (fields,) = (fields for _, name, fields in lines(event) if name == DATABASE)
+    return database_place(event.embedded_in, event.outside_database, started_in)
+
+
+def database_place(embedded_in: str | None, outside: str | None, started_in: str) -> str:
+    """Returns where a database is, without the password."""
+    if embedded_in is not None:
+        return f"embedded PostgreSQL in {_short(embedded_in, started_in)}"
+    _, _, fields = database_line(embedded_in, outside)
     host = ":".join(str(fields[key]) for key in ("host", "port") if key in fields)
     return "/".join(part for part in (host, fields.get("dbname", fields.get("service", ""))) if part)
 

@@ -6,20 +6,16 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console, RenderableType
 
-from config import LogLevel
-from monitor.event_log import SILENT, EventLog, Line, current_directory
-from monitor.line_feed import LineFeed, summary
-from monitor.panel import panel
+from monitor.event_log import SILENT, EventLog, Line
 from monitor.screen import Screen
-from monitor.tally import Tally, View
-from service.events import Event, Stopped
+from service.events import Event
 
 LIVE_VIEW_ENDED = "live view ended"
 
@@ -36,19 +32,37 @@ _MOST_LINES = 10_000
 _LEAST_COLUMNS, _LEAST_ROWS = 20, 6
 
 
+class Show(Protocol):
+    """What a terminal shows: the files of a daemon, or the messages of a consumer."""
+
+    def take(self, event: Event, at: float) -> None:
+        """Takes an event into the state."""
+
+    def lines(self, taken: Sequence[tuple[float, Event | Line]], now: float) -> Iterable[RenderableType]:
+        """Returns the lines that scroll, of what came since the last turn."""
+
+    def rest(self, now: float) -> Iterable[RenderableType]:
+        """Returns the lines that are not yet told."""
+
+    def view(self, now: float) -> object:
+        """Returns the state: as long as it is equal, nothing is drawn."""
+
+    def panel(self, view: Any, width: int) -> RenderableType:
+        """Returns the panel that stays below the lines, at most so many columns wide."""
+
+
 class Terminal:
     """The subscriber that shows events. Its thread draws; an error there ends the view, and only that."""
 
-    def __init__(self, screen: Screen, event_log: EventLog, level: LogLevel) -> None:
+    def __init__(self, screen: Screen, event_log: EventLog, show: Show) -> None:
         """Takes the event log for what comes after the end of the view."""
         self.has_written = False
         self._screen = screen
         self._event_log = event_log
-        self._feed = LineFeed(level)
-        self._tally = Tally(time.time(), current_directory())
+        self._what = show
         self._taken: deque[tuple[float, Event | Line]] = deque()
         self._lines: deque[str] = deque(maxlen=_MOST_LINES)
-        self._shown: tuple[View, tuple[int, int], bool] | None = None
+        self._shown: tuple[object, tuple[int, int], bool] | None = None
         self._is_off = False
         self._closing = threading.Event()
         self._drawing = threading.Lock()
@@ -136,33 +150,25 @@ class Terminal:
     def _show(self, taken: list[tuple[float, Event | Line]], now: float, *, is_last: bool) -> None:
         for at, event in taken:
             if not isinstance(event, tuple):
-                self._tally.take(event, at)
-        self._lines.extend(self._render(line) for line in self._told(taken, now))
+                self._what.take(event, at)
+        self._lines.extend(self._render(line) for line in self._what.lines(taken, now))
         if is_last:
-            self._lines.extend(self._render(line) for line in self._feed.rest(now))
+            self._lines.extend(self._render(line) for line in self._what.rest(now))
         if not self._screen.is_ready():
             return
-        view, size = self._tally.view(now), self._screen.size()
+        view, size = self._what.view(now), self._screen.size()
         is_shown = self.has_written and not is_last and self._screen.is_ours()
         if self._lines or (view, size, is_shown) != self._shown:
             self._screen.draw(list(self._lines), self._panel(view, *size) if is_shown else [])
             self._lines.clear()
             self._shown = view, size, is_shown
 
-    def _panel(self, view: View, columns: int, rows: int) -> list[str]:
+    def _panel(self, view: object, columns: int, rows: int) -> list[str]:
         """Returns the panel's lines, of which the first are the most important; none if there is no room."""
         if columns < _LEAST_COLUMNS or rows < _LEAST_ROWS:
             return []
         # One column less: a terminal that is written full holds its cursor back in the last one.
-        return self._render(panel(view, columns - 1), columns - 1).split("\n")[: rows - 2]
-
-    def _told(self, taken: list[tuple[float, Event | Line]], now: float) -> Iterator[RenderableType]:
-        stopped = [event for _, event in taken if isinstance(event, Stopped)]
-        yield from self._feed.lines([item for item in taken if item[1] not in stopped], now)
-        for event in stopped:
-            yield from self._feed.rest(now)
-            view = self._tally.view(now)
-            yield from summary(event, view.seconds, view.folder)
+        return self._render(self._what.panel(view, columns - 1), columns - 1).split("\n")[: rows - 2]
 
     def _render(self, what: RenderableType, width: int | None = None) -> str:
         if width is not None:
@@ -186,12 +192,12 @@ def can_show() -> bool:
 
 
 @contextmanager
-def open_terminal(fd: int, event_log: EventLog, level: LogLevel) -> Iterator[Terminal | None]:
+def open_terminal(fd: int, event_log: EventLog, show: Show) -> Iterator[Terminal | None]:
     """Yields the view at the terminal of the descriptor while it lasts; None if there can be none."""
     try:
         if not can_show():
             raise OSError
-        terminal = Terminal(Screen(fd), event_log, level)
+        terminal = Terminal(Screen(fd), event_log, show)
         terminal.start()
     except (OSError, RuntimeError):
         yield None

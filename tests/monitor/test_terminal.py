@@ -12,8 +12,9 @@ import pytest
 
 from config import LogLevel
 from db.connection import Database
-from monitor import terminal
+from monitor import files_show
 from monitor.event_log import EventLog
+from monitor.files_show import FilesShow
 from monitor.screen import Screen
 from monitor.terminal import LIVE_VIEW_ENDED, Terminal
 from processing.batch import Outcome
@@ -236,10 +237,10 @@ def test_an_error_of_drawing_ends_the_view_and_nothing_else(
     def fail(*_: object) -> None:
         raise ValueError("no such colour")
 
-    monkeypatch.setattr(terminal, "panel", fail)
+    monkeypatch.setattr(files_show, "panel", fail)
     monkeypatch.setattr(Screen, "size", lambda _: (80, 24))
     log = RecordingLog()
-    view = Terminal(screen, EventLog(log), LogLevel.INFO)  # type: ignore[arg-type]
+    view = Terminal(screen, EventLog(log), FilesShow(LogLevel.INFO))  # type: ignore[arg-type]
     view.start()
     view.write(events.FileRecovered("a.json"))
     until(lambda: log.lines)
@@ -253,7 +254,7 @@ def test_an_error_of_drawing_ends_the_view_and_nothing_else(
 def test_a_terminal_that_is_gone_ends_the_view(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = pty.openpty()
     log = RecordingLog()
-    view = Terminal(Screen(theirs), EventLog(log), LogLevel.INFO)  # type: ignore[arg-type]
+    view = Terminal(Screen(theirs), EventLog(log), FilesShow(LogLevel.INFO))  # type: ignore[arg-type]
     os.close(ours)
     view.start()
     view.write(events.FileRecovered("a.json"))
