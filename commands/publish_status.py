@@ -14,7 +14,6 @@ from sources.claims import NOTE_ENDING
 
 if TYPE_CHECKING:
     from service.published import Published
-    from sinks.kafka_overview import LedgerEntry, TopicSize
 
 #: The marker's ledger begins so, if the files of the folder are published.
 _OF_KAFKA = "kafka:"
@@ -49,28 +48,14 @@ def facts(found: "Published") -> Iterator[tuple[str, str]]:
     yield "failed", counted(ledger.failed_files, "file") + unfixed
     yield "records", f"{ledger.read:,} = {ledger.published:,} published + {ledger.rejected:,} rejected"
     for size in found.topics:
-        yield "topic", f"{size.topic}, {_size(size)}"
-
-
-def _size(size: "TopicSize") -> str:
-    if not size.partitions:
-        return "does not exist"
-    opened = f", {size.open:,} of them not committed yet" if size.open else ""
-    count = counted(size.partitions, "partition")
-    return f"{count}, at most {counted(size.messages, 'message')}{opened}"
+        yield "topic", str(size)
 
 
 def sections(found: "Published") -> Iterator[tuple[str, list[str]]]:
     """Returns the last files and the last failures."""
     if found.ledger is not None:
-        yield "last files, UTC", [_formatted(file) for file in found.ledger.last_files]
-        yield "last failures, UTC", [_formatted(file) for file in found.ledger.last_failures]
-
-
-def _formatted(file: "LedgerEntry") -> str:
-    counts = f"{file.read:,} = {file.published:,} published + {file.rejected:,} rejected"
-    what = file.reason or counts
-    return f"{file.committed_at:%Y-%m-%d %H:%M:%S}  {file.state}  {file.name}  {what}"
+        yield "last files, UTC", list(map(str, found.ledger.last_files))
+        yield "last failures, UTC", list(map(str, found.ledger.last_failures))
 
 
 def needs(found: "Published") -> Iterator[str]:

@@ -21,10 +21,10 @@ from db import queries
 from db.claims import daemons
 from db.patience import ask
 from db.queries import FileEntry, Totals
+from db.stream import read_stored
 from processing.counted import counted, format_counts
 from processing.printable import printable
 from processing.sink import Counts
-from service import topic_state
 from service.drop_folder import Backlog, Looker, Waiting
 from service.presence import Watched, watched
 from service.topic_state import TopicLooker, TopicState
@@ -104,7 +104,7 @@ def gather(
 
 
 def _topics_of(settings: Settings, connection: Connection) -> TopicState | None:
-    stored = ask(connection, lambda: topic_state.read(connection), seconds=_SECONDS)
+    stored = ask(connection, lambda: read_stored(connection, _SHOWN), seconds=_SECONDS)
     return TopicLooker(settings).look(stored)
 
 

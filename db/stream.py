@@ -5,6 +5,7 @@ from contextlib import closing, contextmanager, nullcontext
 from datetime import datetime
 
 from msgspec import Struct
+from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
 from db.connection import Database, translate_errors
@@ -147,7 +148,7 @@ class Moved(Struct, frozen=True):
     moved_at: datetime
 
 
-def moved_positions(cursor: Cursor) -> list[Moved]:
+def _moved_positions(cursor: Cursor) -> list[Moved]:
     """Returns all positions, without those of topics whose end was accepted."""
     cursor.execute(f"{_FIND} ORDER BY topic, topic_id, partition")
     return [
@@ -164,8 +165,20 @@ class AcceptedGap(Struct, frozen=True):
     accepted_by: str
 
 
-def accepted_gaps(cursor: Cursor, most: int) -> list[AcceptedGap]:
-    """Returns the gaps that were accepted, the newest first."""
+class Stored(Struct, frozen=True):
+    """Positions of all partitions, and the gaps that were accepted last."""
+
+    positions: Sequence[Moved]
+    gaps: Sequence[AcceptedGap]
+
+
+def read_stored(connection: Connection, most_gaps: int) -> Stored:
+    """Returns what the database knows of topics."""
+    with translate_errors(), connection.cursor() as cursor:
+        return Stored(_moved_positions(cursor), _accepted_gaps(cursor, most_gaps))
+
+
+def _accepted_gaps(cursor: Cursor, most: int) -> list[AcceptedGap]:
     cursor.execute(
         """
         SELECT topic, topic_id, partition, first_offset, resume_offset, reason, accepted_at, accepted_by

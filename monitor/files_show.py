@@ -1,4 +1,4 @@
-"""What a terminal shows of a daemon: lines about files, and the state of what is loaded."""
+"""The lines and the panel that a terminal shows of a daemon: files, and the state of what is loaded."""
 
 import time
 from collections.abc import Iterator, Sequence

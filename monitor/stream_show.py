@@ -1,4 +1,4 @@
-"""What a terminal shows of a consumer of topics: lines about partitions, and the state of what is loaded."""
+"""The lines and the panel that a terminal shows of a consumer: its partitions, and what is loaded."""
 
 import time
 from collections import Counter

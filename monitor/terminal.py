@@ -33,7 +33,7 @@ _LEAST_COLUMNS, _LEAST_ROWS = 20, 6
 
 
 class Show(Protocol):
-    """What a terminal shows: the files of a daemon, or the messages of a consumer."""
+    """The subject of a terminal: the files of a daemon, or the messages of a consumer."""
 
     def take(self, event: Event, at: float) -> None:
         """Takes an event into the state."""

@@ -1,4 +1,4 @@
-"""What was published of the files of a watch folder, by the ledger in Kafka: no database is needed for it."""
+"""The files of a watch folder that were published, by the ledger in Kafka: no database is needed for it."""
 
 from typing import TYPE_CHECKING
 

@@ -1,29 +1,18 @@
-"""How far topics are loaded: positions by the database, and what is left by Kafka, if that answers."""
+"""The progress in topics: positions by the database, and what is left by Kafka, if that answers."""
 
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
-from psycopg2.extensions import connection as Connection
 
 from config import Settings
-from db.connection import translate_errors
-from db.stream import AcceptedGap, Moved, accepted_gaps, moved_positions
+from db.stream import AcceptedGap, Moved, Stored
 from processing.errors import Misconfigured, SourceUnavailable
 from service.placement import describe, find_gap, gone_gap
 
 if TYPE_CHECKING:
     from sources.topic_logs import Member, TopicLogs
-
-_GAPS = 5
-
-
-class Stored(Struct, frozen=True):
-    """The part that the database knows."""
-
-    positions: Sequence[Moved] = ()
-    gaps: Sequence[AcceptedGap] = ()
 
 
 class PartitionState(Struct, frozen=True):
@@ -60,12 +49,6 @@ class TopicState(Struct, frozen=True):
     group: str
     consumers: "Sequence[Member] | None" = None
     trouble: str = ""
-
-
-def read(connection: Connection) -> Stored:
-    """Returns what the database knows of topics."""
-    with translate_errors(), connection.cursor() as cursor:
-        return Stored(moved_positions(cursor), accepted_gaps(cursor, _GAPS))
 
 
 class TopicLooker:

@@ -1,4 +1,4 @@
-"""What a person sees of a publisher's topics: what the ledger says of files, and how much the topics hold."""
+"""An overview of the topics of publishers: what the ledger says of files, and how much the topics hold."""
 
 import time
 from collections import deque
@@ -11,6 +11,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 from msgspec import DecodeError, Struct, ValidationError, json
 
+from processing.counted import counted
 from processing.errors import DatabaseUnavailable
 from sinks.kafka_ledger import FAILED, IN_PARTS, PUBLISHED, Entry
 from sinks.kafka_topics import Topics
@@ -45,6 +46,13 @@ class TopicSize(Struct, frozen=True):
     messages: int = 0
     open: int = 0
 
+    def __str__(self) -> str:
+        if not self.partitions:
+            return f"{self.topic}, does not exist"
+        opened = f", {self.open:,} of them not committed yet" if self.open else ""
+        count = counted(self.partitions, "partition")
+        return f"{self.topic}, {count}, at most {counted(self.messages, 'message')}{opened}"
+
 
 class LedgerEntry(Struct, frozen=True):
     """The last that the ledger says of a file."""
@@ -56,6 +64,11 @@ class LedgerEntry(Struct, frozen=True):
     published: int
     rejected: int
     reason: str
+
+    def __str__(self) -> str:
+        counts = f"{self.read:,} = {self.published:,} published + {self.rejected:,} rejected"
+        what = self.reason or counts
+        return f"{self.committed_at:%Y-%m-%d %H:%M:%S}  {self.state}  {self.name}  {what}"
 
 
 class LedgerTotals(Struct, frozen=True):
