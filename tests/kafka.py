@@ -7,13 +7,13 @@ import socket
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
@@ -154,11 +154,18 @@ class Broker:
         assert producer.flush(60) == 0
 
 
-def put(producer: Producer, name: str, value: bytes | None, partition: int, key: bytes | None = None) -> None:
+def put(
+    producer: Producer,
+    name: str,
+    value: bytes | None,
+    partition: int,
+    key: bytes | None = None,
+    on_delivery: Callable[[KafkaError | None, Message], None] | None = None,
+) -> None:
     """Hands one message over, and waits if the producer's queue is full."""
     while True:
         try:
-            producer.produce(name, value, key, partition=partition)
+            producer.produce(name, value, key, partition=partition, on_delivery=on_delivery)
         except BufferError:
             producer.poll(0.1)
         else:

@@ -2,9 +2,14 @@
 
 import socket
 import struct
+import tempfile
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
 
+from tests.kafka import Broker, find_jars
 from tests.support import free_port
 
 #: The numbers of requests: messages come, a transaction ends, the broker ends it in the partitions.
@@ -98,3 +103,28 @@ class KafkaProxy:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
             connection.close()
+
+
+class Disturbed(NamedTuple):
+    """A broker behind a proxy."""
+
+    broker: Broker
+    proxy: KafkaProxy
+
+
+@contextmanager
+def disturbed_broker() -> Iterator[Disturbed]:
+    """Yields a broker whose clients come by a proxy; it soon aborts transactions that have timed out."""
+    with tempfile.TemporaryDirectory() as folder:
+        broker = Broker(Path(folder), find_jars())
+        broker.create()
+        proxy = KafkaProxy(broker.port)
+        with open(Path(folder) / "server.properties", "a") as settings:
+            settings.write(f"advertised.listeners=PLAINTEXT://127.0.0.1:{proxy.port}\n")
+            settings.write("transaction.abort.timed.out.transaction.cleanup.interval.ms=200\n")
+        broker.start()
+        try:
+            yield Disturbed(broker, proxy)
+        finally:
+            proxy.close()
+            broker.stop()

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from confluent_kafka import (
@@ -34,10 +35,15 @@ _MARKER_SECONDS = 3.0
 
 def read_topic(broker: Broker, topic: str, *, is_committed: bool = True) -> list[Found]:
     """All messages, in the order of each partition; those of open and aborted transactions only if asked."""
-    ends = _ends(broker, topic, IsolationLevel.READ_UNCOMMITTED)
+    return list(each_message(broker, topic, is_committed=is_committed))
+
+
+def each_message(broker: Broker, topic: str, *, is_committed: bool = True) -> Iterator[Found]:
+    """The same, one by one."""
+    ends = ends_of(broker, topic, IsolationLevel.READ_UNCOMMITTED)
     if is_committed:
         deadline = time.monotonic() + _MARKER_SECONDS
-        while (stable := _ends(broker, topic, IsolationLevel.READ_COMMITTED)) != ends:
+        while (stable := ends_of(broker, topic, IsolationLevel.READ_COMMITTED)) != ends:
             if time.monotonic() >= deadline:
                 break  # a transaction is open
         ends = stable
@@ -52,26 +58,27 @@ def read_topic(broker: Broker, topic: str, *, is_committed: bool = True) -> list
         }
     )
     try:
-        return _read(consumer, topic, {number: end for number, end in ends.items() if end > 0})
+        yield from _read(consumer, topic, {number: end for number, end in ends.items() if end > 0})
     finally:
         consumer.close()
 
 
 def sent(broker: Broker, topic: str) -> int:
     """How many messages there are, those of open and aborted transactions and markers counted, too."""
-    return sum(_ends(broker, topic, IsolationLevel.READ_UNCOMMITTED).values())
+    return sum(ends_of(broker, topic, IsolationLevel.READ_UNCOMMITTED).values())
 
 
 def is_blocked(broker: Broker, topic: str) -> bool:
     """Whether an open transaction hides messages."""
     stable, all_of_it = (
-        _ends(broker, topic, level)
+        ends_of(broker, topic, level)
         for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED)
     )
     return stable != all_of_it
 
 
-def _ends(broker: Broker, topic: str, level: IsolationLevel) -> dict[int, int]:
+def ends_of(broker: Broker, topic: str, level: IsolationLevel) -> dict[int, int]:
+    """The offset behind the last message of each partition."""
     known = broker.admin.list_topics(topic, timeout=20).topics[topic]
     if known.error is not None:
         return {}
@@ -86,9 +93,8 @@ def _ends(broker: Broker, topic: str, level: IsolationLevel) -> dict[int, int]:
         return {}  # it is just being made
 
 
-def _read(consumer: Consumer, topic: str, ends: dict[int, int]) -> list[Found]:
+def _read(consumer: Consumer, topic: str, ends: dict[int, int]) -> Iterator[Found]:
     consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in ends])
-    found: list[Found] = []
     while ends:
         for message in consumer.consume(10_000, 0.1):
             number, offset = message.partition() or 0, message.offset() or 0
@@ -97,10 +103,9 @@ def _read(consumer: Consumer, topic: str, ends: dict[int, int]) -> list[Found]:
                 value = message.value()
                 parsed = None if value is None else json.loads(value, parse_float=str)
                 key = (message.key() or b"").decode()
-                found.append(Found(key, parsed, number, offset, message.timestamp()[1], message.headers()))
+                yield Found(key, parsed, number, offset, message.timestamp()[1], message.headers())
                 offset += 1
             elif error.code() != KafkaError._PARTITION_EOF:
                 raise AssertionError(error)
             if offset >= ends.get(number, offset + 1):
                 del ends[number]
-    return found

@@ -14,6 +14,7 @@ from tests.chaos.scenarios import (
     processes,
     server,
     soak,
+    streams,
     syscalls,
     watching,
 )
@@ -47,6 +48,10 @@ SCENARIOS = (
     Scenario("bucket-pairs", syscalls.bucket_pairs, 100, "pairs", "0 lost, doubled, torn", 10, naive=False),
     Scenario("bucket-requests", buckets.requests, 4_000, "objects", "0", 15, naive=False),
     Scenario("bucket-daemons", buckets.daemons, 20, "harms", "0; taken over within 40 s", 30, naive=False),
+    Scenario("stream-consumers", streams.consumers, 200, "harms", "0; taken over in 30 s", 60, naive=False),
+    Scenario("stream-storm", streams.storm, 120, "joins and leaves", "0; it goes on", 20, naive=False),
+    Scenario("stream-publishers", streams.publishers, 100, "harms", "0", 60, naive=False),
+    Scenario("stream-chain", streams.chain, 60, "harms", "0; taken over in 30 s", 60, naive=False),
     Scenario("kills", processes.kills, 2000, "kills", "0; first commit p99 < 3 s", 60),
     Scenario("stops", processes.stops, 300, "stops", "0; exit p99 < 5 s", 20),
     Scenario("messages", network.messages, 0, "messages", "0 at every boundary", 30, naive=False),

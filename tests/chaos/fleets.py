@@ -17,7 +17,7 @@ from tests.support import Daemon, frozen, query, until
 _PREFIX = "in/"
 _FAILED = f"{_PREFIX}failed/"
 
-_TRACEBACK = "Traceback (most recent call last)"
+TRACEBACK = "Traceback (most recent call last)"
 
 #: Objects that may wait; more would only cost time.
 _MOST_WAITING = 400
@@ -117,7 +117,7 @@ class BucketFleet:
         counts["leaks"] = len(leaking)
         finding = Finding(counts, [*figures, Figure("memory", self.meter.peak, 400, "MB")])
         finding.complaints += [f"the log leaks: {line[:300]}" for line in leaking[:3]]
-        traces = [trace[:1500] for daemon in self.daemons for trace in daemon.log().split(_TRACEBACK)[1:]]
+        traces = [trace[:1500] for daemon in self.daemons for trace in daemon.log().split(TRACEBACK)[1:]]
         # A worker that is being started complains if its daemon is killed.
         finding.complaints += [trace for trace in traces if "in spawn_main" not in trace]
         if not self.reader.looks:

@@ -20,18 +20,18 @@ PARTITIONS = 3
 pytestmark = pytest.mark.timeout(300)
 
 
-def expected(count: int) -> list[tuple[str, str]]:
+def expected(count: int, partitions: int = PARTITIONS) -> list[tuple[str, str]]:
     """Returns the rows of that many messages in each partition."""
-    return [(f"v{number:06}", "driving") for number in range(PARTITIONS * count)]
+    return [(f"v{number:06}", "driving") for number in range(partitions * count)]
 
 
-def feed(fleet: Fleet, count: int, seconds: float) -> Thread:
-    """Sends messages to all partitions over some time, in a thread."""
+def feed(fleet: Fleet, count: int, seconds: float, partitions: int = PARTITIONS) -> Thread:
+    """Sends so many messages to each partition over some time, in a thread."""
 
     def send() -> None:
         steps = 20
         for step in range(steps):
-            for partition in range(PARTITIONS):
+            for partition in range(partitions):
                 first = partition * count + step * count // steps
                 last = partition * count + (step + 1) * count // steps
                 fleet.send(STATUS, reports(*range(first, last)), partition)
@@ -48,29 +48,34 @@ def until_it_moves(fleet: Fleet) -> None:
     until(lambda: sum(fleet.positions().values()) > before, 30, fleet.logs())
 
 
-def finish(fleet: Fleet, count: int, thread: Thread, seconds: float = 60) -> Daemon:
+def finish(fleet: Fleet, count: int, thread: Thread, partitions: int = PARTITIONS) -> Daemon:
     """Waits until all is loaded, and compares the contents."""
     thread.join()
     consumer = fleet.consumer()
-    fleet.until_at(STATUS, *[count] * PARTITIONS, seconds=seconds)
-    assert fleet.statuses() == expected(count)
-    read, inserted, duplicate, rejected = fleet.counts()
-    assert (read, inserted, duplicate, rejected) == (PARTITIONS * count, PARTITIONS * count, 0, 0)
+    fleet.until_at(STATUS, *[count] * partitions, seconds=60)
+    assert fleet.statuses() == expected(count, partitions)
+    assert fleet.counts() == (partitions * count, partitions * count, 0, 0)
     return consumer
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_consumers_lose_nothing_and_double_nothing(fleet: Fleet, kills: int) -> None:
-    """Case D1."""
-    fleet.make(PARTITIONS)
-    count = 2000 * kills
-    thread = feed(fleet, count, 2 * kills)
+@pytest.mark.parametrize(
+    ("kills", "count", "partitions", "pause"),
+    [(2, 4_000, 3, 0.0), pytest.param(30, 166_666, 6, 2.0, marks=pytest.mark.slow, id="a million messages")],
+)
+def test_killed_consumers_lose_nothing_and_double_nothing(
+    fleet: Fleet, kills: int, count: int, partitions: int, pause: float
+) -> None:
+    """Case D1: of two consumers the older is killed, again and again."""
+    fleet.make(partitions)
+    thread = feed(fleet, count, 2 * kills, partitions)
     running = [fleet.consumer() for _ in range(2)]
     for _ in range(kills):
+        next_at = time.monotonic() + pause
         until_it_moves(fleet)
+        time.sleep(max(0.0, next_at - time.monotonic()))
         running.append(fleet.consumer(wait=False))
         running.pop(0).stop(signal.SIGKILL)
-    consumer = finish(fleet, count, thread)
+    consumer = finish(fleet, count, thread, partitions)
     assert consumer.command("verify").stdout == "ledger, tables and folders add up\n"
 
 

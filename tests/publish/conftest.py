@@ -1,40 +1,20 @@
 """Fixtures of publishing: a publisher, and a broker that a test may kill or cut off."""
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from tests.kafka import Broker, find_jars, unique
-from tests.kafka_proxy import KafkaProxy
+from tests.kafka import Broker, unique
+from tests.kafka_proxy import Disturbed, disturbed_broker
 from tests.publish.publisher import PublisherDaemon
-
-
-class Disturbed(NamedTuple):
-    """A broker behind a proxy."""
-
-    broker: Broker
-    proxy: KafkaProxy
 
 
 @pytest.fixture(scope="module")
 def disturbed() -> Iterator[Disturbed]:
-    """A broker whose clients come by a proxy; it soon aborts transactions that have timed out."""
-    with tempfile.TemporaryDirectory() as folder:
-        broker = Broker(Path(folder), find_jars())
-        broker.create()
-        proxy = KafkaProxy(broker.port)
-        with open(Path(folder) / "server.properties", "a") as settings:
-            settings.write(f"advertised.listeners=PLAINTEXT://127.0.0.1:{proxy.port}\n")
-            settings.write("transaction.abort.timed.out.transaction.cleanup.interval.ms=200\n")
-        broker.start()
-        try:
-            yield Disturbed(broker, proxy)
-        finally:
-            proxy.close()
-            broker.stop()
+    """A broker that a test may cut off."""
+    with disturbed_broker() as disturbed:
+        yield disturbed
 
 
 @pytest.fixture

@@ -12,11 +12,10 @@ import pytest
 from confluent_kafka import Producer
 
 from tests.kafka import Broker
-from tests.kafka_proxy import END_TRANSACTION, PRODUCE, WRITE_MARKERS
-from tests.publish.conftest import Disturbed
+from tests.kafka_proxy import END_TRANSACTION, PRODUCE, WRITE_MARKERS, Disturbed
 from tests.publish.publisher import PublisherDaemon, S, content, file_of, values
 from tests.support import detections, event, report, statuses, until
-from tests.topics import is_blocked, sent
+from tests.topics import each_message, is_blocked, sent
 
 HOUR = 3_600_000
 
@@ -256,6 +255,49 @@ def test_c8_a_large_file_goes_in_parts_and_after_a_kill_on_from_the_last(publish
         publisher.ledger()[name] | {"state": "published", "published": count, "read": count}
         == (publisher.ledger()[name])
     )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_c8_the_memory_for_a_file_of_2_gb_is_flat_and_after_a_kill_it_goes_on(
+    publisher: PublisherDaemon,
+) -> None:
+    count, name = 1_000_000, f"{S}large.json"
+    write_large(publisher, name, count)
+    publisher.start()
+    topic, memory = f"{publisher.topics}.vehicle_status", list[int]()
+
+    def next_element() -> int:
+        time.sleep(0.5)  # a look at the ledger is dear
+        memory.extend(worker.memory_info().rss for worker in publisher.workers())
+        return int(publisher.ledger().get(name, {}).get("next_element", 0))
+
+    until(lambda: next_element() > count // 3, 600, "a third is committed")
+    kill(publisher)
+    part = publisher.ledger()[name]
+    publisher.start()
+    until(lambda: next_element() > part["next_element"], 600, "it goes on")
+    until(lambda: not publisher.left() or not next_element(), 1200, publisher.log()[-600:])
+    publisher.until_empty(60)
+    assert max(memory) < 300 * 1024 * 1024
+    found = Counter(one.value["part"] for one in each_message(publisher.broker, topic))
+    assert len(found) == count and set(found.values()) == {1}
+    entry = publisher.ledger()[name]
+    assert (entry["state"], entry["read"], entry["published"]) == ("published", count, count)
+
+
+def write_large(publisher: PublisherDaemon, name: str, count: int) -> None:
+    """Writes a file of 2 kB for each report, without having it in memory."""
+    publisher.incoming.mkdir(exist_ok=True)
+    hidden = publisher.incoming / ".large.tmp"
+    with open(hidden, "wb") as file:
+        file.write(b'{"vehicle_status":[')
+        for part in range(count):
+            text = random.Random(part).randbytes(1_000).hex()
+            one = report(part % 3600, vehicle=f"car-{part % 1000}", part=part, text=text)
+            file.write(b"," * (part > 0) + json.dumps(one).encode())
+        file.write(b"]}")
+    hidden.rename(publisher.incoming / name)
 
 
 def test_c9_the_statuses_of_a_vehicle_stay_in_the_order_of_their_files(publisher: PublisherDaemon) -> None:
