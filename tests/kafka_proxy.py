@@ -4,7 +4,7 @@ import socket
 import struct
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +29,9 @@ class KafkaProxy:
         self._answered = threading.Event()
         self._has_cut = threading.Event()
         self._connections: list[socket.socket] = []
+        #: Is asked about each request, and about each answer (is_answer) with the number of its request; what
+        #: may not pass ends its connection.
+        self.may_pass: Callable[[int, bool], bool] = lambda number, is_answer: True
         self._server = socket.create_server(("127.0.0.1", self.port))
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -63,39 +66,42 @@ class KafkaProxy:
                     client.close()
                     continue
                 self._connections += [client, broker]
-                threading.Thread(target=self._pass_requests, args=(client, broker), daemon=True).start()
-                threading.Thread(target=self._pass_answers, args=(broker, client), daemon=True).start()
+                asked: dict[bytes, int] = {}
+                for passing, ends in (
+                    (self._pass_requests, (client, broker)),
+                    (self._pass_answers, (broker, client)),
+                ):
+                    threading.Thread(target=passing, args=(*ends, asked), daemon=True).start()
 
-    def _pass_requests(self, client: socket.socket, broker: socket.socket) -> None:
-        with suppress(OSError, struct.error), client.makefile("rb") as stream:
-            while head := stream.read(4):
-                (length,) = struct.unpack(">i", head)
-                body = stream.read(length)
-                (number,) = struct.unpack(">h", body[:2])
+    def _pass_requests(self, client: socket.socket, broker: socket.socket, asked: dict[bytes, int]) -> None:
+        with suppress(OSError, struct.error):
+            for message in _messages(client):
+                (number,) = struct.unpack(">h", message[4:6])
+                asked[message[8:12]] = number
                 if number == self._cut_at:
                     self._cut_at = None
                     self._is_away.set()
                     if self._passes:
-                        broker.sendall(head + body)
+                        broker.sendall(message)
                         self._answered.wait(10)  # the broker has done it, and nobody hears
                     self._cut()
                     self._has_cut.set()
                     return
-                broker.sendall(head + body)
+                if not self.may_pass(number, False):
+                    break
+                broker.sendall(message)
+        _end(client, broker)
 
-    def _pass_answers(self, broker: socket.socket, client: socket.socket) -> None:
-        with suppress(OSError):
-            while True:
-                answer = broker.recv(65_536)
+    def _pass_answers(self, broker: socket.socket, client: socket.socket, asked: dict[bytes, int]) -> None:
+        with suppress(OSError, struct.error):
+            for message in _messages(broker):
                 if self._is_away.is_set():
                     self._answered.set()
                     break
-                if not answer:
+                if not self.may_pass(asked.pop(message[4:8], -1), True):
                     break
-                client.sendall(answer)
-        for end in (broker, client):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+                client.sendall(message)
+        _end(client, broker)
 
     def _cut(self) -> None:
         connections, self._connections = self._connections, []
@@ -103,6 +109,20 @@ class KafkaProxy:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
             connection.close()
+
+
+def _messages(source: socket.socket) -> Iterator[bytes]:
+    """Yields requests or answers, each with its length before it."""
+    with source.makefile("rb") as stream:
+        while head := stream.read(4):
+            (length,) = struct.unpack(">i", head)
+            yield head + stream.read(length)
+
+
+def _end(*connections: socket.socket) -> None:
+    for connection in connections:
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
 
 
 class Disturbed(NamedTuple):

@@ -1,55 +1,20 @@
 """Kills the ingest of a bucket before or after any of its requests and COMMITs; a restart must repair all."""
 
-import os
-from collections import Counter
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from signal import SIGKILL
-from threading import Lock
 from typing import Any
 
 from tests.chaos.kills import TABLES, KillRig, Point
+from tests.chaos.moments import AFTER, BEFORE, Moments
 from tests.chaos.nursery import MAIN, Held
-from tests.chaos.proxy import TO_SERVER, Proxy
+from tests.chaos.proxy import Proxy
 from tests.s3_proxy import S3Proxy, running_proxy
 from tests.seaweed import Seaweed, credentials, running_seaweed
 
-#: When a kill strikes: the other end has not seen the request, or has answered it.
-BEFORE, AFTER = "before", "after"
-
-_COMMIT = "COMMIT"
 _PLAIN = "sslmode=disable&gssencmode=disable"
 _PREFIX = "in/"
 _NOTE = ".reason.txt"
 _FAILED = f"{_PREFIX}failed/"
-
-
-class Moments:
-    """The requests and COMMITs of a run: each is noted before and after, and at one of them it is killed."""
-
-    def __init__(self) -> None:
-        self.seen: list[Point] = []
-        self._counts: Counter[tuple[str, str]] = Counter()
-        self._lock = Lock()
-        self._point: Point | None = None
-        self._pid = 0
-        self.is_struck = False
-
-    def arm(self, pid: int, point: Point | None) -> None:
-        """Starts anew: a process that is to be killed at the point."""
-        self.seen, self._counts = [], Counter()
-        self._pid, self._point, self.is_struck = pid, point, False
-
-    def reached(self, moment: str, call: str) -> bool:
-        """Notes a moment; returns whether the process is dead."""
-        with self._lock:
-            self._counts[moment, call] += 1
-            point = Point(moment, call, self._counts[moment, call])
-            self.seen.append(point)
-            if point == self._point:
-                self.is_struck = True
-                with suppress(ProcessLookupError):
-                    os.kill(self._pid, SIGKILL)
-            return self.is_struck
 
 
 class BucketRig(KillRig):
@@ -65,7 +30,7 @@ class BucketRig(KillRig):
         self._proxy.cut = self._after
         port = int(self.url.rpartition(":")[2].partition("/")[0])
         self._database = self._stack.enter_context(Proxy(port).running())
-        self._database.may_pass = self._may_pass
+        self._database.may_pass = self.moments.may_pass
         self._proxied_url = f"{self.url.replace(str(port), str(self._database.port))}?{_PLAIN}"
 
     def __exit__(self, *_: object) -> None:
@@ -122,10 +87,3 @@ class BucketRig(KillRig):
 
     def _after(self, kind: str, path: str) -> float | None:
         return 0.0 if self.moments.reached(AFTER, kind) else None
-
-    def _may_pass(self, direction: str, message: bytes) -> bool:
-        if direction == TO_SERVER and message.startswith(b"Q") and message[5:11] == b"COMMIT":
-            return not self.moments.reached(BEFORE, _COMMIT)
-        if direction != TO_SERVER and message.startswith(b"C") and message[5:11] == b"COMMIT":
-            return not self.moments.reached(AFTER, _COMMIT)
-        return True

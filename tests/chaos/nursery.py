@@ -182,6 +182,28 @@ def _bucket(arguments: Sequence[str], thread: str, memory: mmap.mmap) -> int:
     return ingest.bucket(BucketPlace(bucket, prefix), endpoint, url, report)
 
 
+def _publish(arguments: Sequence[str], thread: str, memory: mmap.mmap) -> int:
+    """Runs a publisher of a folder."""
+
+    def report(what: Outcome | Exception) -> None:
+        memory.write(f"{_formatted(what)}\n".encode()[:1000])
+
+    raise_signal(SIGSTOP)
+    folder, servers, prefix = arguments
+    return ingest.publish(folder, servers, prefix, report)
+
+
+def _consume(arguments: Sequence[str], thread: str, memory: mmap.mmap) -> int:
+    """Runs a consumer."""
+
+    def report(what: Outcome | Exception) -> None:
+        memory.write(f"{_formatted(what)}\n".encode()[:1000])
+
+    raise_signal(SIGSTOP)
+    servers, prefix, url, last = arguments
+    return ingest.consume(servers, prefix, url, int(last), report)
+
+
 def _formatted(what: Outcome | Exception) -> str:
     if isinstance(what, Outcome):
         return f"{what.name}: {what.state} {what.reason}".rstrip()
@@ -202,7 +224,13 @@ def _commands(arguments: Sequence[str], thread: str, memory: mmap.mmap) -> int:
     return 0 if set(codes) <= {0, 1} else 1
 
 
-_PROGRAMS = {"ingest": _ingest, "bucket": _bucket, "commands": _commands}
+_PROGRAMS = {
+    "ingest": _ingest,
+    "bucket": _bucket,
+    "commands": _commands,
+    "consume": _consume,
+    "publish": _publish,
+}
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ class PublisherFleet:
         self._has_flaws = has_flaws
         self._rng = random.Random(trial.seed)
         self._folder = trial.folder
-        self._read = 0  # how much of the publisher's log is of earlier runs
+        self._began = self._read = 0  # how much of the log is of earlier runs, and of earlier workers
         self.all: list[PublisherDaemon] = []
         self.publisher = self._make()
         self.publisher.incoming.mkdir(parents=True)
@@ -60,7 +60,7 @@ class PublisherFleet:
     # Harms --------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        self._read = len(self.publisher.log())
+        self._began = self._read = len(self.publisher.log())
         self.publisher.start(wait=False)
 
     def until_it_publishes(self) -> None:
@@ -114,7 +114,7 @@ class PublisherFleet:
     def stop(self) -> None:
         """Stops the publisher as a service would."""
         with suppress(AssertionError):
-            until(lambda: " watching " in self.publisher.log(), 30)
+            until(lambda: " watching " in self.publisher.log()[self._began :], 60)
         if code := self.publisher.stop(self._rng.choice((signal.SIGINT, signal.SIGTERM))):
             self.complaints.append(f"asked to end, it ended with {code}: {self.publisher.log()[-600:]}")
 

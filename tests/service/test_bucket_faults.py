@@ -16,8 +16,8 @@ import pytest
 
 from db.claims import SLOTS
 from db.connection import Database
-from tests.chaos.buckets import AFTER, BEFORE, Moments
 from tests.chaos.kills import Point
+from tests.chaos.moments import AFTER, BEFORE, Moments
 from tests.chaos.proxy import TO_SERVER, Proxy
 from tests.s3_proxy import S3Proxy, running_proxy
 from tests.seaweed import Seaweed

@@ -17,6 +17,7 @@ from tests.chaos.nursery import Ended
 from tests.chaos.recalls import RecallRig
 from tests.chaos.replays import ReplayRig
 from tests.chaos.rig import Figure, Finding, Trial, prepare
+from tests.chaos.stream_kills import ConsumeRig, PublishRig
 
 ERRORS = (EIO, ENOSPC, EACCES, EMFILE, EINTR)
 
@@ -83,6 +84,16 @@ def bucket_points(trial: Trial) -> Finding:
 def bucket_pairs(trial: Trial) -> Finding:
     """Does so, and kills again during the recovery."""
     return _campaign(trial, BucketRig, _pairs)
+
+
+def consume_points(trial: Trial) -> Finding:
+    """Kills a consumer before and after its requests to the broker and each COMMIT; then restarts."""
+    return _campaign(trial, ConsumeRig, _kills)
+
+
+def publish_points(trial: Trial) -> Finding:
+    """Kills a publisher before and after its requests, and at its acts on files; then restarts."""
+    return _campaign(trial, PublishRig, _kills)
 
 
 def failing_calls(trial: Trial) -> Finding:
