@@ -254,7 +254,8 @@ class Consumer:
         resource = Resource.BROKER if isinstance(error, SourceUnavailable) else Resource.DATABASE
         outage = self._outages.setdefault(resource, Outage(resource, self._publish))
         outage.postpone(error, once=False)
-        if self._sink is not None:
+        # Without the broker the database may be at work: for a batch, or for where to go on.
+        if resource is Resource.DATABASE and self._sink is not None:
             self._sink.close()
             self._sink = None
         self.read_anew()

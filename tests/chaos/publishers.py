@@ -5,7 +5,8 @@ import random
 import signal
 import time
 from collections import Counter, defaultdict
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from threading import Event
 from typing import Any
@@ -32,6 +33,9 @@ _FLAWED, _REPEATED, _BROKEN = 0.1, 0.05, 0.01
 
 #: The share of files that are too large for one transaction, and their rows.
 _IN_PARTS, _ROWS_IN_PARTS = 0.005, 2 * LARGEST
+
+#: A broker that was asked to end a transaction has done so after this time.
+_MARKER_SECONDS = 2.0
 
 _TOPICS = {DETECTIONS: "objects_detection_events", STATUSES: "vehicle_status"}
 
@@ -98,6 +102,18 @@ class PublisherFleet:
         """Stops the publisher, as if its machine stood still."""
         with frozen(self.publisher.pid):
             time.sleep(seconds)
+
+    @contextmanager
+    def undecided(self) -> Iterator[None]:
+        """Freezes the publisher when the broker has ended what it was asked to end.
+
+        A broker that is killed just then forgets it: see "A transaction that never ends" in docs/kafka.md.
+        """
+        self.revive()
+        with frozen(self.publisher.pid):
+            with suppress(AssertionError):  # a transaction is open, and nobody ends it
+                until(lambda: not self.publisher.is_blocked(), _MARKER_SECONDS)
+            yield
 
     def replace(self, seconds: float) -> None:
         """Freezes the publisher while another one takes over, with its id and its folder: the older ends."""

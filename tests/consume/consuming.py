@@ -1,7 +1,9 @@
 """What the tests of consuming share: topics of their own, consumers as processes, and what came of it."""
 
+import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,24 @@ class Fleet:
 
     def logs(self) -> str:
         return "\n".join(daemon.log()[-1500:] for daemon in self.consumers)
+
+    @contextmanager
+    def frozen_backend(self) -> Iterator[None]:
+        """Stops the process of the database that works for the only consumer."""
+        mine = "datname = current_database() AND application_name = 'mobileye-data'"
+        found: list[tuple[int]] = []
+
+        def is_only_one() -> bool:
+            found[:] = self.rows(f"SELECT pid FROM pg_stat_activity WHERE {mine}")
+            return len(found) == 1  # the one of a look at the positions may be about to end
+
+        until(is_only_one)
+        ((pid,),) = found
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     def statuses(self) -> list[tuple[str, str]]:
         """Returns vehicle and status of all reports."""

@@ -1,6 +1,5 @@
 """Consumers are killed, frozen and rebalanced, and their database goes away: the contents stay exact."""
 
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -158,11 +157,7 @@ def test_a_database_that_does_not_answer_holds_up_neither_the_group_nor_the_end(
     consumer = fleet.consumer()
     fleet.send(STATUS, reports(0))
     fleet.until_at(STATUS, 1)
-    ((pid,),) = fleet.rows(
-        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    )
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with fleet.frozen_backend():
         fleet.send(STATUS, reports(*range(1, 10)))
         frozen_at = time.monotonic()
         until(lambda: time.monotonic() - frozen_at > 6, 10)
@@ -170,8 +165,6 @@ def test_a_database_that_does_not_answer_holds_up_neither_the_group_nor_the_end(
         begun = time.monotonic()
         assert consumer.stop(signal.SIGINT) == 0
         assert time.monotonic() - begun < 6
-    finally:
-        os.kill(pid, signal.SIGCONT)
     fleet.consumer()
     fleet.until_at(STATUS, 10)
     assert fleet.counts() == (10, 10, 0, 0)

@@ -80,7 +80,7 @@ def publishers(trial: Trial) -> Finding:
     with disturbed_broker() as (broker, proxy):
         fleet = PublisherFleet(trial, broker, unique("chaos"))
         try:
-            harms = (*_harms_of_publisher(fleet, trial.rng), *_harms_of_link(broker, proxy, trial.rng))
+            harms = _harms_of_publisher(fleet, proxy, trial.rng)
             fleet.start()
             with beside(fleet.drop_on):
                 for _ in trial.rounds():
@@ -108,8 +108,7 @@ def chain(trial: Trial) -> Finding:
 def _harm_chain(trial: Trial, publisher: PublisherFleet, fleet: ConsumerFleet, proxy: KafkaProxy) -> Finding:
     group = _Group(trial, fleet)
     harms = (
-        *_harms_of_publisher(publisher, trial.rng),
-        *_harms_of_link(fleet.broker, proxy, trial.rng),
+        *_harms_of_publisher(publisher, proxy, trial.rng),
         (group.kill, 4),
         (group.freeze, 1),
         (group.harm_database, 1),
@@ -228,11 +227,25 @@ def _standstill(fleet: ConsumerFleet) -> float:
 def _restart(broker: Broker, rng: random.Random) -> None:
     """Kills the broker or asks it to end; it is away for some seconds."""
     broker.stop(rng.choice((signal.SIGKILL, signal.SIGTERM)))
+    _come_back(broker, rng)
+
+
+def _restart_for(fleet: PublisherFleet, rng: random.Random) -> None:
+    """Kills the broker of a publisher, or asks it to end."""
+    if rng.random() < 0.5:
+        with fleet.undecided():
+            fleet.broker.stop(signal.SIGKILL)
+    else:
+        fleet.broker.stop(signal.SIGTERM)
+    _come_back(fleet.broker, rng)
+
+
+def _come_back(broker: Broker, rng: random.Random) -> None:
     time.sleep(rng.choice((0.0, rng.uniform(0, _AWAY_SECONDS))))
     broker.start()
 
 
-def _harms_of_publisher(fleet: PublisherFleet, rng: random.Random) -> Sequence[Harm]:
+def _harms_of_publisher(fleet: PublisherFleet, proxy: KafkaProxy, rng: random.Random) -> Sequence[Harm]:
     longest = 2.0 * TRANSACTION_SECONDS
     return (
         (fleet.kill, 5),
@@ -240,12 +253,7 @@ def _harms_of_publisher(fleet: PublisherFleet, rng: random.Random) -> Sequence[H
         (fleet.stop, 1),
         (lambda: fleet.freeze(rng.uniform(TRANSACTION_SECONDS, longest)), 1),
         (lambda: fleet.replace(rng.uniform(0, longest)), 1),
-    )
-
-
-def _harms_of_link(broker: Broker, proxy: KafkaProxy, rng: random.Random) -> Sequence[Harm]:
-    return (
-        (partial(_restart, broker, rng), 1),
+        (partial(_restart_for, fleet, rng), 1),
         (partial(_cut, proxy, rng), 3),
     )
 
