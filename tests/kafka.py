@@ -99,7 +99,7 @@ class Broker:
                 stdout=log,
                 stderr=log,
             )
-        until(self._answers, 60, "the broker answers")
+        until(self._answers, 180, "the broker answers")
 
     def stop(self, number: signal.Signals = signal.SIGKILL) -> None:
         if self.process is not None:
@@ -178,8 +178,8 @@ def running_broker(java: Sequence[str] = QUICK_JAVA) -> Iterator[Broker]:
     with tempfile.TemporaryDirectory() as folder:
         broker = Broker(Path(folder), find_jars(), java)
         broker.create()
-        broker.start()
         try:
+            broker.start()
             yield broker
         finally:
             broker.stop()

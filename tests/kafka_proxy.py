@@ -142,8 +142,8 @@ def disturbed_broker() -> Iterator[Disturbed]:
         with open(Path(folder) / "server.properties", "a") as settings:
             settings.write(f"advertised.listeners=PLAINTEXT://127.0.0.1:{proxy.port}\n")
             settings.write("transaction.abort.timed.out.transaction.cleanup.interval.ms=200\n")
-        broker.start()
         try:
+            broker.start()
             yield Disturbed(broker, proxy)
         finally:
             proxy.close()

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from signal import SIGINT, SIGTERM
+from subprocess import TimeoutExpired
 from threading import Event
 
 import psutil
@@ -106,7 +107,14 @@ class ConsumerFleet:
         self.check(consumer)
         started = time.monotonic()
         if consumer.process is not None:
-            code = consumer.stop(self._rng.choice((SIGINT, SIGTERM)))
+            process = consumer.process
+            try:
+                code = consumer.stop(self._rng.choice((SIGINT, SIGTERM)))
+            except TimeoutExpired:
+                self.complaints.append(f"it does not end: {stacks(process.pid)} {consumer.log()[-1500:]}")
+                process.kill()
+                process.wait(20)
+                return time.monotonic() - started
             # Asked before it could listen, it ends as any program does.
             if code and " consuming " in consumer.log()[self._read.get(consumer.folder, 0) :]:
                 self.complaints.append(f"asked to end, it ended with {code}: {consumer.log()[-600:]}")
@@ -198,6 +206,15 @@ class ConsumerFleet:
         counts["leaks"] = len(leaking)
         self.complaints += [f"the log leaks: {line[:300]}" for line in leaking[:3]]
         self.complaints += [trace[:1500] for log in logs for trace in log.split(TRACEBACK)[1:]]
+
+
+def stacks(pid: int) -> str:
+    """Returns where each thread of a program stands in the system."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(OSError):
+            found.append(f"{(task / 'comm').read_text().strip()}: {(task / 'wchan').read_text()}")
+    return ", ".join(found)
 
 
 @contextmanager
