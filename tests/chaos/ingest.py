@@ -31,9 +31,9 @@ from service.placement import Placement
 from service.signals import StopSignal
 from service.stream_events import MessagesLoaded, PartitionsRead
 from sinks.kafka import KafkaSink
-from sinks.kafka_client import Cluster
 from sinks.kafka_producer import Publisher
 from sources.claims import recover_claims
+from sources.kafka_client import Cluster
 from sources.policy import BucketEnds, BucketPlace, OnLoaded
 from sources.topic import Topics
 from sources.topic_logs import TopicLogs
@@ -94,9 +94,9 @@ def publish(folder: str, servers: str, prefix: str, report: Report) -> int:
 def consume(servers: str, prefix: str, url: str, last: int, report: Report) -> int:
     """Loads the messages of topics, until the positions add up to the last offsets."""
     service.consumer.MOST_MESSAGES = _MOST_MESSAGES  # type: ignore[attr-defined]
-    properties = {"bootstrap.servers": servers}
+    cluster = Cluster({"bootstrap.servers": servers})
     kinds = {f"{prefix}.{kind.key}": kind for kind in KINDS.values()}
-    names, logs, stop, database = sorted(kinds), TopicLogs(properties), StopSignal(), Database(url)
+    names, logs, stop, database = sorted(kinds), TopicLogs(cluster), StopSignal(), Database(url)
 
     def publish(event: Event) -> None:
         if isinstance(event, PartitionsRead | MessagesLoaded):
@@ -105,7 +105,7 @@ def consume(servers: str, prefix: str, url: str, last: int, report: Report) -> i
                     stop.event.set()
 
     # A group of its own: it does not have to wait until one that was killed is forgotten.
-    topics, placement = Topics(properties, uuid4().hex, names), Placement(logs, names, publish, None)
+    topics, placement = Topics(cluster, uuid4().hex, names), Placement(logs, names, publish, None)
     consumer = Consumer(topics, placement, lambda: PostgresStream(database), kinds, 2**40, publish, stop)
     try:
         consumer.run()

@@ -12,6 +12,7 @@ from service.placement import Placement
 from service.signals import StopSignal
 from sinks.memory import MemorySink
 from sinks.memory_stream import MemoryStream
+from sources.kafka_client import Cluster
 from sources.topic import Topics
 from sources.topic_logs import TopicLogs
 from tests.consume.consuming import STATUS, Fleet, reports
@@ -39,13 +40,9 @@ def test_it_loads_though_the_broker_was_away_while_the_database_was_asked(fleet:
     fleet.make()
     fleet.send(STATUS, reports(0, 1))
     kinds = {fleet.topic(kind.key): kind for kind in KINDS.values()}
-    properties, names, stop, sink = (
-        {"bootstrap.servers": fleet.broker.servers},
-        [*kinds],
-        StopSignal(),
-        SlowStream(),
-    )
-    topics, logs = Topics(properties, fleet.group, names), TopicLogs(properties)
+    cluster, names = Cluster({"bootstrap.servers": fleet.broker.servers}), [*kinds]
+    stop, sink = StopSignal(), SlowStream()
+    topics, logs = Topics(cluster, fleet.group, names), TopicLogs(cluster)
     placement = Placement(logs, names, lambda event: None, None)
     consumer = Consumer(topics, placement, lambda: sink, kinds, 2**30, lambda event: None, stop)
     thread = Thread(target=consumer.run)
