@@ -28,8 +28,9 @@ _PRESENCE = SLOTS
 #: How long a slot that goes to another daemon is kept without new batches: those in flight end meanwhile.
 _LEAVE_SECONDS = 5.0
 
-#: The server ends the connection of a daemon that is frozen, or whose link is cut, after this time.
-_SILENCE = "30s"
+#: The server ends the connection of a daemon that is frozen, or whose link is cut, after this time. One that
+#: is only slow for so long loses its slots, too, and takes some again: that costs requests.
+_SILENCE = "20s"
 _IDLE_SESSION_TIMEOUT = 14_00_00
 
 _LOCKS = """

@@ -11,14 +11,14 @@ from msgspec import Struct
 import watcher.scan
 from db.claims import Claims
 from processing.errors import DatabaseUnavailable, Misconfigured, SourceUnavailable
-from service.inbox import PageListed
+from service.inbox import PageListed, ScanWanted
 from sources.policy import BucketEnds, BucketPlace
 from sources.s3_client import ClientError, code_of, status_of, translated
 
 #: A name that no object has: a conditional request about it shows whether the server heeds conditions.
 _NOBODY = ".mobileye-no-such-object"
 
-#: The pause between two renewals of the claims: the server ends a silent connection after 30 s.
+#: The pause between two renewals of the claims: the server ends a silent connection after four of them.
 _RENEW_SECONDS = 5.0
 
 _STALE_CURSOR = "InvalidArgument"
@@ -57,17 +57,17 @@ class BucketDiscovery:
         client: Any,
         place: Place,
         claims: Claims,
-        on_page: Callable[[PageListed], None],
+        notify: Callable[[PageListed | ScanWanted], None],
         listener: Listener | None = None,
     ) -> None:
-        """Asks nothing yet; on_page gets each part, from another thread."""
+        """Asks nothing yet; notify gets each part, from another thread, and the wish for the next one."""
         self._client = client
         self._claims = claims
         self._renewing = Lock()
         self._is_over = Event()
         self._keeper: Thread | None = None
         self._place = place
-        self._on_page = on_page
+        self._notify = notify
         self._listener = listener
         self._cursor: str | None = None
         self._is_busy = False
@@ -91,7 +91,7 @@ class BucketDiscovery:
             Thread(target=self._list, name="listing of the bucket", daemon=True).start()
         except RuntimeError as error:
             self._is_busy = False
-            self._on_page(PageListed({}, error=SourceUnavailable(f"the system has no thread: {error}")))
+            self._notify(PageListed({}, error=SourceUnavailable(f"the system has no thread: {error}")))
 
     def size_of(self, name: str) -> int:
         """Returns nothing of use: the listing has told the size, or the object's own answer will."""
@@ -117,7 +117,10 @@ class BucketDiscovery:
         """Renews the claims while the listing pauses; what fails here, the listing meets, too."""
         while not self._is_over.wait(_RENEW_SECONDS):
             with suppress(DatabaseUnavailable, Misconfigured), self._renewing:
+                before = self._claims.ours
                 self._claims.renew()
+                if not self._claims.ours <= before:
+                    self._notify(ScanWanted())  # the pause may be long, and nobody else loads these objects
 
     def _list(self) -> None:
         try:
@@ -128,7 +131,7 @@ class BucketDiscovery:
             page = PageListed({}, error=error)
         self._is_busy = False
         self._is_whole = self._is_whole or page.is_last
-        self._on_page(page)
+        self._notify(page)
 
     def _next_page(self) -> PageListed:
         at, began = self._place.at, time.monotonic()

@@ -218,11 +218,12 @@ def waiting(daemon: BucketDaemon) -> list[str]:
 
 @contextmanager
 def daemons_on_one(
-    folder: Path, url: str, seaweed: Seaweed, proxy: S3Proxy, count: int
+    folder: Path, url: str, seaweed: Seaweed, proxy: S3Proxy, count: int, **settings: object
 ) -> Iterator[list[BucketDaemon]]:
     """Yields daemons of one bucket, each with a share of it."""
-    first = BucketDaemon(folder / "0", url, seaweed, S3_ENDPOINT_URL=proxy.url, WORKERS=1)
-    shared = {"WATCH_FOLDER": f"s3://{first.bucket}/in", "S3_ENDPOINT_URL": proxy.url, "WORKERS": 1}
+    settings = {"S3_ENDPOINT_URL": proxy.url, "WORKERS": 1, **settings}
+    first = BucketDaemon(folder / "0", url, seaweed, **settings)
+    shared = {"WATCH_FOLDER": f"s3://{first.bucket}/in", **settings}
     daemons = [first, *(BucketDaemon(folder / str(n), url, seaweed, **shared) for n in range(1, count))]
     for daemon in daemons:
         daemon.bucket = first.bucket
@@ -261,9 +262,11 @@ def test_a14_four_daemons_get_each_object_about_once(
 def test_what_a_killed_daemon_had_is_taken_over(
     tmp_path: Path, database: Database, seaweed: Seaweed, proxy: S3Proxy
 ) -> None:
-    with daemons_on_one(tmp_path, database.url, seaweed, proxy, 2) as (victim, other):
-        victim.stop(signal.SIGKILL)
+    """At once, and not when the bucket is listed again the next time."""
+    with daemons_on_one(tmp_path, database.url, seaweed, proxy, 2, RESCAN_SECONDS=600) as (victim, other):
+        until(lambda: [held for (held,) in victim.rows(HELD)] == [SLOTS // 2] * 2, 120)
         vehicles = put_many(victim, 40)
+        victim.stop(signal.SIGKILL)
         victim.until_empty(40)
         assert other.vehicles() == vehicles
 
