@@ -41,7 +41,7 @@ _PUBLISH_ONCE = (
     "Publish the files that are there now, then exit: 0 if all were published, "
     "1 if any failed or still waits, or if the broker does not answer for 30 s."
 )
-_NEW_TOPICS = "Publish into these topics, though the folder's files went elsewhere until now."
+_NEW_TOPICS = "Publish into these topics, though the files went elsewhere until now."
 
 
 def publish_folder(
@@ -49,7 +49,7 @@ def publish_folder(
     new_topics: Annotated[bool, typer.Option("--new-topics", help=_NEW_TOPICS)] = False,
     plain: Annotated[bool, typer.Option("--plain", help=PLAIN)] = False,
 ) -> None:
-    """Publishes the files of the watch folder into Kafka topics until Ctrl+C or SIGTERM, each file once.
+    """Publishes the files of the watch folder or bucket into Kafka topics until Ctrl+C or SIGTERM, each once.
 
     Readers of committed messages see a file whole or not at all. Needs no database.
     """

@@ -26,7 +26,7 @@ class TooLarge(FileError):
 
 
 class PartsWanted(FileError):
-    """The file is too large for a transaction of the sink: read to its end, it may be committed in parts."""
+    """The file is good, and too large for a transaction of the sink: it may be committed in parts."""
 
 
 class RetryAlone(FileError):

@@ -203,12 +203,10 @@ class Loader:
             file.record(Contended(str(error)))
 
     def _stream_again(self, file: LoadingFile, *, careful: bool) -> None:
-        """Streams the file until no race is lost; before it is committed in parts, it is read to its end."""
+        """Streams the file until no race is lost; again in parts if it is good, and too large for one."""
         try:
             _repeat_lost_races(self._stream, file, careful=careful)
         except PartsWanted:
-            self._read(file, partial(_count_elements, file), careful=careful)
-            self._check_counts(file, Counts(file.records, rejected=file.rejected))
             file.is_checked = True
             _repeat_lost_races(self._stream, file, careful=careful)
 
@@ -314,14 +312,6 @@ def _write_elements(transaction: Transaction, file: LoadingFile, elements: Itera
         # Behind it: what is counted has been handed on.
         file.elements += parsed.count
         file.records += len(parsed.records) + len(parsed.rejected)
-
-
-def _count_elements(file: LoadingFile, elements: Iterable[Parsed]) -> None:
-    file.elements = file.records = file.rejected = 0
-    for parsed in elements:
-        file.elements += parsed.count
-        file.records += len(parsed.records) + len(parsed.rejected)
-        file.rejected += len(parsed.rejected)
 
 
 def _alone(error: Exception) -> FileError:

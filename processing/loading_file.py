@@ -26,7 +26,7 @@ class LoadingFile:
         self.first_reject: FirstReject | None = None
         self.is_duplicate = False
         self.is_checked = False  # to its end, so that it may be committed in parts
-        self.elements = self.records = self.rejected = 0
+        self.elements = self.records = 0
         self.why_careful: Exception | None = None
         self.fault = ""
         self.extra: str | None = None

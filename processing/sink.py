@@ -73,10 +73,7 @@ class Transaction(Protocol):
         """Begins a file that is not loaded: the elements that follow belong to it."""
 
     def write(self, parsed: Parsed) -> None:
-        """Takes records and rejects; a sink may send them later, many at a time.
-
-        Raises PartsWanted if a transaction can't take all of the file, which has not been read to its end.
-        """
+        """Takes records and rejects; a sink may send them later, many at a time."""
 
     def keep(self, extra: str) -> None:
         """Keeps the fields beside the array of the file that was begun last, as JSON."""
@@ -96,7 +93,8 @@ class Transaction(Protocol):
     def commit(self) -> list[Counts]:
         """Finishes, lets the participants join in, makes everything durable; returns the counts.
 
-        Raises TryAgain if another process has loaded one of the files meanwhile.
+        Raises TryAgain if another process has loaded one of the files meanwhile, and PartsWanted if nothing
+        is wrong with a file but that a transaction can't take all of it: then it has taken nothing.
         """
 
 

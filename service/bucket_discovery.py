@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 import watcher.scan
-from db.claims import Claims
 from processing.errors import DatabaseUnavailable, Misconfigured, SourceUnavailable
+from service.bucket_claims import Claims
 from service.inbox import PageListed, ScanWanted
 from sources.policy import BucketEnds, BucketPlace
 from sources.s3_client import ClientError, code_of, status_of, translated

@@ -8,6 +8,9 @@ from service.marker import NAME, Marker, unreadable
 from sources.policy import BucketPlace
 from sources.s3_client import ClientError, code_of, status_of, translated
 
+#: Answers to a request that was to make an object: there is one, or another request makes it just now.
+_THERE_IS_ONE = (409, 412)
+
 
 class BucketStore(Struct, frozen=True):
     """The marker at the beginning of a place in a bucket."""
@@ -30,9 +33,17 @@ class BucketStore(Struct, frozen=True):
 
     def write(self, marker: Marker) -> None:
         """Raises SourceUnavailable, too."""
-        key = self.place.prefix + NAME
+        self._put(marker)
+
+    def add(self, marker: Marker) -> None:
+        """Raises SourceUnavailable, too."""
+        self._put(marker, IfNoneMatch="*")
+
+    def _put(self, marker: Marker, **condition: str) -> None:
+        key, body = self.place.prefix + NAME, json.encode(marker)
         try:
             with translated():
-                self.client.put_object(Bucket=self.place.bucket, Key=key, Body=json.encode(marker))
+                self.client.put_object(Bucket=self.place.bucket, Key=key, Body=body, **condition)
         except ClientError as error:
-            raise OSError(f"the server answers {code_of(error)}") from None
+            if not condition or status_of(error) not in _THERE_IS_ONE:
+                raise OSError(f"the server answers {code_of(error)}") from None

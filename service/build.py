@@ -6,6 +6,7 @@ from functools import partial
 
 from config import Settings
 from db.connection import Database
+from service.bucket_claims import Claims
 from service.capacity import wanted_workers
 from service.daemon import Daemon
 from service.destination import DatabaseDestination
@@ -34,7 +35,8 @@ def make_daemon(
     if settings.bucket is None:
         discovery: Discovery = folder_discovery(settings, publish, inbox, presence)
     else:
-        discovery = _of_bucket(settings, settings.bucket, ensure_running, publish, inbox)
+        claims = _shared_claims(ensure_running, settings.bucket)
+        discovery = bucket_discovery(settings, settings.bucket, claims, publish, inbox)
     destination = DatabaseDestination(database, ensure_running, partial(make_pool, settings))
     return Daemon(settings, destination, discovery, inbox, publish, stop, once=once)
 
@@ -79,22 +81,24 @@ def folder_discovery(
     )
 
 
-def _of_bucket(
-    settings: Settings,
-    at: BucketPlace,
-    ensure_running: Callable[[], Database],
-    publish: Publish,
-    inbox: Inbox,
+def bucket_discovery(
+    settings: Settings, at: BucketPlace, claims: Claims, publish: Publish, inbox: Inbox
 ) -> Discovery:
-    from db.claims import Claims
+    """Returns what finds the objects of a bucket that are claimed, and puts them into the inbox."""
     from service.bucket_discovery import BucketDiscovery, Place
     from service.bucket_queue import QueueListener
     from sources.queue import Queue
     from sources.s3_client import make_client
 
     client, place = make_client(settings.s3_endpoint_url), Place.of(at, settings.bucket_ends)
-    claims = Claims(ensure_running, str(at))
     listener = None
     if url := settings.s3_queue_url:
         listener = QueueListener(Queue.at(url), place, publish, lambda: inbox.put(ScanWanted()))
     return BucketDiscovery(client, place, claims, inbox.put, listener)
+
+
+def _shared_claims(ensure_running: Callable[[], Database], at: BucketPlace) -> Claims:
+    """Returns what divides a bucket among the daemons of one database."""
+    from db import claims  # only a bucket needs it
+
+    return claims.Claims(ensure_running, str(at))

@@ -32,6 +32,7 @@ from service.events import (
     WorkersFewer,
 )
 from service.marker import Marker
+from service.marker_store import store_of
 from service.outage import wait_for
 from service.signals import StopSignal
 
@@ -67,7 +68,7 @@ def open_database(
         yield lambda: Database(outside)
         return
     if not has_cluster(settings.data_folder):
-        found = None if accepts_new else _store(settings).read()
+        found = None if accepts_new else store_of(settings).read()
         if found is not None:
             raise marker.refusal(str(settings.watch_folder), found, f"a new one in {settings.data_folder}")
         if not may_create:
@@ -162,7 +163,7 @@ def wait_for_place(settings: Settings, publish: Publish, stop: StopSignal, *, on
         return
 
     def look() -> bool:
-        _store(settings).read()
+        store_of(settings).read()
         return True
 
     if not wait_for(look, {SourceUnavailable: Resource.BUCKET}, publish, stop, once=once):
@@ -241,7 +242,7 @@ def _limit_workers(settings: Settings, connections: int, publish: Publish) -> Se
 
 
 def _refuse_another(settings: Settings, connection: Connection) -> None:
-    found = _store(settings).read()
+    found = store_of(settings).read()
     if found is not None and found.ledger != ledger_name.find(connection):
         raise marker.refusal(str(settings.watch_folder), found, _place(settings, connection))
 
@@ -256,22 +257,12 @@ def _mark(settings: Settings, connection: Connection, publish: Publish) -> None:
         ledger = ledger_name.find(connection)
     wanted = Marker(str(ledger), place)
     try:
-        store = _store(settings)
+        store = store_of(settings)
         if store.read() != wanted:
             store.write(wanted)
     except OSError as error:
         # A full disk must not stop the loading, which empties it.
         publish(MarkerUnwritten(str(settings.watch_folder), error.strerror or str(error)))
-
-
-def _store(settings: Settings) -> marker.Store:
-    """Returns where the marker is; only a bucket needs a client."""
-    if settings.bucket is None:
-        return marker.FolderStore(settings.folder)
-    from service.bucket_marker import BucketStore
-    from sources.s3_client import make_client
-
-    return BucketStore(make_client(settings.s3_endpoint_url), settings.bucket)
 
 
 def _place(settings: Settings, connection: Connection) -> str:

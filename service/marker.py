@@ -5,6 +5,7 @@ another database take the files. It is no protection against those who may write
 """
 
 import os
+import secrets
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -26,11 +27,15 @@ _REMEDY = (
 )
 
 
-class Marker(Struct, frozen=True):
-    """The ledger's name, and for a person where its database was."""
+class Marker(Struct, frozen=True, omit_defaults=True):
+    """The ledger's name, and for a person where its database was.
+
+    publisher: the name that whoever publishes these files has at the broker, where only one may have it.
+    """
 
     ledger: str
     database: str
+    publisher: str = ""
 
 
 class Store(Protocol):
@@ -41,6 +46,9 @@ class Store(Protocol):
 
     def write(self, marker: Marker) -> None:
         """Writes the marker, whole or not at all; raises OSError."""
+
+    def add(self, marker: Marker) -> None:
+        """Writes the marker unless there is one by now, which stays; raises OSError."""
 
 
 class FolderStore(Struct, frozen=True):
@@ -53,6 +61,9 @@ class FolderStore(Struct, frozen=True):
 
     def write(self, marker: Marker) -> None:
         write(self.folder, marker)
+
+    def add(self, marker: Marker) -> None:
+        add(self.folder, marker)
 
 
 def read(folder: Path) -> Marker | None:
@@ -81,14 +92,33 @@ def unreadable(path: Path | str, reason: str) -> Misconfigured:
 
 def write(folder: Path, marker: Marker) -> None:
     """Writes the marker, whole or not at all, readable for every user; raises OSError."""
-    path, part = folder / NAME, folder / f"{NAME}.part"
+    part = folder / f"{NAME}.part"
     with suppress(FileNotFoundError):
         part.unlink()
+    _write_whole(part, marker)
+    part.replace(folder / NAME)
+
+
+def add(folder: Path, marker: Marker) -> None:
+    """Writes the marker unless another process has written one meanwhile; raises OSError."""
+    path, part = folder / NAME, folder / f"{NAME}.{secrets.token_hex(4)}.part"  # which is of this process
+    try:
+        _write_whole(part, marker)
+        try:
+            os.link(part, path)
+        except FileExistsError:
+            return
+        except OSError:  # a file system that has no second names
+            part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _write_whole(part: Path, marker: Marker) -> None:
     with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644), "wb") as file:
         file.write(json.encode(marker))
         file.flush()
         os.fsync(file.fileno())
-    part.replace(path)
 
 
 def refusal(place: str, marker: Marker, instead: str, remedy: str = _REMEDY) -> Misconfigured:

@@ -1,22 +1,30 @@
-"""The composition of a publisher: the daemon of a folder, with the topics of a broker as its destination."""
+"""The composition of a publisher: the daemon of a folder or bucket, with topics as its destination."""
 
 import queue
+import secrets
+from collections.abc import Callable
+from functools import partial
+
+from msgspec.structs import replace
 
 from config import Settings
-from processing.errors import DatabaseUnavailable
+from processing.errors import DatabaseUnavailable, Misconfigured, SourceUnavailable
 from processing.file_types import KINDS
-from service import installation, marker
-from service.build import folder_discovery, folder_factory
+from service import marker
+from service.bucket_claims import Unshared
+from service.build import bucket_discovery, folder_discovery, source_factory
 from service.daemon import Daemon
+from service.discovery import Discovery
 from service.events import MarkerUnwritten, Publish, Resource
 from service.inbox import Inbox
 from service.marker import Marker
+from service.marker_store import store_of
 from service.outage import wait_for
 from service.pool import Pool
 from service.presence import Presence
 from service.publisher_factory import PublisherFactory
 from service.signals import StopSignal
-from sinks.kafka_producer import Publisher
+from sinks.kafka_producer import Publisher, without_ours
 from sinks.kafka_topics import Topics
 from sources.kafka_client import Cluster, Complaints
 
@@ -31,38 +39,22 @@ _REMEDY = (
     "or start it with --new-topics to publish into these topics from now on"
 )
 
+#: Bytes of the random part of a publisher's name.
+_NAME_BYTES = 8
 
-class TopicsDestination:
-    """The topics of a Kafka cluster, as the daemon sees them."""
 
-    resource = Resource.BROKER
+class Brokers:
+    """The brokers of the settings, and the topics in which files are published there."""
 
     def __init__(self, settings: Settings) -> None:
         """Connects to nothing; raises Misconfigured for properties that the client does not know."""
-        cluster = Cluster(settings.kafka)
-        self.publisher = Publisher(
-            cluster, settings.kafka_topic_prefix, installation.find_or_make(settings.data_folder)
-        )
-        self._settings = settings
+        self.cluster = Cluster(without_ours(settings.kafka))
         self._complaints = Complaints(DatabaseUnavailable)
-        self._admin = cluster.admin(self._complaints.take)
+        self._admin = self.cluster.admin(self._complaints.take)
         self._topics = Topics(settings.kafka_topic_prefix, KINDS.values())
 
-    def make_pool(self) -> Pool:
-        settings = self._settings
-        start = PublisherFactory(
-            folder_factory(settings),
-            self.publisher,
-            settings.max_file_bytes,
-            settings.max_reject_ratio,
-            settings.max_future_hours,
-        )
-        return Pool(WORKERS, start, settings.quiet_seconds)
-
-    def has_moved(self) -> bool:
-        return False
-
     def ask(self) -> None:
+        """Returns if they answer; raises DatabaseUnavailable or Misconfigured."""
         self.cluster_id()
 
     def cluster_id(self) -> str:
@@ -70,51 +62,86 @@ class TopicsDestination:
         with self._complaints.translated(self._admin):
             return str(self._admin.list_topics(timeout=_ASK_SECONDS).cluster_id)
 
-    def prepare(self) -> None:
+    def make_topics(self) -> None:
         """Makes the topics that are missing."""
         self._topics.prepare(self._admin, self._complaints)
 
 
+class TopicsDestination:
+    """The topics of a Kafka cluster, as the daemon sees them."""
+
+    resource = Resource.BROKER
+
+    def __init__(self, brokers: Brokers, make_pool: Callable[[], Pool]) -> None:
+        self._brokers = brokers
+        self._make_pool = make_pool
+
+    def make_pool(self) -> Pool:
+        return self._make_pool()
+
+    def has_moved(self) -> bool:
+        return False
+
+    def ask(self) -> None:
+        self._brokers.ask()
+
+
 def prepare_topics(
     settings: Settings,
-    destination: TopicsDestination,
+    brokers: Brokers,
     publish: Publish,
     stop: StopSignal,
     *,
     once: bool,
     accepts_new: bool,
-) -> bool:
-    """Makes the topics as soon as the brokers answer, and marks the folder; False if asked to stop before.
+) -> Publisher | None:
+    """Makes the topics as soon as the brokers answer, and marks the folder or bucket; None if asked to stop.
 
-    Refuses topics that are not those of the folder's files, except with accepts_new.
+    Returns who publishes its files: whatever machine it is started on, there is one of that name. Refuses
+    topics that are not those of the folder's files, except with accepts_new.
     """
 
-    def attempt() -> bool:
-        _mark(settings, destination.cluster_id(), publish, accepts_new=accepts_new)
-        destination.prepare()
-        return True
+    def attempt() -> Publisher:
+        name = _mark(settings, brokers.cluster_id(), publish, accepts_new=accepts_new)
+        brokers.make_topics()
+        return Publisher(brokers.cluster, settings.kafka_topic_prefix, name)
 
-    return bool(wait_for(attempt, {DatabaseUnavailable: Resource.BROKER}, publish, stop, once=once))
+    away = {DatabaseUnavailable: Resource.BROKER, SourceUnavailable: Resource.BUCKET}
+    return wait_for(attempt, away, publish, stop, once=once)
 
 
-def _mark(settings: Settings, cluster_id: str, publish: Publish, *, accepts_new: bool) -> None:
-    """Writes into the folder which topics its files go into; raises Misconfigured if it was into others."""
+def _mark(settings: Settings, cluster_id: str, publish: Publish, *, accepts_new: bool) -> str:
+    """Writes beside the files which topics they go into; returns the name of their publisher.
+
+    Raises Misconfigured if they went into others, or if the name can't be kept there.
+    """
     prefix, servers = settings.kafka_topic_prefix, settings.kafka_bootstrap_servers
-    wanted = Marker(f"kafka:{cluster_id}:{prefix}", f"the topics {prefix}.* of Kafka at {servers}")
-    store = marker.FolderStore(settings.folder)
+    database = f"the topics {prefix}.* of Kafka at {servers}"
+    wanted = Marker(f"kafka:{cluster_id}:{prefix}", database, secrets.token_hex(_NAME_BYTES))
+    place, store = str(settings.watch_folder), store_of(settings)
     found = store.read()
-    if found is not None and found.ledger != wanted.ledger and not accepts_new:
-        raise marker.refusal(str(settings.folder), found, wanted.database, _REMEDY)
     try:
+        if found is None:
+            store.add(wanted)
+            found = store.read() or wanted  # that of another publisher, if it was as quick
+        if found.ledger != wanted.ledger and not accepts_new:
+            raise marker.refusal(place, found, wanted.database, _REMEDY)
+        wanted = replace(wanted, publisher=found.publisher or wanted.publisher)
         if found != wanted:
             store.write(wanted)
-    except OSError as error:  # a full disk must not stop what empties it
-        publish(MarkerUnwritten(str(settings.folder), error.strerror or str(error)))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if found is None or not found.publisher:
+            where = f"{place.rstrip('/')}/{marker.NAME}"
+            raise Misconfigured(f"can't keep the name of this publisher in {where}: {reason}") from None
+        publish(MarkerUnwritten(place, reason))  # a full disk must not stop what empties it
+    return wanted.publisher
 
 
 def make_publisher(
     settings: Settings,
-    destination: TopicsDestination,
+    brokers: Brokers,
+    publisher: Publisher,
     publish: Publish,
     stop: StopSignal,
     *,
@@ -123,5 +150,21 @@ def make_publisher(
 ) -> Daemon:
     """Returns a daemon with all that it needs."""
     inbox: Inbox = queue.SimpleQueue()
-    discovery = folder_discovery(settings, publish, inbox, presence)
+    if settings.bucket is None:
+        discovery: Discovery = folder_discovery(settings, publish, inbox, presence)
+    else:
+        discovery = bucket_discovery(settings, settings.bucket, Unshared(), publish, inbox)
+    destination = TopicsDestination(brokers, partial(_make_pool, settings, publisher))
     return Daemon(settings, destination, discovery, inbox, publish, stop, once=once)
+
+
+def _make_pool(settings: Settings, publisher: Publisher) -> Pool:
+    start = PublisherFactory(
+        source_factory(settings),
+        publisher,
+        settings.max_file_bytes,
+        settings.max_reject_ratio,
+        settings.max_future_hours,
+        settings.bucket is not None,
+    )
+    return Pool(WORKERS, start, settings.quiet_seconds if settings.bucket is None else 0.0)

@@ -1,5 +1,6 @@
 """Apache Kafka as a sink: one Kafka transaction for each batch of files, the ledger's records in it."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -41,7 +42,7 @@ class KafkaSink:
         try:
             yield transaction
         finally:
-            if not transaction.committed:
+            if transaction.is_open:
                 self._producer.abort()
 
     def record_failure(self, delivery: Delivery, kind: str | None, reason: str) -> None:
@@ -105,11 +106,12 @@ class KafkaTransaction:
     """Messages of one or more files and their records of the ledger, all or nothing.
 
     Of a file that is too large for one transaction it commits parts, each with the ledger's record of how far
-    it has come.
+    it has come. Before it is known that the file is good, it is only counted.
     """
 
     def __init__(self, producer: TransactionalProducer, max_future_hours: float) -> None:
-        self.committed = False
+        self.is_open = True
+        self._is_counting = False
         self._producer = producer
         self._topics = producer.topics
         self._ledger = producer.ledger
@@ -120,7 +122,7 @@ class KafkaTransaction:
 
     def loaded(self, digests: Sequence[bytes]) -> set[bytes]:
         """Returns those of the digests that are published."""
-        return self._ledger.published & set(digests)
+        return self._ledger.published.known(digests)
 
     def begin_file(self, delivery: Delivery, kind: Kind) -> None:
         """Begins the file to which the elements that follow belong."""
@@ -184,8 +186,10 @@ class KafkaTransaction:
         """Enters the files in the ledger, and makes all of it visible at once."""
         for file in self._files:
             self._enter(file.delivery, file.entry(PUBLISHED))
+        if self._is_counting:
+            raise PartsWanted
         self._commit()
-        self.committed = True
+        self.is_open = False
         return self.finish()
 
     def _write(self, file: _File, parsed: Parsed) -> None:
@@ -197,8 +201,9 @@ class KafkaTransaction:
         file.count(parsed, rejected)
         if parsed.index + parsed.count <= file.before.next_element:
             return  # an earlier transaction has published it
-        self._producer.send(self._topics.of(file.kind), messages)
-        self._bytes += sum([len(value) for _, value in messages]) + OVERHEAD * len(messages)
+        if not self._is_counting:
+            self._producer.send(self._topics.of(file.kind), messages)
+            self._bytes += sum([len(value) for _, value in messages]) + OVERHEAD * len(messages)
         for reject in rejected:
             value = reject_value(file.delivery, file.kind, reject)
             self._send(self._topics.rejects, value, key_of(file.delivery), "a rejected record")
@@ -206,7 +211,8 @@ class KafkaTransaction:
     def _commit_part(self, file: _File, next_element: int) -> None:
         check_unchanged = file.delivery.check_unchanged
         if check_unchanged is None:
-            raise PartsWanted
+            self._count_from_here()
+            return
         check_unchanged()
         file.next_element = next_element
         self._enter(file.delivery, file.entry(IN_PARTS))
@@ -214,10 +220,15 @@ class KafkaTransaction:
         self._bytes = 0
         self._producer.begin()
 
+    def _count_from_here(self) -> None:
+        """Aborts at once, so that no reader waits for what is only counted."""
+        self._producer.abort()
+        self.is_open, self._is_counting, self._bytes = False, True, 0
+
     def _commit(self) -> None:
         self._producer.commit()
         for digest, entry in self._entries.items():
-            self._ledger.note(digest, entry)
+            self._ledger.note(digest, entry, time.time())
         self._entries.clear()
 
     def _enter(self, delivery: Delivery, entry: Entry) -> None:
@@ -232,5 +243,6 @@ class KafkaTransaction:
         most = self._producer.largest[topic]
         if len(value) + len(key) + OVERHEAD > most:
             raise Refused(f"{topic} takes messages of at most {most} bytes, and {what} has {len(value)}")
-        self._producer.send(topic, [(key, value)])
-        self._bytes += len(value) + OVERHEAD
+        if not self._is_counting:
+            self._producer.send(topic, [(key, value)])
+            self._bytes += len(value) + OVERHEAD

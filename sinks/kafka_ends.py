@@ -3,14 +3,15 @@
 import time
 from collections.abc import Callable, Collection, Mapping
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from processing.errors import DatabaseUnavailable
 
-#: The longest wait for an answer, and for the ends of open transactions, in seconds.
+#: The longest wait for the ends of open transactions, in seconds, and for an answer of the brokers.
 _SECONDS = 30.0
+_ASK_SECONDS = 20.0
 
 #: Answers for a topic that was just made, or whose partitions have no leader for a moment.
 _NOT_YET = {
@@ -20,6 +21,12 @@ _NOT_YET = {
 }
 
 Partition = tuple[str, int]
+
+
+def id_of(admin: AdminClient, topic: str) -> str:
+    """Returns the id of a topic, another one if it was deleted and made again."""
+    (answer,) = admin.describe_topics(TopicCollection([topic]), request_timeout=_ASK_SECONDS).values()
+    return str(answer.result(_ASK_SECONDS).topic_id)
 
 
 def committed_ends(
@@ -72,7 +79,7 @@ def _ends_when_there(
 
 
 def _ends(admin: AdminClient, topics: Collection[str], level: IsolationLevel) -> Mapping[Partition, int]:
-    known = admin.list_topics(timeout=_SECONDS).topics
+    known = admin.list_topics(timeout=_ASK_SECONDS).topics
     latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
     asked = {}
     for topic in topics:
@@ -81,5 +88,7 @@ def _ends(admin: AdminClient, topics: Collection[str], level: IsolationLevel) ->
         if known[topic].error is not None:
             raise KafkaException(known[topic].error)
         asked.update({TopicPartition(topic, number): latest for number in known[topic].partitions})
-    found = admin.list_offsets(asked, isolation_level=level, request_timeout=_SECONDS)
-    return {(place.topic, place.partition): future.result(_SECONDS).offset for place, future in found.items()}
+    found = admin.list_offsets(asked, isolation_level=level, request_timeout=_ASK_SECONDS)
+    return {
+        (place.topic, place.partition): future.result(_ASK_SECONDS).offset for place, future in found.items()
+    }

@@ -1,7 +1,7 @@
 """The producer of a publisher: it has a transactional id for itself, and is replaced after any trouble."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 from uuid import uuid4
@@ -10,10 +10,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from msgspec import Struct, json
 
-from processing.errors import DatabaseUnavailable, Misconfigured, Refused
+from processing.errors import DatabaseUnavailable, Misconfigured, Refused, TryAgain
 from processing.file_types import KINDS, Kinds
 from sinks.kafka_ends import wait_until_decided
-from sinks.kafka_ledger import Ledger, Session
+from sinks.kafka_ledger import PARTITION, Ledger, Session
 from sinks.kafka_messages import HEADERS, OVERHEAD, Message
 from sinks.kafka_topics import Topics
 from sources.kafka_client import Cluster, Complaints
@@ -33,6 +33,9 @@ _LEAST_BYTES = 16 * 1024 * 1024
 
 _TRANSACTION_TIMEOUT = "transaction.timeout.ms"
 
+#: The partition of which a key decides.
+_BY_KEY = -1
+
 #: The usual settings of the producer; those of the user come over them.
 _USUAL = {
     "compression.type": "lz4",
@@ -43,17 +46,26 @@ _USUAL = {
 _LARGEST_BATCH = 1_000_000
 
 
+#: What a user may not set: other clients than a producer of transactions can not even be made with it.
+_OURS = ("transactional.id", "enable.idempotence")
+
+
+def without_ours(properties: Mapping[str, str]) -> Mapping[str, str]:
+    """Returns the properties for the clients of a publisher, which has an identity of its own."""
+    return {name: value for name, value in properties.items() if name not in _OURS}
+
+
 class Publisher(Struct, frozen=True):
-    """The cluster, the topics' prefix, and the name of this installation, the same in each of its runs."""
+    """The cluster, the topics' prefix, and the name that a folder or bucket has for its publisher."""
 
     cluster: Cluster
     prefix: str
-    installation: str
+    name: str
 
     @property
     def transactional_id(self) -> str:
         """The id by which the broker knows this publisher: one at a time may have it."""
-        return f"{self.prefix}-{self.installation}-0"
+        return f"{self.prefix}-{self.name}-0"
 
 
 class TransactionalProducer:
@@ -68,7 +80,7 @@ class TransactionalProducer:
         """Opens nothing. beat() is called at least every few seconds while something is waited for."""
         self.topics = Topics(publisher.prefix, kinds.values())
         self.ledger = Ledger(self.topics.ledger, publisher.transactional_id, beat)
-        self.largest: dict[str, int] = {}
+        self.largest: Mapping[str, int] = {}
         self._publisher = publisher
         self._settings = {**_USUAL, **publisher.cluster.properties}
         self.most_bytes = max(
@@ -105,24 +117,28 @@ class TransactionalProducer:
     def send(self, topic: str, messages: Iterable[Message]) -> None:
         """Hands messages to the producer; waits while too many are on their way."""
         assert self._producer is not None
-        produce = self._producer.produce
+        produce, partition = self._producer.produce, self._partition(topic)
         for key, value in messages:
             try:
-                produce(topic, value, key, headers=HEADERS)
+                produce(topic, value, key, partition, headers=HEADERS)
             except BufferError:
                 self._insist_on(topic, value, key)
             except KafkaException as error:
                 raise self._failure(error) from None
 
+    def _partition(self, topic: str) -> int:
+        return PARTITION if topic == self.topics.ledger else _BY_KEY
+
     def _insist_on(self, topic: str, value: bytes, key: str) -> None:
         """Hands a message over as soon as there is room for it."""
         assert self._producer is not None
+        partition = self._partition(topic)
         deadline = time.monotonic() + _ANSWER_SECONDS
         while True:
             self._beat()
             self._producer.poll(0.1)
             try:
-                self._producer.produce(topic, value, key, headers=HEADERS)
+                self._producer.produce(topic, value, key, partition, headers=HEADERS)
                 return
             except BufferError:
                 if time.monotonic() >= deadline:
@@ -133,7 +149,7 @@ class TransactionalProducer:
     def commit(self) -> None:
         """Commits; of a commit without an answer, begin() reads from the ledger what became of it."""
         assert self._producer is not None
-        self._insist(self._producer.commit_transaction)
+        self._insist(self._producer, self._producer.commit_transaction)
 
     def abort(self) -> None:
         """Aborts the transaction that was begun, unless the producer was given up."""
@@ -143,10 +159,12 @@ class TransactionalProducer:
             except KafkaException:
                 self._give_up()
 
-    def _insist(self, call: Callable[[float], Any]) -> None:
-        """Repeats a call that may be repeated, until its time is over."""
-        deadline = time.monotonic() + _ANSWER_SECONDS
+    def _insist(self, producer: Producer, call: Callable[[float], Any]) -> None:
+        """Repeats a call that may be repeated, until there was no answer at all for its time."""
+        deadline, waiting = 0.0, len(producer) + 1
         while True:
+            if len(producer) < waiting:  # the broker is slow, but takes messages
+                deadline, waiting = time.monotonic() + _ANSWER_SECONDS, len(producer)
             self._beat()
             try:
                 call(_PIECE_SECONDS)
@@ -158,10 +176,18 @@ class TransactionalProducer:
 
     def _failure(self, error: KafkaException) -> Exception:
         """Returns our error for one of the producer's, which is given up."""
-        found: KafkaError = error.args[0]
-        if self._refused is not None and self._refused.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-            return self._lost(Refused(f"Kafka: {self._refused.str()}"))
-        return self._lost(self._complaints.explain(self._refused or found))
+        found: KafkaError = self._refused or error.args[0]
+        self._give_up()
+        if found.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            return self._too_large(found)
+        return self._complaints.explain(found)
+
+    def _too_large(self, error: KafkaError) -> Exception:
+        """Returns TryAgain if topics take less since this producer was made: a new one heeds that."""
+        assert self._admin is not None
+        if self.topics.prepare(self._admin, self._complaints).largest != self.largest:
+            return TryAgain("a topic takes smaller messages than before")
+        return Refused(f"Kafka: {error.str()}")
 
     def _lost(self, error: Exception) -> Exception:
         self._give_up()
@@ -191,14 +217,15 @@ class TransactionalProducer:
         """Returns a producer that has the transactional id for itself, with all known that was before it."""
         cluster = self._publisher.cluster
         admin = self._admin = self._admin or cluster.admin(self._complaints.take)
-        self.largest = dict(self.topics.prepare(admin, self._complaints))
+        limits = self.topics.prepare(admin, self._complaints)
+        self.largest, self.ledger.published.days_kept = limits.largest, limits.ledger_days
         if not self._is_announced:
             self._announce()
         if self._has_opened:  # who was fenced leaves at once, and does not take the id back
             self._read_ledger()
         producer = cluster.producer(self._of_producer(), self._complaints.take)
         # Ends the transaction of a producer that had the id before: commits it if that was asked for.
-        self._insist(producer.init_transactions)
+        self._insist(producer, producer.init_transactions)
         # Only now: what a producer that is gone had left open has hidden all that came after it. In all
         # topics: what the broker has forgotten to end would be ended by the next transaction of this id, as
         # that one ends. Aborted with it, messages would be lost whose file is deleted.
@@ -218,10 +245,14 @@ class TransactionalProducer:
                 self.topics.ledger,
                 json.encode(self._session),
                 self.ledger.session_key,
+                PARTITION,
                 headers=HEADERS,
                 on_delivery=lambda error, _: failed.append(error) if error else None,
             )
-            if producer.flush(_ANSWER_SECONDS) or failed:
+            deadline = time.monotonic() + _ANSWER_SECONDS
+            while producer.flush(_PIECE_SECONDS) and time.monotonic() < deadline:
+                self._beat()
+            if len(producer) or failed:
                 raise KafkaException(failed[0] if failed else KafkaError(KafkaError._TIMED_OUT))
         self._is_announced = True
 
@@ -235,7 +266,7 @@ class TransactionalProducer:
         if other is not None and other.name != self._session.name:
             raise Misconfigured(
                 f"another publisher with the same transactional.id ({self._publisher.transactional_id}) has "
-                f"taken over: process {other.process} on {other.host}; each needs a DATA_FOLDER of its own"
+                f"taken over: process {other.process} on {other.host}; a folder or bucket has one at a time"
             )
 
     def _of_producer(self) -> dict[str, Any]:

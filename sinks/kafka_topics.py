@@ -8,12 +8,13 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewTopic
+from msgspec import Struct
 
 from processing.records import Kind
 from sources.kafka_client import Complaints
 
 #: The longest wait for an answer about topics, in seconds.
-_SECONDS = 20.0
+_SECONDS = 10.0
 
 #: Bytes of a message in the topics that hold whole records with their reasons, or what stands beside arrays.
 _LARGEST = 8 * 1024 * 1024
@@ -28,12 +29,24 @@ _PARTITIONS = 6
 #: What a broker takes if nobody has said otherwise.
 _USUAL_LARGEST = 1_048_588
 
+_POLICY, _RETENTION, _MOST_BYTES = "cleanup.policy", "retention.ms", "max.message.bytes"
+
 _LEDGER_SETTINGS = {
-    "cleanup.policy": "compact,delete",
-    "retention.ms": str(_LEDGER_DAYS * _DAY),
+    _POLICY: "compact,delete",
+    _RETENTION: str(_LEDGER_DAYS * _DAY),
     "segment.ms": str(_DAY),
-    "max.message.bytes": str(_LARGEST),
+    _MOST_BYTES: str(_LARGEST),
 }
+
+
+class Limits(Struct, frozen=True):
+    """The settings of topics that a publisher heeds: the largest message of each, and the ledger's horizon.
+
+    ledger_days is None if the ledger keeps its entries for ever.
+    """
+
+    largest: Mapping[str, int]
+    ledger_days: float | None
 
 
 class Topics:
@@ -51,12 +64,12 @@ class Topics:
     def names(self) -> list[str]:
         return [*self._of_kind.values(), self.rejects, self.ledger]
 
-    def prepare(self, admin: AdminClient, complaints: Complaints) -> Mapping[str, int]:
-        """Makes the topics that are missing; returns the largest message that each takes."""
+    def prepare(self, admin: AdminClient, complaints: Complaints) -> Limits:
+        """Makes the topics that are missing; returns the limits of all."""
         with complaints.translated(admin):
             there = admin.list_topics(timeout=_SECONDS).topics
             self._make(admin, [name for name in self.names if name not in there])
-            return self._largest_when_there(admin)
+            return self._limits_when_there(admin)
 
     def _make(self, admin: AdminClient, missing: Collection[str]) -> None:
         wanted = [self._new(name) for name in missing]
@@ -72,25 +85,29 @@ class Topics:
         if name == self.ledger:
             return NewTopic(name, 1, config=_LEDGER_SETTINGS)
         if name == self.rejects:
-            return NewTopic(name, 1, config={"max.message.bytes": str(_LARGEST)})
+            return NewTopic(name, 1, config={_MOST_BYTES: str(_LARGEST)})
         return NewTopic(name, _PARTITIONS)
 
-    def _largest_when_there(self, admin: AdminClient) -> Mapping[str, int]:
+    def _limits_when_there(self, admin: AdminClient) -> Limits:
         """Asks again while a topic that was just made is not known everywhere."""
         deadline = time.monotonic() + _SECONDS
         while True:
             try:
-                return self._largest(admin)
+                return self._limits(admin)
             except KafkaException as error:
                 is_new = error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART
                 if not is_new or time.monotonic() >= deadline:
                     raise
                 time.sleep(0.1)
 
-    def _largest(self, admin: AdminClient) -> Mapping[str, int]:
+    def _limits(self, admin: AdminClient) -> Limits:
         asked = admin.describe_configs([ConfigResource(ResourceType.TOPIC, name) for name in self.names])
         found = {resource.name: future.result(_SECONDS) for resource, future in asked.items()}
-        return {
-            name: int(settings["max.message.bytes"].value) if settings else _USUAL_LARGEST
+        largest = {
+            name: int(settings[_MOST_BYTES].value) if settings else _USUAL_LARGEST
             for name, settings in found.items()
         }
+        of_ledger = found[self.ledger]
+        kept = int(of_ledger[_RETENTION].value) if of_ledger else -1
+        deletes = of_ledger and "delete" in str(of_ledger[_POLICY].value)
+        return Limits(largest, kept / _DAY if deletes and kept >= 0 else None)

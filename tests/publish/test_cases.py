@@ -2,18 +2,20 @@
 
 import json
 import random
-import shutil
 import signal
 import time
 from collections import Counter
+from pathlib import Path
 
 import psutil
 import pytest
 from confluent_kafka import Producer
 
-from tests.kafka import Broker
+from tests.kafka import Broker, unique
 from tests.kafka_proxy import END_TRANSACTION, PRODUCE, WRITE_MARKERS, Disturbed
+from tests.publish.bucket_publisher import BucketPublisher
 from tests.publish.publisher import PublisherDaemon, S, content, file_of, values
+from tests.seaweed import Seaweed
 from tests.support import detections, event, report, statuses, until
 from tests.topics import each_message, is_blocked, sent
 
@@ -128,28 +130,28 @@ def test_c3_the_same_without_a_kill(frail: PublisherDaemon, disturbed: Disturbed
     assert frail.published() == values(*file_of(0, 10), *file_of(1, 10))
 
 
-def test_c4_of_two_publishers_with_one_id_the_older_ends(publisher: PublisherDaemon, broker: Broker) -> None:
+def test_c4_of_two_publishers_of_a_folder_the_older_ends(publisher: PublisherDaemon, broker: Broker) -> None:
+    """Whatever DATA_FOLDER they have: the name of the publisher is in the folder."""
     publisher.start()
     publisher.drop(f"{S}0.json", content(0, 10))
     publisher.until_empty()
     newer = PublisherDaemon(publisher.folder / "newer", broker, publisher.topics)
-    shutil.copytree(publisher.folder / "data", newer.folder / "data")
+    newer.set(WATCH_FOLDER=publisher.incoming)
     newer.start()
     try:
-        newer.drop(f"{S}1.json", content(1, 10))
-        newer.until_empty()
-        publisher.drop(f"{S}2.json", content(2, 10))
-        assert publisher.wait(30) == 2
+        count = 1
+        while publisher.process is not None and publisher.process.poll() is None:  # who gets a file is chance
+            publisher.drop(f"{S}{count}.json", content(count, 10))
+            publisher.until_empty()
+            count += 1
+        assert publisher.wait() == 2
         assert "another publisher with the same transactional.id" in publisher.log()
-        newer.drop(f"{S}3.json", content(3, 10))
-        newer.until_empty()
         assert newer.stop() == 0
         assert " waiting for Kafka " not in newer.log()
     finally:
         if newer.process is not None:
             newer.stop()
-    assert publisher.left() == [f"{S}2.json"]
-    assert publisher.published() == values(*(one for number in (0, 1, 3) for one in file_of(number, 10)))
+    assert publisher.published() == values(*(one for number in range(count) for one in file_of(number, 10)))
 
 
 def test_c5_a_record_too_large_for_its_topic_is_rejected_and_the_others_arrive(
@@ -210,6 +212,27 @@ def test_c6_a_transaction_that_the_broker_forgets_to_end_is_not_ended_by_the_nex
     assert frail.is_blocked() and f"{S}2.json" in frail.left()
     assert frail.published() == values(*file_of(0, 10))
     assert frail.stop() == 0
+
+
+@pytest.mark.slow
+def test_c6_a_broker_that_is_away_is_waited_for_with_a_bucket(
+    tmp_path: Path, disturbed: Disturbed, seaweed: Seaweed
+) -> None:
+    """With messages on their way: their commit is given up after 30 s."""
+    publisher = BucketPublisher(tmp_path, disturbed.broker, seaweed, unique("frail"))
+    disturbed.proxy.come_back()
+    has_cut = disturbed.proxy.cut_at(PRODUCE, passes=True)
+    publisher.put(f"{S}0.json", content(0, 1_000))
+    publisher.start(wait=False)
+    assert has_cut.wait(30)
+    try:
+        until(lambda: " waiting for Kafka " in publisher.log(), 60, "it waits")
+        assert len(publisher.keys()) == 1
+        disturbed.proxy.come_back()
+        publisher.until_empty(60)
+    finally:
+        publisher.stop()
+    assert publisher.published() == values(*file_of(0, 1_000))
 
 
 def test_c7_records_are_kept_by_the_time_of_their_arrival_not_of_their_events(

@@ -45,10 +45,9 @@ def test_a_folder_whose_files_went_elsewhere_is_refused(publisher: PublisherDaem
     ("settings", "complaint"),
     [
         ({"KAFKA_NO_SUCH_PROPERTY": 1}, 'No such configuration property: "no.such.property"'),
-        ({"WATCH_FOLDER": "s3://bucket/in"}, "this command works on a folder"),
         ({"KAFKA_BOOTSTRAP_SERVERS": ""}, "KAFKA_BOOTSTRAP_SERVERS is not set"),
     ],
-    ids=["a property that the client does not know", "a bucket", "no address"],
+    ids=["a property that the client does not know", "no address"],
 )
 def test_wrong_settings_are_one_sentence(
     publisher: PublisherDaemon, settings: dict[str, object], complaint: str

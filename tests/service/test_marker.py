@@ -12,10 +12,13 @@ from config import Settings
 from db.connection import Database
 from processing.errors import Misconfigured
 from service import marker
+from service.bucket_marker import BucketStore
 from service.database import connected, open_database, prepare_database
 from service.events import CommitsUnsafe, DatabaseNew, Event, MarkerUnwritten
 from service.marker import Marker
 from service.signals import StopSignal
+from sources.policy import BucketPlace
+from tests.seaweed import Seaweed
 from tests.support import Daemon, Server, query, report, statuses
 
 GOOD = statuses(report())
@@ -112,6 +115,25 @@ def test_a_folder_that_cannot_be_marked_is_loaded_all_the_same(
     monkeypatch.undo()
     prepared(settings)
     assert marker.read(settings.folder) is not None, "the rest of the first attempt is in the way"
+
+
+def test_of_two_that_mark_a_folder_at_once_the_first_stays(tmp_path: Path) -> None:
+    other = Marker("another", "the topics", "another")
+    marker.add(tmp_path, MARKER)
+    marker.add(tmp_path, other)
+    assert marker.read(tmp_path) == MARKER and os.listdir(tmp_path) == [marker.NAME]
+    marker.write(tmp_path, other)
+    assert marker.read(tmp_path) == other
+
+
+def test_of_two_that_mark_a_bucket_at_once_the_first_stays(seaweed: Seaweed) -> None:
+    store = BucketStore(seaweed.client, BucketPlace(seaweed.bucket(), "in/"))
+    other = Marker("another", "the topics", "another")
+    store.add(MARKER)
+    store.add(other)
+    assert store.read() == MARKER
+    store.write(other)
+    assert store.read() == other
 
 
 def link(path: Path) -> None:
