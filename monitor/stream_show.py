@@ -90,7 +90,7 @@ class StreamShow:
             self._rows.count(at, counts.inserted)
             self._totals.update(row=counts.inserted, duplicate=counts.duplicate, reject=counts.rejected)
 
-    def lines(self, taken: Sequence[tuple[float, Event | Line]], now: float) -> Iterator[RenderableType]:
+    def lines(self, taken: Sequence[tuple[float, Event | Line]], now: float) -> Iterator[Text]:
         for at, event in taken:
             for level, name, fields in [event] if isinstance(event, tuple) else self._lines.of(event):
                 if is_shown(level, self._level):

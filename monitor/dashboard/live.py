@@ -18,11 +18,13 @@ from db import present, queries
 from db.claims import daemons
 from db.present import Failure, OpenReject, Server, Sessions
 from db.queries import FileEntry
+from db.stream import Stored, read_stored
 from monitor.dashboard.history import STEP, History, Step
 from processing.errors import DatabaseUnavailable, Misconfigured, SourceUnavailable
 from service.drop_folder import Backlog, Looker
 from service.presence import Watched, count_workers, watched
 from service.reading import Reading
+from service.topic_state import TopicLooker, TopicState
 
 #: Seconds between two looks while somebody watches, and while nobody does.
 _PAUSE, _IDLE_PAUSE = 2.0, float(STEP)
@@ -34,6 +36,9 @@ _RESTS, _LONGEST_PAUSE = 30, 60.0
 _SELDOM = 5.0
 
 _SHOWN = 20
+
+#: Accepted gaps of topics that are shown.
+_GAPS = 5
 
 #: A file that has waited for longer is opened, to learn why.
 _LONG_SECONDS = 20.0
@@ -63,6 +68,7 @@ class Present(Struct, frozen=True):
     waiting: list[tuple[datetime, int, int]]
     steps: list[Step] = []
     ledger: Ledger | None = None
+    topics: TopicState | None = None
     trouble: str = ""
 
 
@@ -78,6 +84,9 @@ class Live:
         self._waiting: list[tuple[datetime, int, int]] = []
         self._ledger: Ledger | None = None
         self._ledger_at = float("-inf")
+        self._topic_looker = TopicLooker(settings)
+        self._stored = Stored([], [])
+        self._topics: TopicState | None = None
         self._wanted_at = float("-inf")
         self.present: Present | None = None
 
@@ -86,6 +95,16 @@ class Live:
         self._wanted_at = time.monotonic()
 
     async def run(self) -> None:
+        await asyncio.gather(self._run(), self._run_topics())
+
+    async def _run_topics(self) -> None:
+        """Asks Kafka by itself: its answer may take long, and the pages wait for nothing."""
+        while True:
+            with suppress(Exception):  # the next look may succeed
+                self._topics = await in_thread(lambda: self._topic_looker.look(self._stored))
+            await asyncio.sleep(_SELDOM)
+
+    async def _run(self) -> None:
         while True:
             began = time.monotonic()
             try:
@@ -121,7 +140,7 @@ class Live:
         except (DatabaseUnavailable, SourceUnavailable, Misconfigured) as error:
             self._ledger_at = float("-inf")
             return replace(found, trouble=str(error))
-        return replace(found, steps=steps, ledger=ledger)
+        return replace(found, steps=steps, ledger=ledger, topics=self._topics)
 
     def _daemons_of_bucket(self, connection: Connection) -> Watched:
         return Watched.of_bucket(daemons(connection, str(self._settings.bucket)))
@@ -130,6 +149,7 @@ class Live:
         steps = self._history.read(connection)
         if self._ledger is None or time.monotonic() - self._ledger_at > _SELDOM:
             self._ledger, self._ledger_at = _read_ledger(connection), time.monotonic()
+            self._stored = read_stored(connection, _GAPS)
         return steps, self._ledger
 
 

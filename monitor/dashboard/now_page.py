@@ -5,7 +5,7 @@ from datetime import datetime
 from fastapi import Request
 from nicegui import ui
 
-from monitor.dashboard import markup, now_parts, numbers, plots
+from monitor.dashboard import markup, now_parts, numbers, plots, topics_part
 from monitor.dashboard.frame import Shown, card, framed, plot
 from monitor.dashboard.live import Live, Present
 from monitor.dashboard.plots import Options
@@ -32,6 +32,11 @@ class _Page:
                 ),
                 "waiting": _plot("Backlog", "files waiting in the folder, since this dashboard runs; UTC"),
             }
+            with card(
+                "Kafka topics", "what consumers have loaded, and what is left; UTC", "wide"
+            ) as self._topics_card:
+                self._topics = Shown()
+            self._topics_card.set_visibility(False)
             self._failures = _card("Failed files", "kept in the failed folder; the newest first")
             self._waiting = _card("Waiting files", "the oldest first")
             self._rejects = _card("Rejected records", "open ones, the newest first", "wide")
@@ -51,6 +56,9 @@ class _Page:
             self._draw("seconds", plots.seconds_to_visible(present.steps))
         if present.waiting:
             self._draw("waiting", plots.files_waiting(present.waiting))
+        if present.topics is not None:
+            self._topics.show(topics_part.topics(present.topics))
+            self._topics_card.set_visibility(True)
         if present.ledger is not None:
             self._failures.show(now_parts.failures(present.ledger.failures))
             self._rejects.show(now_parts.rejects(present.ledger))

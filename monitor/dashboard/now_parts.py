@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from db.present import MOST_COUNTED, Failure, OpenReject
 from db.queries import FileEntry
-from monitor.dashboard import markup, numbers
+from monitor.dashboard import markup, numbers, topics_part
 from monitor.dashboard.history import STEP, Step
 from monitor.dashboard.live import Ledger, Present
 from monitor.dashboard.markup import Column, Notice, Problem, Tile, Tone
@@ -21,7 +21,8 @@ _LONG_SECONDS = 3600
 
 def notices(present: Present) -> str:
     """Says what needs a person; or that nothing does."""
-    found = [*_about_daemon(present), *_about_ledger(present)]
+    topics = topics_part.notices(present.topics) if present.topics else []
+    found = [*_about_daemon(present), *_about_ledger(present), *topics]
     return markup.notices(*(found or [_all_is_well(present)]))
 
 
@@ -62,6 +63,8 @@ def _at_most(number: int) -> str:
 
 def _all_is_well(present: Present) -> Notice:
     since = f" since {numbers.time(present.daemon.since)} UTC" if present.daemon.since else ""
+    if present.topics is not None and present.daemon.is_running is None:
+        return Notice("Messages of Kafka topics are loaded. Nothing needs a person.", "good")
     if present.daemon.is_running is None:
         return Notice(f"Whether a daemon watches {present.folder.folder} is not known.")
     return Notice(f"A daemon watches {present.folder.folder}{since}. Nothing needs a person.", "good")

@@ -80,6 +80,13 @@ def test_without_a_daemon_and_without_data_the_pages_say_what_to_do(
     expect(notice.locator("code")).to_have_text("python main.py")
     expect(card(page, "Last files").locator("code")).to_have_text("python main.py demo")
     expect(card(page, "Failed files")).to_contain_text("No failed file waits")
+    expect(card(page, "Kafka topics")).to_be_hidden()
+    daemon.rows(
+        "INSERT INTO mobileye_data.stream_positions (topic, topic_id, partition, next_offset)"
+        " VALUES ('fleet.vehicle_status', 'id', 0, 1234) RETURNING 1"
+    )
+    expect(card(page, "Kafka topics")).to_contain_text("fleet.vehicle_status", timeout=90_000)
+    expect(card(page, "Kafka topics")).to_contain_text("1,234")
     page.get_by_role("link", name="Fleet").click()
     expect(card(page, "Detections").locator("code")).to_have_text("python main.py demo")
     for title in ("Vehicles", "Busiest vehicles", "Accidents", "Files", "Rejected records"):
