@@ -43,6 +43,9 @@ _DEFAULTS = {
     "topic.metadata.refresh.interval.ms": "10000",
 }
 
+#: What the broker decides in the newer protocol of groups (KIP-848): the client refuses to be told.
+_OF_THE_BROKER = {"partition.assignment.strategy", "session.timeout.ms"}
+
 
 class GivenUp(Protocol):
     """Takes partitions that go to others; if they are lost, others may have them already."""
@@ -84,9 +87,13 @@ class Topics:
                 raise Misconfigured(f"{chosen} can't be set: consume needs its own")
         self._cluster = cluster
         self._complaints = Complaints(SourceUnavailable)
-        self._settings = {**_DEFAULTS, **cluster.properties, **_OURS, "group.id": group}
+        is_new = cluster.properties.get("group.protocol") == "consumer"
+        usual = {name: value for name, value in _DEFAULTS.items() if not (is_new and name in _OF_THE_BROKER)}
+        self._settings = {**usual, **cluster.properties, **_OURS, "group.id": group}
         self._names = names
-        self._is_cooperative = self._settings["partition.assignment.strategy"] == "cooperative-sticky"
+        self._is_cooperative = (
+            is_new or self._settings["partition.assignment.strategy"] == "cooperative-sticky"
+        )
         self._assigned = Assigned(set(), {})
         self._next: dict[Place, int] = {}
         self._consumer: Consumer | None = None

@@ -5,6 +5,7 @@ import re
 import signal
 import time
 import urllib.request
+from collections import Counter
 
 import pytest
 import zstandard
@@ -58,6 +59,34 @@ def test_what_arrives_later_is_loaded_and_two_consumers_share_it(fleet: Fleet) -
         assert answer.read() == b"ok\n"
     assert one.stop() == other.stop() == 0
     assert found and f" stopped consuming messages={found[1]} " in one.log()
+
+
+def test_the_newer_protocol_of_groups_divides_each_topic_among_the_consumers(fleet: Fleet) -> None:
+    """As its assignor `range` does; the usual one may give a topic to one consumer, and one to another."""
+    fleet.make(4)
+    fleet.settings = {"KAFKA_GROUP_PROTOCOL": "consumer", "KAFKA_GROUP_REMOTE_ASSIGNOR": "range"}
+    first, second = fleet.consumer(), fleet.consumer()
+    until(lambda: divided(fleet) == [{EVENTS: 2, STATUS: 2}] * 2, 60, f"it is divided\n{fleet.logs()}")
+    for partition in range(4):
+        fleet.send(STATUS, reports(*range(100 * partition, 100 * partition + 100)), partition)
+    fleet.until_at(STATUS, 100, 100, 100, 100)
+    assert first.stop() == 0
+    for partition in range(4):
+        fleet.send(STATUS, reports(1000 + partition), partition)
+    fleet.until_at(STATUS, 101, 101, 101, 101)
+    assert second.stop() == 0
+    found = re.findall(r" stopped consuming messages=(\d+) ", first.log() + second.log())
+    assert found == ["200", "204"]
+    assert fleet.counts() == (404, 404, 0, 0)
+
+
+def divided(fleet: Fleet) -> list[dict[str, int]]:
+    """How many partitions of each topic each consumer has."""
+    group = fleet.broker.admin.describe_consumer_groups([fleet.group])[fleet.group].result(20)
+    return [
+        Counter(place.topic.rpartition(".")[2] for place in member.assignment.topic_partitions)
+        for member in group.members
+    ]
 
 
 def test_a_bad_message_is_a_reject_with_its_place_and_its_bytes_and_can_be_replayed(fleet: Fleet) -> None:
