@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from config import Settings
 from processing.counted import counted
-from processing.errors import Misconfigured
+from processing.errors import Misconfigured, SourceUnavailable
 from processing.printable import printable
-from service.marker import FolderStore
+from service.marker_store import store_of
 from sources.claims import NOTE_ENDING
 
 if TYPE_CHECKING:
@@ -24,10 +24,8 @@ _NAMED = 3
 
 def gather(settings: Settings) -> "Published | None":
     """Returns what was published; None if the files of the folder go into a database, or nowhere yet."""
-    if settings.bucket is not None:
-        return None
-    with suppress(Misconfigured):
-        marker = FolderStore(settings.folder).read()
+    with suppress(Misconfigured, SourceUnavailable):  # status says what is wrong with the place itself
+        marker = store_of(settings).read()
         if marker is not None and marker.ledger.startswith(_OF_KAFKA):
             from service.published import look  # with the packages of Kafka, which only this needs
 
@@ -69,7 +67,7 @@ def needs(found: "Published") -> Iterator[str]:
 
 def steps(settings: Settings, found: "Published") -> Iterator[tuple[str, str]]:
     """Returns commands, and what they are for."""
-    if found.unfixed:
+    if found.unfixed and settings.bucket is None:
         names = found.unfixed[:_NAMED]
         paths = " ".join(shlex.quote(printable(str(settings.failed / name))) for name in names)
         notes = " ".join(shlex.quote(printable(f"{settings.failed / name}{NOTE_ENDING}")) for name in names)

@@ -36,11 +36,12 @@ def look(settings: Settings, marker: Marker) -> Published:
     found = Published(marker.database, unfixed=_unfixed(settings))
     try:
         from sinks.kafka_overview import Overview
+        from sinks.kafka_producer import without_ours
         from sinks.kafka_topics import Topics
         from sources.kafka_client import Cluster
 
         topics = Topics(settings.kafka_topic_prefix, KINDS.values())
-        overview = Overview(Cluster(settings.kafka), topics)
+        overview = Overview(Cluster(without_ours(settings.kafka)), topics)
         sizes = overview.sizes()
         (partitions,) = (size.partitions for size in sizes if size.topic == topics.ledger)
         return replace(found, topics=sizes, ledger=overview.ledger(partitions, _SHOWN))

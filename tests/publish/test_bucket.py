@@ -64,6 +64,8 @@ def test_objects_become_messages_and_are_gone_and_bad_ones_go_below_failed(
     assert publisher.ledger()[f"{S}bad.json"]["state"] == "failed"
     assert f" watching folder=s3://{publisher.bucket}/in/ observer=off workers=1 " in publisher.log()
     assert not (publisher.folder / "data").exists()
+    shown = publisher.command("status").stdout
+    assert "\npublished  71 files\nfailed     1 file, 1 in the failed folder\n" in shown
 
 
 def test_a4_an_object_that_is_replaced_before_its_delete_is_published_next(
