@@ -74,12 +74,14 @@ class Topics:
     def _make(self, admin: AdminClient, missing: Collection[str]) -> None:
         wanted = [self._new(name) for name in missing]
         made = admin.create_topics(wanted, request_timeout=_SECONDS) if wanted else {}
-        for future in made.values():
+        for name, future in made.items():
             try:
                 future.result(_SECONDS)
             except KafkaException as error:
-                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another publisher was as quick
-                    raise
+                found = error.args[0]
+                if found.code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another publisher was as quick
+                    why = f"there is no topic {name} that may be described, nor can it be made: {found.str()}"
+                    raise KafkaException(KafkaError(found.code(), why)) from None
 
     def _new(self, name: str) -> NewTopic:
         if name == self.ledger:

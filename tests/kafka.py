@@ -51,21 +51,22 @@ class Broker:
         self.port, self._quorum_port = free_port(), free_port()
         self.servers = f"127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
-        self._folder = folder
+        self.folder = folder
         self._java = [*java, "-cp", f"{jars}/*"]
         self._settings = folder / "server.properties"
         self._admin: AdminClient | None = None
 
-    def create(self) -> None:
+    def settings(self) -> dict[str, object]:
+        """What the broker is told."""
         controller = f"CONTROLLER://127.0.0.1:{self._quorum_port}"
-        settings = {
+        return {
             "process.roles": "broker,controller",
             "node.id": 1,
             "controller.quorum.voters": f"1@127.0.0.1:{self._quorum_port}",
             "listeners": f"PLAINTEXT://{self.servers},{controller}",
             "controller.listener.names": "CONTROLLER",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-            "log.dirs": self._folder / "logs",
+            "log.dirs": self.folder / "logs",
             "auto.create.topics.enable": "false",
             "group.initial.rebalance.delay.ms": 0,
             "group.min.session.timeout.ms": 1000,
@@ -80,7 +81,9 @@ class Broker:
             "share.coordinator.state.topic.replication.factor": 1,
             "share.coordinator.state.topic.min.isr": 1,
         }
-        self._settings.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+
+    def create(self) -> None:
+        self._settings.write_text("".join(f"{name}={value}\n" for name, value in self.settings().items()))
         made = [
             "kafka.tools.StorageTool",
             "format",
@@ -92,7 +95,7 @@ class Broker:
         subprocess.run([*self._java, *made], check=True, capture_output=True)
 
     def start(self) -> None:
-        with open(self._folder / "log", "ab") as log:
+        with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen(
                 [*self._java, "kafka.Kafka", str(self._settings)],
                 stdin=subprocess.DEVNULL,

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import gettempdir
@@ -14,6 +13,7 @@ from psycopg2.errors import InsufficientPrivilege
 from psycopg2.extensions import parse_dsn
 
 from db.connection import Database
+from tests.certificates import make_ca, make_certificate
 from tests.support import ROOT, Daemon, Server, detections, event, query, report, statuses, until
 
 GOOD = statuses(report(1))
@@ -186,29 +186,6 @@ def test_tables_that_are_not_there_are_reported_under_the_role(drops: Daemon, da
 # TLS --------------------------------------------------------------------------------------------------
 
 
-def openssl(folder: Path, *arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-
-def make_ca(folder: Path, name: str) -> Path:
-    subject = ["-subj", f"/CN={name}", "-days", "2"]
-    openssl(folder, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key",
-            "-out", f"{name}.crt", *subject)  # fmt: skip
-    return folder / f"{name}.crt"
-
-
-def make_certificate(folder: Path, ca: Path) -> None:
-    """For the address 127.0.0.1, and no name."""
-    openssl(folder, "req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", "server.key",
-            "-out", "server.csr", "-subj", "/CN=server")  # fmt: skip
-    (folder / "names").write_text("subjectAltName = IP:127.0.0.1\n")
-    openssl(folder, "x509", "-req", "-in", "server.csr", "-CA", str(ca), "-CAkey", f"{ca.stem}.key",
-            "-CAcreateserial", "-days", "2", "-extfile", "names", "-out", "server.crt")  # fmt: skip
-    (folder / "server.key").chmod(0o600)
-    if os.geteuid() == 0:
-        shutil.chown(folder / "server.key", "nobody")
-
-
 @pytest.fixture(scope="module")
 def tls_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of two authorities; the first one has signed the server's certificate."""
@@ -216,6 +193,8 @@ def tls_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for parent in (folder, *folder.parents[: -len(Path(gettempdir()).parts)]):
         parent.chmod(0o755)
     make_certificate(folder, make_ca(folder, "right"))
+    if os.geteuid() == 0:
+        shutil.chown(folder / "server.key", "nobody")
     make_ca(folder, "wrong")
     return folder
 
