@@ -91,11 +91,13 @@ class Consumer:
     def run(self) -> None:
         """Loads until it is asked to stop; raises Misconfigured where a person is needed."""
         self._topics.open()
+        answers = False
         try:
             while not self._stop.event.is_set():
                 self._turn()
+            answers = Resource.BROKER not in self._outages
         finally:
-            self._close()
+            self._close(kafka_answers=answers)
 
     def read_anew(self) -> None:
         """Reads nothing more until the database and the cluster have been asked again where to go on."""
@@ -272,7 +274,7 @@ class Consumer:
             hints, self._unhinted = self._unhinted, {}
             self._topics.hint(starmap(Position, hints.items()))
 
-    def _close(self) -> None:
+    def _close(self, *, kafka_answers: bool) -> None:
         """Lets a transaction end that is under way, for a while, and leaves the group."""
         task, loading = self._task, self._loading
         if task is not None:
@@ -283,6 +285,8 @@ class Consumer:
                 if loading is not None:
                     self._note_loaded(loading, result)
         self._task, self._is_lost = None, True  # nothing more is loaded while partitions are given up
+        if not kafka_answers:
+            self._unhinted.clear()  # else leaving would wait for what becomes of the hint
         self._hint(at_once=True)
         self._topics.close()
         if self._sink is not None and (task is None or task.done()):
