@@ -1,6 +1,7 @@
 """Settings of topics that change while the publisher runs, and files at the limits of a transaction."""
 
 import random
+import signal
 
 import pytest
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
@@ -8,7 +9,7 @@ from confluent_kafka.admin._resource import ResourceType
 
 from tests.kafka import Broker
 from tests.publish.publisher import PublisherDaemon, S, content, file_of, values
-from tests.support import report, statuses
+from tests.support import report, statuses, until
 
 
 def alter(broker: Broker, topic: str, name: str, value: str) -> None:
@@ -80,3 +81,17 @@ def test_what_is_ours_to_set_may_be_set_without_harm(publisher: PublisherDaemon)
     publisher.start("--once", "--plain", wait=False)
     assert publisher.wait() == 0, publisher.log()
     assert publisher.published() == values(*file_of(0, 10))
+
+
+@pytest.mark.slow
+def test_ctrl_c_amid_a_large_file_ends_it_soon_and_the_next_start_goes_on(publisher: PublisherDaemon) -> None:
+    name, count = f"{S}large.json", 20_000
+    publisher.set(KAFKA_TRANSACTION_TIMEOUT_MS=15_000)
+    publisher.drop(name, content(0, count, text="x" * 2_000))
+    publisher.start()
+    until(lambda: publisher.ledger().get(name, {}).get("state") == "in parts", 60, "a part is committed")
+    assert publisher.stop(signal.SIGINT) == 0
+    assert publisher.left() == [name]
+    publisher.start()
+    publisher.until_empty(60)
+    assert publisher.published() == values(*file_of(0, count, text="x" * 2_000))
