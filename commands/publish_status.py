@@ -9,14 +9,11 @@ from config import Settings
 from processing.counted import counted
 from processing.errors import Misconfigured, SourceUnavailable
 from processing.printable import printable
-from service.marker_store import store_of
+from service.marker_store import marker_of_topics
 from sources.claims import NOTE_ENDING
 
 if TYPE_CHECKING:
     from service.published import Published
-
-#: The marker's ledger begins so, if the files of the folder are published.
-_OF_KAFKA = "kafka:"
 
 #: Failed files that are named in a command to type.
 _NAMED = 3
@@ -25,8 +22,7 @@ _NAMED = 3
 def gather(settings: Settings) -> "Published | None":
     """Returns what was published; None if the files of the folder go into a database, or nowhere yet."""
     with suppress(Misconfigured, SourceUnavailable):  # status says what is wrong with the place itself
-        marker = store_of(settings).read()
-        if marker is not None and marker.ledger.startswith(_OF_KAFKA):
+        if marker := marker_of_topics(settings):
             from service.published import look  # with the packages of Kafka, which only this needs
 
             return look(settings, marker)

@@ -15,6 +15,7 @@ from db.stored_rows import StoredRow
 from processing.counted import counted, noun
 from processing.printable import printable
 from service.file_kinds import FILE_KINDS, FileKinds
+from service.marker_store import marker_of_topics
 from service.rejects import rows_of
 from service.shelf import Found, Shelf, failed_shelf, look, waiting_shelf
 
@@ -32,7 +33,11 @@ def run(
     With since only files that were finished since then are compared with their rows.
     """
     flaws = 0
-    for flaw in _flaws(settings, connection, known, since, progress):
+    found = _flaws(settings, connection, known, since, progress)
+    if marker := marker_of_topics(settings):
+        report(printable(f"{settings.watch_folder} is not compared: its files go into {marker.database}"))
+        found = _flaws_of_database(connection, known, since, progress)
+    for flaw in found:
         report(printable(flaw))
         flaws += 1
     flawed = f"{counted(flaws, 'thing')} {noun(flaws, 'does', 'do')} not add up"
@@ -60,6 +65,14 @@ def _flaws(
     yield from _still_there(shelves[0], waiting, states)
     yield from _failed_unknown(failed, states, failures)
     yield from _failed_gone(shelves[1], [*waiting, *failed], failures)
+
+
+def _flaws_of_database(
+    connection: Connection, known: FileKinds, since: datetime | None, progress: Progress
+) -> Iterator[str]:
+    audit.begin(connection)
+    with translate_errors(), connection.cursor() as cursor:
+        yield from flaws_of_tables(connection, known, since, scope_since(cursor, since), progress)
 
 
 def flaws_of_tables(

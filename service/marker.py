@@ -21,6 +21,9 @@ NAME = ".database"
 
 _MOST_BYTES = 10_000
 
+#: So begins the name of a ledger that is a topic: the files are published.
+OF_TOPICS = "kafka:"
+
 _REMEDY = (
     "mount its disk, correct DATA_FOLDER or DATABASE_URL, "
     "or start the daemon with --new-database to load into the other one from now on"

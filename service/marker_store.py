@@ -1,7 +1,7 @@
 """The place of the marker by the settings: the watch folder, or the bucket."""
 
 from config import Settings
-from service.marker import FolderStore, Store
+from service.marker import OF_TOPICS, FolderStore, Marker, Store
 
 
 def store_of(settings: Settings) -> Store:
@@ -12,3 +12,9 @@ def store_of(settings: Settings) -> Store:
     from sources.s3_client import make_client
 
     return BucketStore(make_client(settings.s3_endpoint_url), settings.bucket)
+
+
+def marker_of_topics(settings: Settings) -> Marker | None:
+    """Returns the marker if the files are published; None if a database gets them, or nothing yet."""
+    marker = store_of(settings).read()
+    return marker if marker is not None and marker.ledger.startswith(OF_TOPICS) else None

@@ -117,7 +117,7 @@ def _mark(settings: Settings, cluster_id: str, publish: Publish, *, accepts_new:
     """
     prefix, servers = settings.kafka_topic_prefix, settings.kafka_bootstrap_servers
     database = f"the topics {prefix}.* of Kafka at {servers}"
-    wanted = Marker(f"kafka:{cluster_id}:{prefix}", database, secrets.token_hex(_NAME_BYTES))
+    wanted = Marker(f"{marker.OF_TOPICS}{cluster_id}:{prefix}", database, secrets.token_hex(_NAME_BYTES))
     place, store = str(settings.watch_folder), store_of(settings)
     found = store.read()
     try:

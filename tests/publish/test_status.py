@@ -2,6 +2,7 @@
 
 import json
 
+from db.connection import Database
 from tests.publish.publisher import PublisherDaemon, S, content
 from tests.support import report, statuses
 
@@ -39,3 +40,21 @@ def test_a_broker_that_is_away_is_one_sentence(publisher: PublisherDaemon) -> No
     assert done.returncode == 1 and "\nKafka can't be asked\n" in done.stdout
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert "Connection refused" in done.stderr
+
+
+def test_commands_of_a_database_leave_a_folder_whose_files_are_published(
+    publisher: PublisherDaemon, database: Database
+) -> None:
+    publisher.drop(f"{S}bad.json", b"[]")
+    assert publisher.start("--once", wait=False).wait() == 1
+    publisher.set(DATABASE_URL=database.url)
+    into = f"the topics {publisher.topics}.* of Kafka at {publisher.broker.servers}"
+    done = publisher.command("verify")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        f"{publisher.incoming} is not compared: its files go into {into}\nledger, tables and folders add up\n"
+    )
+    done = publisher.command("replay", "failed")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"the files of {publisher.incoming} went into {into}, which is not the database" in done.stderr
+    assert (publisher.failed / f"{S}bad.json").exists()
