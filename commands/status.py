@@ -25,7 +25,7 @@ from db.stream import read_stored
 from processing.counted import counted, format_counts
 from processing.printable import printable
 from processing.sink import Counts
-from service.drop_folder import Backlog, Looker, Waiting
+from service.drop_folder import LONG_SECONDS, Backlog, Looker, Waiting
 from service.presence import Watched, watched
 from service.topic_state import TopicLooker, TopicState
 from sources.policy import BucketPlace
@@ -40,9 +40,6 @@ _SHOWN = 5
 
 #: Failed files that are named in a command to type.
 _NAMED = 3
-
-#: A file that waits for longer needs a person; a daemon that is busy with a backlog may take a while.
-_LONG_SECONDS = 3600
 
 
 class Step(Struct, frozen=True):
@@ -182,7 +179,7 @@ def _needs(daemon: Watched, backlog: Backlog, totals: Totals | None) -> list[str
         needs.append("the watch folder can't be listed")
     if daemon.is_running is False:
         needs.append("no daemon watches the folder")
-    if backlog.oldest_seconds is not None and backlog.oldest_seconds > _LONG_SECONDS:
+    if backlog.oldest_seconds is not None and backlog.oldest_seconds > LONG_SECONDS:
         needs.append("a file has waited for more than an hour")
     if totals is not None and totals.open_failures:
         needs.append(f"{counted(totals.open_failures, 'file')} failed: fix and replay, or dismiss")
@@ -222,13 +219,14 @@ def _facts(status: Status) -> list[tuple[str, str]]:
     backlog, totals = status.backlog, status.totals
     oldest = "" if backlog.oldest_seconds is None else f", the oldest for {backlog.oldest_seconds:.0f} s"
     size = f"{counted(backlog.files, 'file')}, {counted(backlog.bytes, 'byte')}"
+    size = f"at least {size}" if backlog.has_more else size
     waiting = f"{size}{oldest} in {backlog.folder}"
     if backlog.error:
         waiting = f"not known: can't list {backlog.folder}: {backlog.error}"
     is_watched = status.daemon.is_running is not None or backlog.files or backlog.error
     facts = [("daemon", _formatted_daemon(status.daemon)), ("waiting", waiting)]
     if status.topics is not None and not is_watched:
-        facts.clear()  # of a consumer
+        facts.clear()  # these settings are of a consumer, which has no folder
     if backlog.not_looked_at:
         first = backlog.not_looked_at[0]
         others = counted(len(backlog.not_looked_at), "other file or folder", "other files and folders")

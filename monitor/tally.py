@@ -122,9 +122,8 @@ class Tally:
 
     def view(self, now: float) -> View:
         files_per_second = self._files_rate.at(now)
-        left = max(
-            0, self._work.ready + self._work.in_flight - len(self._large)
-        )  # those have bars of their own
+        # Large files have bars of their own.
+        left = max(0, self._work.ready + self._work.in_flight - len(self._large))
         is_shown = left and self._done + left >= _MANY
         return View(
             folder=self._folder,

@@ -94,7 +94,7 @@ class BucketDiscovery:
             self._notify(PageListed({}, error=SourceUnavailable(f"the system has no thread: {error}")))
 
     def size_of(self, name: str) -> int:
-        """Returns nothing of use: the listing has told the size, or the object's own answer will."""
+        """Returns 0: the listing has told the size of each object that it found."""
         return 0
 
     def is_ours(self, name: str) -> bool:

@@ -3,7 +3,7 @@
 import heapq
 import time
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from msgspec import Struct
@@ -12,7 +12,7 @@ from processing.errors import Misconfigured
 from service.bucket_discovery import Place
 from sources.s3_client import ClientError, code_of, translated
 
-#: Parts of a listing that are looked at; of a larger bucket only the first 100,000 objects are counted.
+#: Parts of a listing that are looked at; of a larger bucket the first 100,000 objects are counted.
 _MOST_PAGES = 100
 
 
@@ -25,38 +25,45 @@ class Object(Struct, frozen=True, order=True):
 
 
 class Found(Struct, frozen=True):
-    """The objects that wait, the oldest by themselves."""
+    """The objects that wait, the oldest by themselves; has_more: not all of the bucket was looked at."""
 
     files: int
     bytes: int
     oldest: list[Object]
+    has_more: bool
 
 
-def count(client: Any, place: Place, most: int) -> Found:
+def count(client: Any, place: Place, most: int, most_pages: int = _MOST_PAGES) -> Found:
     """Counts what waits, with up to `most` of the oldest; raises SourceUnavailable or Misconfigured."""
     files = size = 0
     oldest: list[Object] = []
-    for found in objects(client, place, _MOST_PAGES):
+    pages = _pages(client, place, "")
+    for found in chain.from_iterable(islice(pages, most_pages)):
         files, size = files + 1, size + found.bytes
         heapq.heappush(oldest, found)
         if len(oldest) > most:
             heapq.heappop(oldest)
-    return Found(files, size, sorted(oldest, reverse=True))
+    return Found(files, size, sorted(oldest, reverse=True), has_more=next(pages, None) is not None)
 
 
-def objects(client: Any, place: Place, pages: int | None = None, beginning: str = "") -> Iterator[Object]:
-    """Yields each object that is to be loaded and whose name begins so, of the first pages or of all.
+def objects(client: Any, place: Place, beginning: str = "") -> Iterator[Object]:
+    """Yields each object that is to be loaded and whose name begins so.
 
     Raises SourceUnavailable or Misconfigured.
     """
-    at, now = place.at, time.time()
+    return chain.from_iterable(_pages(client, place, beginning))
+
+
+def _pages(client: Any, place: Place, beginning: str) -> Iterator[list[Object]]:
+    at, now, start = place.at, time.time(), len(place.at.prefix)
     listing = client.get_paginator("list_objects_v2").paginate(Bucket=at.bucket, Prefix=at.prefix + beginning)
     try:
         with translated():
-            for page in islice(listing, pages):
-                for entry in page.get("Contents", []):
-                    if place.wanted(entry["Key"]):
-                        name = entry["Key"][len(at.prefix) :]
-                        yield Object(now - entry["LastModified"].timestamp(), name, entry["Size"])
+            for page in listing:
+                yield [
+                    Object(now - entry["LastModified"].timestamp(), entry["Key"][start:], entry["Size"])
+                    for entry in page.get("Contents", [])
+                    if place.wanted(entry["Key"])
+                ]
     except ClientError as error:
         raise Misconfigured(f"can't list {at}: the server answers {code_of(error)}") from None

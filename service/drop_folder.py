@@ -15,6 +15,9 @@ from processing.printable import printable
 from sources.peek import PeekSource
 from sources.policy import BucketPlace
 
+#: A file that waits for longer needs a person; a daemon that is busy with a backlog may take a while.
+LONG_SECONDS = 3600
+
 
 class Waiting(Struct, frozen=True):
     """A file in the watch folder, and why it can't be read now, if it can't."""
@@ -26,7 +29,10 @@ class Waiting(Struct, frozen=True):
 
 
 class Backlog(Struct, frozen=True):
-    """The files in the watch folder, the oldest by themselves; error says why the folder can't be listed."""
+    """The files in the watch folder, the oldest by themselves; error says why the folder can't be listed.
+
+    has_more: not all of a large bucket was looked at.
+    """
 
     folder: str
     error: str = ""
@@ -35,6 +41,7 @@ class Backlog(Struct, frozen=True):
     oldest_seconds: float | None = None
     oldest: list[Waiting] = []
     not_looked_at: list[str] = []
+    has_more: bool = False
 
 
 class Looker:
@@ -72,6 +79,7 @@ class Looker:
             found.bytes,
             found.oldest[0].seconds if found.oldest else None,
             [Waiting(printable(one.name), one.bytes, one.seconds, "") for one in found.oldest[:shown]],
+            has_more=found.has_more,
         )
 
 

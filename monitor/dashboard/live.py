@@ -41,7 +41,7 @@ _SHOWN = 20
 _GAPS = 5
 
 #: A file that has waited for longer is opened, to learn why.
-_LONG_SECONDS = 20.0
+_OPENED_AFTER_SECONDS = 20.0
 
 T = TypeVar("T")
 
@@ -124,7 +124,7 @@ class Live:
             await asyncio.sleep(_PAUSE / 10)
 
     def _gather(self) -> Present:
-        now, folder, daemon = datetime.now(UTC), self._looker.look(5, _LONG_SECONDS), Watched(None)
+        now, folder, daemon = datetime.now(UTC), self._looker.look(5, _OPENED_AFTER_SECONDS), Watched(None)
         if not folder.error:
             if self._settings.bucket is None:
                 with suppress(OSError):  # it is gone by now

@@ -53,7 +53,7 @@ class _Page:
         if present.steps:
             self._draw("rows", plots.rows_a_second(present.steps))
             self._draw("files", plots.files_a_second(present.steps))
-            self._draw("seconds", plots.seconds_to_visible(present.steps))
+            self._draw("seconds", plots.seconds_to_load(present.steps))
         if present.waiting:
             self._draw("waiting", plots.files_waiting(present.waiting))
         if present.topics is not None:

@@ -12,11 +12,9 @@ from monitor.dashboard.history import STEP, Step
 from monitor.dashboard.live import Ledger, Present
 from monitor.dashboard.markup import Column, Notice, Problem, Tile, Tone
 from processing.counted import counted, noun
+from service.drop_folder import LONG_SECONDS
 
 _START = "python main.py"
-
-#: A file that waits for longer needs a person.
-_LONG_SECONDS = 3600
 
 
 def notices(present: Present) -> str:
@@ -37,7 +35,7 @@ def _about_daemon(present: Present) -> list[Notice]:
         found.append(Notice(f"The watch folder {folder.folder} can't be listed: {folder.error}.", "bad"))
     elif daemon.is_running is False:
         found.append(Notice(f"No daemon watches {folder.folder}. Start it:", "warn", _START))
-    if folder.oldest_seconds is not None and folder.oldest_seconds > _LONG_SECONDS:
+    if folder.oldest_seconds is not None and folder.oldest_seconds > LONG_SECONDS:
         found.append(Notice("A file has waited for more than an hour.", "warn"))
     if present.trouble:
         text = f"No answer of the database: {present.trouble}. This page looks for it again and again."
@@ -78,7 +76,8 @@ def tiles(present: Present) -> str:
         if folder.files
         else "the folder is empty"
     )
-    is_late: Tone = "warn" if (folder.oldest_seconds or 0) > _LONG_SECONDS else ""
+    waiting = f"or more; {waiting}" if folder.has_more else waiting
+    is_late: Tone = "warn" if (folder.oldest_seconds or 0) > LONG_SECONDS else ""
     last = steps[-7:-1]
     found = [
         _tile_of_daemon(present),
@@ -126,7 +125,7 @@ def _tile_of_daemon(present: Present) -> Tile:
         why = "the folder can't be listed" if present.folder.error else ""
         return Tile("Daemon", "not known", "", why)
     if not daemon.is_running:
-        return Tile("Daemon", "not running", "", "files wait", "warn")
+        return Tile("Daemon", "not running", "", "nothing is loaded", "warn")
     since = f"since {numbers.time(daemon.since)}" if daemon.since else ""
     return Tile("Daemon", "running", "", since, "good")
 

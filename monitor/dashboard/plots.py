@@ -54,7 +54,7 @@ def files_a_second(steps: Sequence[Step]) -> Options:
     return _over_time([_area(kind, _rates(steps, kind)) for kind in ("loaded", "failed")], _ends(steps))
 
 
-def seconds_to_visible(steps: Sequence[Step]) -> Options:
+def seconds_to_load(steps: Sequence[Step]) -> Options:
     """Plots milliseconds on a logarithmic scale, and nothing where no file was loaded."""
     ended = steps[:-1]
     median = [[1000 * step.start, _milliseconds(step.median_seconds)] for step in ended]

@@ -14,6 +14,10 @@ import psutil
 import pytest
 
 from db.connection import Database
+from service import drop_bucket
+from service.bucket_discovery import Place
+from sources.policy import BucketPlace
+from sources.s3_client import make_client
 from tests.chaos.background import beside
 from tests.made_up_bucket import MadeUpBucket, made_up_bucket
 from tests.seaweed import credentials
@@ -47,6 +51,18 @@ class Memory:
                         self.of_workers = max(self.of_workers, child.memory_info().rss)
             except psutil.NoSuchProcess:
                 pass
+
+
+def test_of_a_large_bucket_a_part_is_counted_and_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in credentials().items():
+        monkeypatch.setenv(name, value)
+    keys = [f"in/vehicles_status_{n:04}.json" for n in range(1_500)]
+    with made_up_bucket(keys, content) as bucket:
+        client, place = make_client(bucket.url), Place(BucketPlace("made-up", "in/"), [])
+        part = drop_bucket.count(client, place, 5, most_pages=1)
+        whole = drop_bucket.count(client, place, 5)
+    assert (part.files, len(part.oldest), part.has_more) == (1_000, 5, True)
+    assert (whole.files, len(whole.oldest), whole.has_more) == (1_500, 5, False)
 
 
 @contextmanager

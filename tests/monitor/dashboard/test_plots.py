@@ -91,7 +91,7 @@ def test_rates_are_by_the_second_and_leave_out_the_step_that_has_not_ended() -> 
 
 def test_where_no_file_was_loaded_there_is_no_time() -> None:
     steps = [Step(0, 1, median_seconds=0.004, p95_seconds=0.01), Step(10), Step(20)]
-    assert points(plots.seconds_to_visible(steps))["median"] == [[0, 4.0], [10_000, None]]
+    assert points(plots.seconds_to_load(steps))["median"] == [[0, 4.0], [10_000, None]]
 
 
 def test_a_time_line_has_detections_and_the_status_between_reports() -> None:
