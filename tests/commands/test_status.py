@@ -49,6 +49,7 @@ def test_a_new_database_has_only_zeros(daemon: Daemon) -> None:
         "oldest_seconds": None,
         "oldest": [],
         "not_looked_at": [],
+        "has_more": False,
     }
     assert set(shown["totals"].values()) == {0, None}
     assert (shown["last_files"], shown["last_failures"]) == ([], [])
