@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import ours, report, stream_delays
+from benchmarks import ours, report, stream_connect, stream_delays, stream_faults
 from benchmarks.contenders import Bench, count_made
 from benchmarks.files import FIRST_DAY, make_files
 from benchmarks.fleet import WARM_UP, count_differences, running_fleet
@@ -23,7 +23,7 @@ from benchmarks.topics import Cost, Stream, server_of, timed, until_stored
 from tests.kafka import USUAL_JAVA, VERSION, Broker, running_broker
 from tests.support import frozen
 
-PARTS = ("speed", "delays")
+PARTS = ("speed", "delays", "connect", "faults")
 
 #: What is measured, and what it is to reach of the direct way's rate.
 _TARGETS = {"publish": "", "consume, 1": "≥ 0.7", "consume, 2": "≥ 0.7", "chain": "≥ 0.5"}
@@ -43,17 +43,25 @@ def streams(
         running_broker(USUAL_JAVA) as broker,
         tempfile.TemporaryDirectory(prefix="benchmark-files-") as folder,
     ):
+        bench = Bench(server, Path(folder), turns)
         for part in only or PARTS:
-            if part == "speed":
-                contest = Contest(Bench(server, Path(folder), turns), broker, rows)
-                figures += contest.run()
-                ratios += contest.ratios()
-            else:
-                more_figures, more_ratios = stream_delays.measure(server, broker, Path(folder))
-                figures += more_figures
-                ratios += more_ratios
+            if part == "faults":
+                print(stream_faults.markdown(stream_faults.compare(server, broker, Path(folder))))
+                continue
+            more_figures, more_ratios = _measure(part, bench, broker, rows)
+            figures += more_figures
+            ratios += more_ratios
         facts = {**report.environment(), "server": server.version(), "Kafka": VERSION}
         report.show(figures, ratios, {**facts, "machine's": f"{load}{os.getloadavg()[0]:.1f}"})
+
+
+def _measure(part: str, bench: Bench, broker: Broker, rows: int) -> tuple[list[Figures], list[Ratio]]:
+    if part == "speed":
+        contest = Contest(bench, broker, rows)
+        return contest.run(), contest.ratios()
+    if part == "delays":
+        return stream_delays.measure(bench.server, broker, bench.folder)
+    return stream_connect.Reports(bench, broker).compare()
 
 
 class Contest:

@@ -21,14 +21,16 @@ from tests.support import free_port, until
 
 VERSION = "4.4.0"
 
-_POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
+#: What Maven fetches the broker by.
+_ARTIFACT = f"org.apache.kafka:kafka_2.13:{VERSION}"
+
+_POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
-  <groupId>tests</groupId><artifactId>kafka</artifactId><version>1</version>
-  <dependencies><dependency>
-    <groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>{VERSION}</version>
-  </dependency></dependencies>
+  <groupId>tests</groupId><artifactId>jars</artifactId><version>1</version>
+  <dependencies>{}</dependencies>
 </project>
 """
+_DEPENDENCY = "<dependency><groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version></dependency>"
 
 #: Little memory, and a quick start rather than the best speed.
 QUICK_JAVA = ("java", "-Xms64m", "-Xmx320m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
@@ -188,17 +190,18 @@ def running_broker(java: Sequence[str] = QUICK_JAVA) -> Iterator[Broker]:
             broker.stop()
 
 
-def find_jars() -> Path:
-    """Returns the folder with the broker, which Maven fetches once for each user."""
+def find_jars(name: str = f"kafka-{VERSION}", artifacts: Sequence[str] = (_ARTIFACT,)) -> Path:
+    """Returns the folder with the broker, or with other artifacts, which Maven fetches once for each user."""
     missing = [command for command in ("java", "mvn") if shutil.which(command) is None]
     if missing:
         pytest.skip(f"there is no {missing[0]}: apt-get install default-jre-headless maven")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mobileye-data-tests"
-    jars = cache / f"kafka-{VERSION}"
+    jars = cache / name
     if not jars.exists():
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as work:
-            Path(work, "pom.xml").write_text(_POM)
+            wanted = [_DEPENDENCY.format(*artifact.split(":")) for artifact in artifacts]
+            Path(work, "pom.xml").write_text(_POM.format("".join(wanted)))
             copy = ["dependency:copy-dependencies", "-DoutputDirectory=jars"]
             subprocess.run(["mvn", "-q", "-B", *copy], cwd=work, check=True, capture_output=True)
             if not jars.exists():  # another run may have been as quick
