@@ -38,10 +38,10 @@ class Server:
         return f"PostgreSQL {execute(self.url(), 'SHOW server_version')[0][0]}"
 
     @contextmanager
-    def empty_database(self) -> Iterator[str]:
+    def empty_database(self, tablespace: str = "pg_default") -> Iterator[str]:
         """Yields the URL of a new database."""
         name = f"run_{secrets.token_hex(6)}"
-        execute(self.url(), f"CREATE DATABASE {name}")
+        execute(self.url(), f"CREATE DATABASE {name} TABLESPACE {tablespace}")
         try:
             yield self.url(name)
         finally:
@@ -57,13 +57,30 @@ class Server:
         return self.url(name)
 
     @contextmanager
-    def database(self) -> Iterator[str]:
+    def database(self, tablespace: str = "pg_default") -> Iterator[str]:
         """Yields the URL of a new database with our tables and the partitions of the days to come."""
-        with self.empty_database() as url:
+        with self.empty_database(tablespace) as url:
             with closing(Database(url).connect()) as connection:
                 schema.apply(connection)
             make_partitions(url)
             yield url
+
+
+@contextmanager
+def small_disk(server: Server, tablespace: str, megabytes: int) -> Iterator[Path]:
+    """Yields a disk in memory that is mounted for a tablespace; only root can do that."""
+    with tempfile.TemporaryDirectory(prefix="benchmark-disk-") as folder:
+        Path(folder).chmod(0o755)
+        disk = Path(folder) / "disk"
+        disk.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", disk], check=True)
+        try:
+            shutil.chown(disk, "nobody")
+            execute(server.url(), f"CREATE TABLESPACE {tablespace} LOCATION '{disk}'")
+            yield disk
+            execute(server.url(), f"DROP TABLESPACE {tablespace}")
+        finally:
+            subprocess.run(["umount", "-l", disk], check=True)
 
 
 @contextmanager

@@ -3,16 +3,17 @@
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import psutil
 from msgspec import Struct, json
 
 from benchmarks.connect import MAKE_TABLE, TABLE, Connect, running_connect, with_schema
-from benchmarks.server import Server, execute
+from benchmarks.server import Server, execute, small_disk
 from benchmarks.topics import Stream
 from tests.kafka import Broker, unique
 from tests.support import report
@@ -24,6 +25,10 @@ _COUNT = 1000
 #: How long a fault lasts, and how long the program may then take to get over it.
 _FAULT_SECONDS = 20.0
 _PATIENCE_SECONDS = 60.0
+
+#: The disk of the database, and how much is written at once to fill it.
+_MEGABYTES = 128
+_PIECE = 64 * 1024
 
 _STATUS = "mobileye_data.vehicle_status_history"
 _DEAD = "dead-letters"
@@ -39,6 +44,29 @@ class Program(Struct, frozen=True):
     set_aside: Callable[[], int]
     state: Callable[[], str]
     restart: Callable[[], None]
+
+
+class Trial(Struct, frozen=True):
+    """A program at work, with its database and the disk of that."""
+
+    program: Program
+    broker: Broker
+    url: str
+    disk: Path
+
+    def stored(self) -> int:
+        """Returns the number of good records that are stored."""
+        statement = f"SELECT count(*) FROM {self.program.table} WHERE vehicle_id <> 'bad'"
+        return int(execute(self.url, statement)[0][0])
+
+    def until_stored(self, count: int) -> bool:
+        """Waits for so many; returns whether they came in time."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while self.stored() < count:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.2)
+        return True
 
 
 class Result(Struct, frozen=True):
@@ -66,11 +94,12 @@ def compare(server: Server, broker: Broker, folder: Path) -> list[Result]:
         partial(_connect, broker, folder / "plain", {}),
         partial(_connect, broker, folder / "dead", dead),
     ]
-    for running in programs:
-        with server.database() as url:
-            execute(url, MAKE_TABLE)
-            with running(url) as program:
-                results += [_try(fault, program, broker, url) for fault in FAULTS]
+    with small_disk(server, "small", _MEGABYTES) as disk:
+        for running in programs:
+            with server.database("small") as url:
+                execute(url, MAKE_TABLE)
+                with running(url) as program:
+                    results += [_try(fault, Trial(program, broker, url, disk)) for fault in FAULTS]
     return results
 
 
@@ -132,14 +161,14 @@ def _state(connect: Connect) -> str:
     return connect.states()
 
 
-def _bad(program: Program, url: str, send: Callable[[Sequence[bytes]], None]) -> None:
+def _bad(trial: Trial, send: Callable[[Sequence[bytes]], None]) -> None:
     """Sends a message that is no JSON, and a record that the database refuses."""
-    send([b"{", program.written(report(0, "\0", vehicle="bad"))])
+    send([b"{", trial.program.written(report(0, "\0", vehicle="bad"))])
 
 
-def _read_only(program: Program, url: str, send: Callable[[Sequence[bytes]], None]) -> None:
+def _read_only(trial: Trial, send: Callable[[Sequence[bytes]], None]) -> None:
     """Makes the database read-only for a while, as a failover or a full disk's guard does."""
-    beside, _, name = url.rpartition("/")
+    beside, _, name = trial.url.rpartition("/")
     end_sessions = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
     execute(f"{beside}/postgres", f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     execute(f"{beside}/postgres", end_sessions)
@@ -148,61 +177,47 @@ def _read_only(program: Program, url: str, send: Callable[[Sequence[bytes]], Non
     execute(f"{beside}/postgres", end_sessions)
 
 
-def _disk_full(program: Program, url: str, send: Callable[[Sequence[bytes]], None]) -> None:
-    """Lets each insert fail as it does when the disk is full."""
-    execute(
-        url,
-        """
-        CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN RAISE 'could not extend file: No space left on device' USING ERRCODE = '53100'; END $$
-        """,
-    )
-    execute(url, f"CREATE TRIGGER full BEFORE INSERT ON {program.table} FOR EACH ROW EXECUTE FUNCTION fail()")
+def _disk_full(trial: Trial, send: Callable[[Sequence[bytes]], None]) -> None:
+    """Fills the disk for a while."""
+    filler = trial.disk / "filler"
+    with open(filler, "wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(b"\0" * _PIECE)
     time.sleep(_FAULT_SECONDS)
-    execute(url, "DROP FUNCTION fail CASCADE")
+    filler.unlink()
 
 
-FAULTS = {"two bad records": _bad, "read-only": _read_only, "disk full": _disk_full}
+#: The bad records come last: whoever stops at them goes no further.
+FAULTS = {"read-only": _read_only, "disk full": _disk_full, "two bad records": _bad}
 
 
-def _try(fault: str, program: Program, broker: Broker, url: str) -> Result:
+def _try(fault: str, trial: Trial) -> Result:
     """Sends good records before, in and after the fault; returns what came of them."""
-    before, aside = _stored(program, url), program.set_aside()
+    program, before, aside = trial.program, trial.stored(), trial.program.set_aside()
 
     def send(values: Sequence[bytes]) -> None:
         for number, value in enumerate(values):
-            broker.send(program.topic, [value], number % 2)
+            trial.broker.send(program.topic, [value], number % 2)
 
     def send_good(part: str) -> None:
         vehicles = [f"{fault} {part} {number}" for number in range(_COUNT)]
-        broker.send(program.topic, [program.written(report(vehicle=name)) for name in vehicles])
+        trial.broker.send(program.topic, [program.written(report(vehicle=name)) for name in vehicles])
 
     send_good("before")
-    _until_stored(program, url, before + _COUNT)
-    send_good("in")
-    FAULTS[fault](program, url, send)
+    trial.until_stored(before + _COUNT)
+    timer = Timer(1.0, send_good, ("in",))
+    timer.start()
+    FAULTS[fault](trial, send)
+    timer.join()
     send_good("after")
     good, begun = before + 3 * _COUNT, time.monotonic()
-    is_over = _until_stored(program, url, good)
+    is_over = trial.until_stored(good)
     remark = f"{time.monotonic() - begun:.0f} s later" if is_over else ""
-    state, stored, found = program.state(), _stored(program, url), program.set_aside() - aside
+    state, stored, found = program.state(), trial.stored(), program.set_aside() - aside
     if not is_over:
         program.restart()
-        _until_stored(program, url, good)
-        remark = f"{_stored(program, url) - before:,} after a restart: {program.state()}"
+        trial.until_stored(good)
+        remark = f"{trial.stored() - before:,} after a restart: {program.state()}"
     result = Result(fault, program.name, stored - before, good - before, found, state, remark)
     print(f"  {result}", file=sys.stderr)
     return result
-
-
-def _stored(program: Program, url: str) -> int:
-    return int(execute(url, f"SELECT count(*) FROM {program.table} WHERE vehicle_id <> 'bad'")[0][0])
-
-
-def _until_stored(program: Program, url: str, count: int) -> bool:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while _stored(program, url) < count:
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(0.2)
-    return True
