@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import psycopg2.extensions
 from msgspec import json
@@ -61,7 +60,7 @@ class Connect:
 
     def tasks(self) -> list[dict[str, Any]]:
         """Returns the state of each task, with the error if it failed."""
-        with urllib.request.urlopen(f"{self._url}/status", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self._url}/status", timeout=60) as answer:
             found: list[dict[str, Any]] = json.decode(answer.read())["tasks"]
         return found
 
@@ -71,12 +70,12 @@ class Connect:
     def restart(self) -> None:
         """Starts the tasks that failed again, as a person does."""
         address = f"{self._url}/restart?includeTasks=true&onlyFailed=true"
-        urllib.request.urlopen(urllib.request.Request(address, method="POST"), timeout=30).close()
+        urllib.request.urlopen(urllib.request.Request(address, method="POST"), timeout=60).close()
 
     def is_running(self) -> bool:
         try:
             return [task["state"] for task in self.tasks()] == ["RUNNING"] * 2
-        except (URLError, ConnectionError):
+        except OSError:  # it does not listen yet, or is busy
             return False
 
 
