@@ -118,10 +118,11 @@ class Complaints:
         """Translates errors into ours; a client for questions tells only when asked what it complains of."""
         try:
             yield
-        except KafkaException as error:
+        except (KafkaException, TimeoutError) as error:  # of a future, after the process was frozen
             if asked is not None:
                 asked.poll(0)
-            raise self.explain(error.args[0]) from None
+            is_late = isinstance(error, TimeoutError)
+            raise self.explain(KafkaError(KafkaError._TIMED_OUT) if is_late else error.args[0]) from None
         if asked is not None:
             asked.poll(0)
             self.clear()

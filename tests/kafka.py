@@ -156,7 +156,7 @@ class Broker:
         producer = self.producer(**settings)
         for value in values:
             put(producer, name, value, partition)
-        assert producer.flush(60) == 0
+        assert producer.flush(180) == 0
 
 
 def put(

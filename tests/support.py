@@ -246,7 +246,7 @@ class Daemon:
                 stderr=log,
             )
         if wait:
-            until(lambda: self.log().count(" watching ") > before, 30, "the daemon watches")
+            until(lambda: self.log().count(" watching ") > before, 90, "the daemon watches")
         return self
 
     def _hide_env_file(self) -> None:
@@ -271,7 +271,7 @@ class Daemon:
         process, self.process = self.process, None
         if process.poll() is None:
             process.send_signal(number)
-        return process.wait(20)
+        return process.wait(60)
 
     def wait(self, seconds: float = 60) -> int:
         """The exit code of a daemon that ends by itself."""

@@ -49,7 +49,7 @@ class MessageSender:
         self.repeated_documents = 0
         self.rejected: list[Place] = []
         self.undelivered: list[str] = []
-        self.pause = 0.02
+        self.pause = 0.05
         self._broker = broker
         self._topics = topics
         self._rng = rng

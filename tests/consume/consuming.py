@@ -51,7 +51,7 @@ class Fleet:
         self.consumers.append(daemon)
         daemon.start("consume", *arguments, wait=False)
         if wait:
-            until(lambda: " consuming " in daemon.log(), 30, f"the consumer starts; log:\n{daemon.log()}")
+            until(lambda: " consuming " in daemon.log(), 120, f"the consumer starts; log:\n{daemon.log()}")
         return daemon
 
     def stop(self) -> None:
