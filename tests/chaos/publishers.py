@@ -67,10 +67,13 @@ class PublisherFleet:
         self._began = self._read = len(self.publisher.log())
         self.publisher.start(wait=False)
 
-    def until_it_publishes(self) -> None:
-        """Waits until the publisher has the transactional id."""
+    def publishes(self) -> bool:
+        """Waits until the publisher has the transactional id; returns whether it has it in time."""
         self.revive()
-        until(lambda: " loaded " in self.publisher.log()[self._read :], 90, self.publisher.log()[-600:])
+        with suppress(AssertionError):
+            until(lambda: " loaded " in self.publisher.log()[self._read :], 90)
+            return True
+        return False
 
     def revive(self) -> None:
         """Starts the publisher if it has ended; nobody but the runner may have ended it."""
@@ -117,7 +120,8 @@ class PublisherFleet:
 
     def replace(self, seconds: float) -> None:
         """Freezes the publisher while another one takes over, with its id and its folder: the older ends."""
-        self.until_it_publishes()
+        if not self.publishes():
+            return
         older = self.publisher
         with frozen(older.pid):
             self.publisher = self._make()

@@ -21,6 +21,8 @@ MINUTES = {
     "failing-calls": 0.35,
     "bucket-requests": 2.2,
     "bucket-daemons": 5,
+    "stream-consumers": 1.2,
+    "stream-publishers": 1.8,
     "kills": 0.3,
     "stops": 0.8,
     "messages": 0.6,

@@ -18,6 +18,8 @@ PARTITIONS = 3
 #: The first test waits for the broker, too.
 pytestmark = pytest.mark.timeout(300)
 
+_FULL = (pytest.mark.slow, pytest.mark.timeout(3600))
+
 
 def expected(count: int, partitions: int = PARTITIONS) -> list[tuple[str, str]]:
     """Returns the rows of that many messages in each partition."""
@@ -59,7 +61,7 @@ def finish(fleet: Fleet, count: int, thread: Thread, partitions: int = PARTITION
 
 @pytest.mark.parametrize(
     ("kills", "count", "partitions", "pause"),
-    [(2, 4_000, 3, 0.0), pytest.param(30, 166_666, 6, 2.0, marks=pytest.mark.slow, id="a million messages")],
+    [(2, 4_000, 3, 0.0), pytest.param(30, 166_666, 6, 2.0, marks=_FULL, id="a million messages")],
 )
 def test_killed_consumers_lose_nothing_and_double_nothing(
     fleet: Fleet, kills: int, count: int, partitions: int, pause: float
