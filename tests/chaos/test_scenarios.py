@@ -46,6 +46,7 @@ def chosen() -> Iterator[ParameterSet]:
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux")
+@pytest.mark.timeout(300)  # that of a stream has a broker to wait for
 @pytest.mark.parametrize("scenario", list(chosen()))
 def test_a_short_run_of_a_scenario_finds_no_fault(scenario: Scenario, server: Server) -> None:
     result = runner.run(scenario, server, minutes=MINUTES[scenario.name], seed=SEED)
