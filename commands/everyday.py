@@ -50,10 +50,11 @@ def show_status(
     neither replayed nor dismissed, or a file has waited for an hour. Rejected records do not count.
     The same if messages of topics are missing, if no consumer is in the group, or if Kafka does not answer.
     """
-    from commands import publish_status, status
+    from commands import status
+    from service import published as publishing
 
     settings = load_settings()
-    published = publish_status.gather(settings)
+    published = publishing.find(settings)
     if published is not None and not database.has_database(settings):
         found = status.gather(settings, None, published)
         status.show(found, as_json)

@@ -2,34 +2,18 @@
 
 import shlex
 from collections.abc import Iterator
-from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from config import Settings
 from processing.counted import counted
-from processing.errors import Misconfigured, SourceUnavailable
 from processing.printable import printable
-from service.marker_store import marker_of_topics
+from service.published import Published
 from sources.claims import NOTE_ENDING
-
-if TYPE_CHECKING:
-    from service.published import Published
 
 #: Failed files that are named in a command to type.
 _NAMED = 3
 
 
-def gather(settings: Settings) -> "Published | None":
-    """Returns what was published; None if the files of the folder go into a database, or nowhere yet."""
-    with suppress(Misconfigured, SourceUnavailable):  # status says what is wrong with the place itself
-        if marker := marker_of_topics(settings):
-            from service.published import look  # with the packages of Kafka, which only this needs
-
-            return look(settings, marker)
-    return None
-
-
-def facts(found: "Published") -> Iterator[tuple[str, str]]:
+def facts(found: Published) -> Iterator[tuple[str, str]]:
     """Returns the lines of totals and topics."""
     yield "into", found.place
     if found.ledger is None:
@@ -45,14 +29,14 @@ def facts(found: "Published") -> Iterator[tuple[str, str]]:
         yield "topic", str(size)
 
 
-def sections(found: "Published") -> Iterator[tuple[str, list[str]]]:
+def sections(found: Published) -> Iterator[tuple[str, list[str]]]:
     """Returns the last files and the last failures."""
     if found.ledger is not None:
         yield "last files, UTC", list(map(str, found.ledger.last_files))
         yield "last failures, UTC", list(map(str, found.ledger.last_failures))
 
 
-def needs(found: "Published") -> Iterator[str]:
+def needs(found: Published) -> Iterator[str]:
     """Returns what needs a person."""
     if found.ledger is None:
         yield "Kafka can't be asked"
@@ -61,7 +45,7 @@ def needs(found: "Published") -> Iterator[str]:
         yield f"{count} in the failed folder: fix and drop again, or remove"
 
 
-def steps(settings: Settings, found: "Published") -> Iterator[tuple[str, str]]:
+def steps(settings: Settings, found: Published) -> Iterator[tuple[str, str]]:
     """Returns commands, and what they are for."""
     if found.unfixed and settings.bucket is None:
         names = found.unfixed[:_NAMED]

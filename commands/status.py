@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 from msgspec import Struct, json, to_builtins
@@ -27,11 +26,9 @@ from processing.printable import printable
 from processing.sink import Counts
 from service.drop_folder import LONG_SECONDS, Backlog, Looker, Waiting
 from service.presence import Watched, watched
+from service.published import Published
 from service.topic_state import TopicLooker, TopicState
 from sources.policy import BucketPlace
-
-if TYPE_CHECKING:
-    from service.published import Published
 
 #: The answer takes milliseconds, however many files were loaded.
 _SECONDS = 60.0
@@ -62,11 +59,11 @@ class Status(Struct, frozen=True):
     next_steps: list[Step]
     trouble: str = ""
     topics: TopicState | None = None
-    published: "Published | None" = None
+    published: Published | None = None
 
 
 def gather(
-    settings: Settings, connection: Connection | None, published: "Published | None" = None, trouble: str = ""
+    settings: Settings, connection: Connection | None, published: Published | None = None, trouble: str = ""
 ) -> Status:
     """Returns the facts; without a connection, for which trouble is the reason, only those beside it."""
     backlog, daemon = Looker(settings).look(_SHOWN), Watched(None)
@@ -132,7 +129,7 @@ def _next_steps(
     backlog: Backlog,
     found: _Found,
     topics: TopicState | None,
-    published: "Published | None",
+    published: Published | None,
 ) -> Iterator[Step]:
     """Returns the commands that deal with what was found."""
     if daemon.is_running is False or backlog.error == os.strerror(errno.ENOENT):

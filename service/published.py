@@ -1,5 +1,6 @@
 """The files of a watch folder that were published, by the ledger in Kafka: no database is needed for it."""
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -8,7 +9,7 @@ from msgspec.structs import replace
 from config import Settings
 from processing.errors import DatabaseUnavailable, Misconfigured, SourceUnavailable
 from processing.file_types import KINDS
-from service.marker import Marker
+from service.marker_store import marker_of_topics
 from service.shelf import failed_shelf
 
 if TYPE_CHECKING:
@@ -31,10 +32,24 @@ class Published(Struct, frozen=True):
     trouble: str = ""
 
 
-def look(settings: Settings, marker: Marker) -> Published:
-    """Asks Kafka about the topics that a marker names."""
-    found = Published(marker.database, unfixed=_unfixed(settings))
-    try:
+def find(settings: Settings) -> Published | None:
+    """Returns what was published; None if the files of this place go into a database, or nowhere yet."""
+    found = begin(settings)
+    return _look(settings, found) if found else None
+
+
+def begin(settings: Settings) -> Published | None:
+    """Returns what is known without Kafka; None as above."""
+    with suppress(Misconfigured, SourceUnavailable):  # whoever lists the place says what is wrong with it
+        if marker := marker_of_topics(settings):
+            return Published(marker.database)
+    return None
+
+
+def _look(settings: Settings, begun: Published) -> Published:
+    """Asks Kafka."""
+    found = replace(begun, unfixed=_unfixed(settings))
+    try:  # with the packages of Kafka, which nobody else needs
         from sinks.kafka_overview import Overview
         from sinks.kafka_producer import without_ours
         from sinks.kafka_topics import Topics

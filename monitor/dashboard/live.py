@@ -21,8 +21,11 @@ from db.queries import FileEntry
 from db.stream import Stored, read_stored
 from monitor.dashboard.history import STEP, History, Step
 from processing.errors import DatabaseUnavailable, Misconfigured, SourceUnavailable
+from service import published
+from service.database import has_database
 from service.drop_folder import Backlog, Looker
 from service.presence import Watched, count_workers, watched
+from service.published import Published
 from service.reading import Reading
 from service.topic_state import TopicLooker, TopicState
 
@@ -69,6 +72,7 @@ class Present(Struct, frozen=True):
     steps: list[Step] = []
     ledger: Ledger | None = None
     topics: TopicState | None = None
+    published: Published | None = None
     trouble: str = ""
 
 
@@ -87,6 +91,7 @@ class Live:
         self._topic_looker = TopicLooker(settings)
         self._stored = Stored([], [])
         self._topics: TopicState | None = None
+        self._published: Published | None = None
         self._wanted_at = float("-inf")
         self.present: Present | None = None
 
@@ -95,7 +100,8 @@ class Live:
         self._wanted_at = time.monotonic()
 
     async def run(self) -> None:
-        await asyncio.gather(self._run(), self._run_topics())
+        self._published = await in_thread(lambda: published.begin(self._settings))
+        await asyncio.gather(self._run(), self._run_topics(), self._run_published())
 
     async def _run_topics(self) -> None:
         """Asks Kafka by itself: its answer may take long, and the pages wait for nothing."""
@@ -103,6 +109,14 @@ class Live:
             with suppress(Exception):  # the next look may succeed
                 self._topics = await in_thread(lambda: self._topic_looker.look(self._stored))
             await asyncio.sleep(_SELDOM)
+
+    async def _run_published(self) -> None:
+        """Reads the ledger of a publisher, which takes long if it is long."""
+        while True:
+            began = time.monotonic()
+            with suppress(Exception):  # the next look may succeed
+                self._published = await in_thread(lambda: published.find(self._settings))
+            await asyncio.sleep(max(_SELDOM, _RESTS * (time.monotonic() - began)))
 
     async def _run(self) -> None:
         while True:
@@ -132,7 +146,9 @@ class Live:
             self._waiting.append((now, folder.files, folder.bytes))
             self._waiting = [sample for sample in self._waiting if (now - sample[0]).total_seconds() < 3600]
         workers = count_workers(daemon.processes) if daemon.processes else None
-        found = Present(now, folder, daemon, workers, list(self._waiting))
+        found = Present(now, folder, daemon, workers, list(self._waiting), published=self._published)
+        if found.published is not None and not has_database(self._settings):
+            return found
         try:
             if self._settings.bucket is not None:
                 found = replace(found, daemon=self._reading.ask(self._daemons_of_bucket))

@@ -37,6 +37,9 @@ class _Page:
             ) as self._topics_card:
                 self._topics = Shown()
             self._topics_card.set_visibility(False)
+            with card("Published files", "by the ledger in Kafka; UTC", "wide") as self._published_card:
+                self._published = Shown()
+            self._published_card.set_visibility(False)
             self._failures = _card("Failed files", "kept in the failed folder; the newest first")
             self._waiting = _card("Waiting files", "the oldest first")
             self._rejects = _card("Rejected records", "open ones, the newest first", "wide")
@@ -59,6 +62,9 @@ class _Page:
         if present.topics is not None:
             self._topics.show(topics_part.topics(present.topics))
             self._topics_card.set_visibility(True)
+        if present.published is not None:
+            self._published.show(topics_part.published(present.published))
+            self._published_card.set_visibility(True)
         if present.ledger is not None:
             self._failures.show(now_parts.failures(present.ledger.failures))
             self._rejects.show(now_parts.rejects(present.ledger))

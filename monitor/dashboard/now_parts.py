@@ -15,12 +15,14 @@ from processing.counted import counted, noun
 from service.drop_folder import LONG_SECONDS
 
 _START = "python main.py"
+_PUBLISH = "python main.py publish"
 
 
 def notices(present: Present) -> str:
     """Says what needs a person; or that nothing does."""
     topics = topics_part.notices(present.topics) if present.topics else []
-    found = [*_about_daemon(present), *_about_ledger(present), *topics]
+    published = topics_part.about_published(present.published) if present.published else []
+    found = [*_about_daemon(present), *_about_ledger(present), *topics, *published]
     return markup.notices(*(found or [_all_is_well(present)]))
 
 
@@ -34,7 +36,8 @@ def _about_daemon(present: Present) -> list[Notice]:
     elif folder.error:
         found.append(Notice(f"The watch folder {folder.folder} can't be listed: {folder.error}.", "bad"))
     elif daemon.is_running is False:
-        found.append(Notice(f"No daemon watches {folder.folder}. Start it:", "warn", _START))
+        start = _START if present.published is None else _PUBLISH
+        found.append(Notice(f"No daemon watches {folder.folder}. Start it:", "warn", start))
     if folder.oldest_seconds is not None and folder.oldest_seconds > LONG_SECONDS:
         found.append(Notice("A file has waited for more than an hour.", "warn"))
     if present.trouble:
@@ -137,6 +140,9 @@ def _tile_of_workers(present: Present) -> Tile:
 
 
 def _tile_of_database(present: Present) -> Tile:
+    if present.ledger is None and present.published is not None and not present.trouble:
+        is_away = bool(present.published.trouble)
+        return Tile("Kafka", "away" if is_away else "ok", "", "", "bad" if is_away else "")
     if present.ledger is None or present.trouble:
         return Tile("Database", "away", "", "looking for it", "bad")
     server = present.ledger.server

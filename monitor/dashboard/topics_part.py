@@ -1,4 +1,4 @@
-"""The part of the present that is about Kafka: how far each topic is loaded, and what needs a person."""
+"""The part of the present that is about Kafka: what is loaded of topics, and what is published into them."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -6,6 +6,7 @@ from itertools import groupby
 from monitor.dashboard import markup, numbers
 from monitor.dashboard.markup import Column, Notice
 from processing.counted import counted
+from service.published import Published
 from service.topic_state import PartitionState, TopicState
 
 #: Partitions that are shown by themselves, the furthest behind first.
@@ -62,3 +63,42 @@ def _about_group(state: TopicState) -> Iterator[Notice]:
     for one in state.gaps[:1]:
         accepted = f"accepted by {one.accepted_by} at {numbers.time(one.accepted_at)}"
         yield Notice(f"The last gap: {one.gap.partition}, {one.gap.reason}; {accepted}.")
+
+
+def about_published(found: Published) -> list[Notice]:
+    """Says what needs a person."""
+    notices = []
+    if found.trouble:
+        notices.append(Notice(f"No answer of Kafka: {found.trouble}.", "bad"))
+    if found.unfixed:
+        text = f"{counted(len(found.unfixed), 'file')} in the failed folder: fix and drop again, or remove."
+        notices.append(Notice(text, "warn"))
+    return notices
+
+
+def published(found: Published) -> str:
+    """Returns what the ledger says, the size of each topic, and the last files."""
+    if found.ledger is None:
+        return markup.notices(Notice(f"What was published into {found.place} is not known now.", "warn"))
+    ledger = found.ledger
+    parts = f", {ledger.files_in_parts:,} in part" if ledger.files_in_parts else ""
+    files = f"{counted(ledger.published_files, 'file')} published{parts}, {ledger.failed_files:,} failed"
+    records = f"{ledger.read:,} records = {ledger.published:,} published + {ledger.rejected:,} rejected"
+    topics = markup.table(
+        [Column("topic", "name"), Column("partitions", "number"), Column("messages, at most", "number")],
+        [(one.topic, numbers.count(one.partitions), numbers.count(one.messages)) for one in found.topics],
+    )
+    titles = ("read", "published", "rejected")
+    files_table = markup.table(
+        [Column("UTC"), Column("file", "name"), Column("outcome"), *(Column(t, "number") for t in titles)],
+        [
+            (
+                numbers.time(one.committed_at),
+                one.name,
+                one.reason or one.state,
+                *map(numbers.count, (one.read, one.published, one.rejected)),
+            )
+            for one in (*ledger.last_files, *ledger.last_failures)
+        ],
+    )
+    return markup.notices(Notice(f"{files}. {records}.")) + topics + files_table

@@ -7,7 +7,9 @@ from msgspec.structs import replace
 from db.stream import AcceptedGap
 from monitor.dashboard import topics_part
 from processing.stream import Gap, TopicPartition
+from service.published import Published
 from service.topic_state import PartitionState, TopicState
+from sinks.kafka_overview import LedgerEntry, LedgerTotals, TopicSize
 from sources.topic_logs import Member
 
 NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
@@ -43,3 +45,16 @@ def test_the_last_gap_is_named() -> None:
     assert "t/0, the log begins later; accepted by ann@host at " in topics_part.topics(
         replace(STATE, gaps=[gap])
     )
+
+
+def test_what_was_published_is_shown_with_its_last_files() -> None:
+    file = LedgerEntry("vehicles_status_<1>.json", "published", NOW, 50, 49, 1, "")
+    ledger = LedgerTotals(3, 1, 2, 150, 149, 1, [file], [])
+    found = Published("the topics", [TopicSize("fleet.a", 6, 160)], ledger, ["bad.json"])
+    html = topics_part.published(found)
+    assert "3 files published, 1 in part, 2 failed. 150 records = 149 published + 1 rejected." in html
+    assert ">fleet.a<" in html and ">160<" in html and ">vehicles_status_&lt;1&gt;.json<" in html
+    (notice,) = topics_part.about_published(found)
+    assert notice.text == "1 file in the failed folder: fix and drop again, or remove."
+    (notice,) = topics_part.about_published(Published("the topics", trouble="refused"))
+    assert notice.text == "No answer of Kafka: refused."
