@@ -1,6 +1,7 @@
 """The settings: what each may be, and its default."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from enum import StrEnum
@@ -36,6 +37,18 @@ _SECRETS = ("DATABASE_URL", "DB_PASSWORD", "DASHBOARD_TOKEN")
 
 #: What the names of the properties of Kafka's client begin with.
 _KAFKA = "KAFKA_"
+
+#: Those that people write by hand, so that a slip in one is noticed; librdkafka knows a hundred more.
+_KAFKA_BY_HAND = (
+    *("KAFKA_SECURITY_PROTOCOL", "KAFKA_SASL_MECHANISM", "KAFKA_SASL_MECHANISMS"),
+    *("KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD", "KAFKA_SSL_CA_LOCATION"),
+    *("KAFKA_SSL_CERTIFICATE_LOCATION", "KAFKA_SSL_KEY_LOCATION", "KAFKA_SSL_KEY_PASSWORD"),
+)
+
+#: HOST:PORT, HOST or [IPv6]:PORT, where a protocol may stand before it.
+_SERVER = re.compile(
+    r"(?:(?:PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)://)?(?:\[[0-9A-Fa-f:]+\]|[^\s:/@\[\]]+)(?::(\d+))?"
+)
 
 
 class LogFormat(StrEnum):
@@ -103,6 +116,19 @@ def _http(url: str) -> str:
     return url
 
 
+def _servers(value: str) -> str:
+    found = [_SERVER.fullmatch(server.strip()) for server in value.split(",")]
+    if any(one is None or not 0 < int(one[1] or 9092) <= 65_535 for one in found):
+        raise ValueError("it should be HOST:PORT,HOST:PORT …")
+    return value
+
+
+def _prefix(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,200}", value):
+        raise ValueError("it should be at most 200 letters of ASCII, digits, dots, hyphens and underscores")
+    return value
+
+
 _Folder = Annotated[Path, AfterValidator(_absolute)]
 _Place = Annotated[Path | BucketPlace, PlainValidator(_place)]
 _Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -143,8 +169,8 @@ class Settings(BaseModel):
     metrics_address: Annotated[Address, BeforeValidator(read_address)] | None = None
     #: None: days are kept for ever.
     retention_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
-    kafka_bootstrap_servers: str | None = None
-    kafka_topic_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")] = "mobileye"
+    kafka_bootstrap_servers: Annotated[str, AfterValidator(_servers)] | None = None
+    kafka_topic_prefix: Annotated[str, AfterValidator(_prefix)] = "mobileye"
     kafka_group: Annotated[str, Field(min_length=1)] = "mobileye"
     dashboard_token: Annotated[str, Field(min_length=16)] | None = None
     log_format: LogFormat = LogFormat.TEXT
@@ -202,7 +228,7 @@ class Settings(BaseModel):
     def kafka(self) -> dict[str, str]:
         """The properties of Kafka's client by their own names; raises Misconfigured without an address."""
         if self.kafka_bootstrap_servers is None:
-            raise Misconfigured("KAFKA_BOOTSTRAP_SERVERS is not set: it should be HOST:PORT, HOST:PORT …")
+            raise Misconfigured("KAFKA_BOOTSTRAP_SERVERS is not set: it should be HOST:PORT,HOST:PORT …")
         return {"bootstrap.servers": self.kafka_bootstrap_servers, **self._kafka}
 
     @property
@@ -286,7 +312,7 @@ def load_settings() -> Settings:
     Reads the .env of the current directory or, if there is none, the one beside this file; never both.
     Raises Misconfigured, naming each wrong one and what it may be.
     """
-    names = [name.upper() for name in Settings.model_fields]
+    names = [*(name.upper() for name in Settings.model_fields), *_KAFKA_BY_HAND]
     folders = [Path(__file__).parent]
     with suppress(OSError):  # the current directory may be gone
         folders.insert(0, Path.cwd())

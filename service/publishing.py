@@ -26,7 +26,7 @@ from service.publisher_factory import PublisherFactory
 from service.signals import StopSignal
 from sinks.kafka_producer import Publisher, without_ours
 from sinks.kafka_topics import Topics
-from sources.kafka_client import Cluster, Complaints
+from sources.kafka_client import Cluster
 
 #: The longest wait for the brokers' answer to a question.
 _ASK_SECONDS = 5.0
@@ -49,7 +49,7 @@ class Brokers:
     def __init__(self, settings: Settings) -> None:
         """Connects to nothing; raises Misconfigured for properties that the client does not know."""
         self.cluster = Cluster(without_ours(settings.kafka))
-        self._complaints = Complaints(DatabaseUnavailable)
+        self._complaints = self.cluster.complaints(DatabaseUnavailable)
         self._admin = self.cluster.admin(self._complaints.take)
         self._topics = Topics(settings.kafka_topic_prefix, KINDS.values())
 

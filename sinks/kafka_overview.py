@@ -15,7 +15,7 @@ from processing.counted import counted
 from processing.errors import DatabaseUnavailable
 from sinks.kafka_ledger import FAILED, IN_PARTS, PUBLISHED, Entry
 from sinks.kafka_topics import Topics
-from sources.kafka_client import Cluster, Complaints
+from sources.kafka_client import Cluster
 
 #: The longest wait for an answer, in seconds.
 _SECONDS = 5.0
@@ -91,7 +91,7 @@ class Overview:
         """Connects to nothing yet; raises Misconfigured for properties that nobody knows."""
         self._cluster = cluster
         self._topics = topics
-        self._complaints = Complaints(DatabaseUnavailable)
+        self._complaints = cluster.complaints(DatabaseUnavailable)
         self._admin: AdminClient = cluster.admin(self._complaints.take)
 
     def sizes(self) -> list[TopicSize]:

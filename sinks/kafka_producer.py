@@ -16,7 +16,7 @@ from sinks.kafka_ends import wait_until_decided
 from sinks.kafka_ledger import PARTITION, Ledger, Session
 from sinks.kafka_messages import HEADERS, OVERHEAD, Message
 from sinks.kafka_topics import Topics
-from sources.kafka_client import Cluster, Complaints
+from sources.kafka_client import Cluster
 
 #: The longest time that a call may take without any answer, and the pieces in which it is waited for.
 _ANSWER_SECONDS = 30.0
@@ -88,7 +88,7 @@ class TransactionalProducer:
         )
         self._beat = beat
         self._session = Session.of_this_process(uuid4().hex)
-        self._complaints = Complaints(DatabaseUnavailable)
+        self._complaints = publisher.cluster.complaints(DatabaseUnavailable)
         self._refused: KafkaError | None = None
         self._is_announced = self._has_opened = False
         self._admin: AdminClient | None = None

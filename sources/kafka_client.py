@@ -1,9 +1,10 @@
 """Makes clients of Apache Kafka, for topics as a source and as a sink, and translates their errors."""
 
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from logging import Logger
+from logging import Handler, Logger, LogRecord
 from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
@@ -41,15 +42,29 @@ _VAGUE = {
     KafkaError._TRANSPORT,
 }
 
+#: Errors of a connection that could not be made, or broke.
+_UNREACHED = {KafkaError._RESOLVE, KafkaError._TRANSPORT}
+
+#: Names of properties in what librdkafka says; a person sets them as KAFKA_<NAME>.
+_PROPERTY = re.compile(
+    r'(?:(?<=property )|(?<=property: ))"([a-z0-9._]+)"'
+    r"|\b(security\.protocol|ssl\.(?:ca|certificate|key)\.location)\b"
+)
+
+#: A broker that others have named: its address, and its number.
+_LEARNED = re.compile(r"(?:\w+://)?([^/\s]+)/\d+: ")
+
+#: The client repeats each half a minute what is still so.
+_TOLD_SECONDS = 60.0
+
 #: What differs each time that the same is said.
 _TIMING = re.compile(r" \(after \d+ms in state \w+(?:, \d+ identical error\(s\) suppressed)?\)")
 
+#: Where a broker that speaks TLS ends the connection of a client that does not.
+_FIRST_QUESTION = "in state APIVERSION_QUERY"
+
 #: What anybody may set. After an outage the client tries again soon, not only when 10 s have gone.
 _DEFAULTS = {"client.id": "mobileye-data", "reconnect.backoff.max.ms": "1000"}
-
-#: Where the library's own lines go, instead of to standard error; what they say comes as errors, too.
-_SILENT = Logger("librdkafka")
-_SILENT.disabled = True
 
 T = TypeVar("T")
 OnError = Callable[[KafkaError], None]
@@ -75,43 +90,82 @@ class Cluster(Struct, frozen=True):
         """Returns a producer; on_error is called when it is polled."""
         return self._make(Producer, settings, on_error)
 
+    def complaints(self, unavailable: type[Exception]) -> "Complaints":
+        """Returns what takes the errors of clients; an outage of Kafka is this error of ours."""
+        return Complaints(unavailable, self.properties["bootstrap.servers"])
+
     def _make(
         self, client: Callable[[dict[str, Any]], T], settings: Mapping[str, Any], on_error: OnError
     ) -> T:
-        ours = {"log_level": 0, "logger": _SILENT, **settings, "error_cb": on_error}
+        logger = Logger("librdkafka")  # else its lines would go to standard error
+        logger.addHandler(_Disconnections(on_error))
+        ours = {"logger": logger, **settings, "error_cb": on_error}
         try:
             return client({**_DEFAULTS, **self.properties, **ours})
         except KafkaException as error:
-            refusal = error.args[0].str()
-            raise Misconfigured(f"Kafka's client refuses the settings KAFKA_…: {refusal}") from None
+            refusal = _in_our_words(error.args[0])
+            raise Misconfigured(f"Kafka's client refuses the settings: {refusal}") from None
+
+
+class _Disconnections(Handler):
+    """Makes errors of connections that brokers end, of which librdkafka only writes a line."""
+
+    def __init__(self, on_error: OnError) -> None:
+        super().__init__()
+        self._on_error = on_error
+
+    def emit(self, record: LogRecord) -> None:
+        """Takes a line: what it is about, the client, and the thread with the text."""
+        subject, _, line = record.args if isinstance(record.args, tuple) else ("", "", "")
+        text = str(line).partition("]: ")[2]
+        if subject == "FAIL" and ": Disconnected" in text:
+            if _FIRST_QUESTION in text:
+                text = f"{_TIMING.sub('', text)}; perhaps it wants another KAFKA_SECURITY_PROTOCOL"
+            self._on_error(KafkaError(KafkaError._TRANSPORT, text))
 
 
 class Complaints:
     """The last error that clients have told of while they try again: a time-out alone says nothing."""
 
-    def __init__(self, unavailable: type[Exception]) -> None:
-        """Takes the error that Kafka's outages are for us."""
+    def __init__(self, unavailable: type[Exception], servers: str) -> None:
+        """Takes the error that Kafka's outages are for us, and the addresses that a person has set."""
         self._unavailable = unavailable
-        self._last: KafkaError | None = None
+        self._servers = servers
+        self._told: KafkaError | None = None
+        self._told_at = 0.0
 
     def take(self, error: KafkaError) -> None:
         """Takes an error, as a callback of a client."""
-        if self._last is None or error.code() != KafkaError._ALL_BROKERS_DOWN:
-            self._last = error
+        last = self._last
+        if last is None or _says(error) >= _says(last):
+            self._told, self._told_at = error, time.monotonic()
 
     def clear(self) -> None:
         """Forgets what was told."""
-        self._last = None
+        self._told = None
+
+    @property
+    def _last(self) -> KafkaError | None:
+        return self._told if time.monotonic() - self._told_at < _TOLD_SECONDS else None
 
     def is_to_fix(self) -> bool:
         """Returns whether trying again is of no use."""
-        return self._last is not None and is_to_fix(self._last)
+        last = self._last
+        return last is not None and is_to_fix(last)
 
     def explain(self, error: KafkaError) -> Exception:
         """Returns our error for one of a call, which the clients' last error may explain."""
-        told = self._last if self._last is not None and error.code() in _VAGUE else error
-        text = _TIMING.sub("", told.str())
-        return Misconfigured(f"Kafka: {text}") if is_to_fix(told) else self._unavailable(text)
+        last = self._last
+        told = last if last is not None and error.code() in _VAGUE else error
+        text = _in_our_words(told)
+        if is_to_fix(told):
+            return Misconfigured(f"Kafka: {text}")
+        learned = _LEARNED.match(text)
+        if learned and told.code() in _UNREACHED and learned[1] not in self._servers:
+            text += (
+                f"; {learned[1]} is what the broker itself gives out as its address (advertised.listeners)"
+            )
+        return self._unavailable(text)
 
     @contextmanager
     def translated(self, asked: AdminClient | None = None) -> Iterator[None]:
@@ -123,9 +177,19 @@ class Complaints:
                 asked.poll(0)
             is_late = isinstance(error, TimeoutError)
             raise self.explain(KafkaError(KafkaError._TIMED_OUT) if is_late else error.args[0]) from None
-        if asked is not None:
-            asked.poll(0)
-            self.clear()
+
+
+def _says(error: KafkaError) -> int:
+    """Returns how much an error says: no broker is there, one has ended the connection, or why."""
+    if error.code() == KafkaError._ALL_BROKERS_DOWN:
+        return 0
+    return 2 if error.code() != KafkaError._TRANSPORT or " failed: " in error.str() else 1
+
+
+def _in_our_words(error: KafkaError) -> str:
+    """Returns what an error says, with the names that a person knows and without what varies."""
+    text = _TIMING.sub("", error.str())
+    return _PROPERTY.sub(lambda name: f"KAFKA_{name[1] or name[2]}".upper().replace(".", "_"), text)
 
 
 def is_to_fix(error: KafkaError) -> bool:

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from processing.errors import Misconfigured, SourceUnavailable
 from processing.stream import Message, Position, TopicPartition
-from sources.kafka_client import Cluster, Complaints, is_to_fix
+from sources.kafka_client import Cluster, is_to_fix
 
 #: A partition as the client names it.
 Place = tuple[str, int]
@@ -86,7 +86,7 @@ class Topics:
                 chosen = f"KAFKA_{name.replace('.', '_').upper()}"
                 raise Misconfigured(f"{chosen} can't be set: consume needs its own")
         self._cluster = cluster
-        self._complaints = Complaints(SourceUnavailable)
+        self._complaints = cluster.complaints(SourceUnavailable)
         is_new = cluster.properties.get("group.protocol") == "consumer"
         usual = {name: value for name, value in _DEFAULTS.items() if not (is_new and name in _OF_THE_BROKER)}
         self._settings = {**usual, **cluster.properties, **_OURS, "group.id": group}

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from processing.errors import SourceUnavailable
 from processing.stream import TopicPartition
-from sources.kafka_client import Cluster, Complaints
+from sources.kafka_client import Cluster
 
 _SECONDS = 5.0
 
@@ -33,7 +33,7 @@ class TopicLogs:
 
     def __init__(self, cluster: Cluster) -> None:
         """Connects when it is asked first; raises Misconfigured for properties that nobody knows."""
-        self._complaints = Complaints(SourceUnavailable)
+        self._complaints = cluster.complaints(SourceUnavailable)
         self._admin = cluster.admin(self._complaints.take)
 
     def ids(self, topics: Sequence[str]) -> dict[str, str]:

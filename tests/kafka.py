@@ -111,6 +111,7 @@ class Broker:
             self.process.send_signal(number)
             self.process.wait(30)
             self.process = None
+            self._admin = None  # the next one need not wait until this one tries again
 
     @property
     def pid(self) -> int:

@@ -17,24 +17,33 @@ from tests.support import free_port
 #: After so long a client has to show its password again.
 _SESSION_MILLISECONDS = 3_000
 
+#: What the listener of that name gives out as its address.
+LOST = "kafka.invalid:9092"
+
 _LOGIN = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
 
 
 class SecuredBroker(Broker):
-    """The tests come by the listener without a password, and may do all; others by the secured one."""
+    """The tests come by the listener without a password, and may do all; others by the secured one.
+
+    A third listener gives out an address that does not exist.
+    """
 
     def __init__(self, folder: Path, jars: Path) -> None:
         super().__init__(folder, jars)
-        self.secured_port = free_port()
+        self.secured_port, self.lost_port = free_port(), free_port()
         self.ca = folder / "right.crt"
         self.wrong_ca = folder / "wrong.crt"
 
     def settings(self) -> dict[str, object]:
         usual, secured = super().settings(), "listener.name.secured"
+        protocols = f"SECURED:SASL_SSL,LOST:PLAINTEXT,{usual['listener.security.protocol.map']}"
+        own = f"SECURED://127.0.0.1:{self.secured_port}"
         return {
             **usual,
-            "listeners": f"SECURED://127.0.0.1:{self.secured_port},{usual['listeners']}",
-            "listener.security.protocol.map": f"SECURED:SASL_SSL,{usual['listener.security.protocol.map']}",
+            "listeners": f"{own},LOST://127.0.0.1:{self.lost_port},{usual['listeners']}",
+            "advertised.listeners": f"{own},LOST://{LOST},PLAINTEXT://{self.servers}",
+            "listener.security.protocol.map": protocols,
             f"{secured}.sasl.enabled.mechanisms": "SCRAM-SHA-512",
             f"{secured}.scram-sha-512.sasl.jaas.config": _LOGIN,
             f"{secured}.scram-sha-512.connections.max.reauth.ms": _SESSION_MILLISECONDS,

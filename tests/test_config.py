@@ -119,6 +119,12 @@ def test_each_setting_can_be_set(
         ("WATCH_FOLDER", "~nobody-of-that-name/x", "the path of a folder"),
         ("WATCH_FOLDER", "s3://", "the path of a folder, or s3://bucket/prefix"),
         ("S3_ENDPOINT_URL", "localhost:9000", "begin with http:// or https://"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "http://broker:9092", "HOST:PORT,HOST:PORT …"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "broker:9092;other:9092", "HOST:PORT,HOST:PORT …"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "broker:9092,other:kafka", "HOST:PORT,HOST:PORT …"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "broker:90920", "HOST:PORT,HOST:PORT …"),
+        ("KAFKA_TOPIC_PREFIX", "our fleet", "letters of ASCII, digits, dots, hyphens and underscores"),
+        ("KAFKA_TOPIC_PREFIX", "x" * 201, "at most 200 letters"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_it_may_be(
@@ -248,6 +254,8 @@ def test_an_empty_database_is_refused_whatever_dotenv_says(
         ("MAX_FILES_BYTES", "MAX_FILE_BYTES"),
         ("WORKER", "WORKERS"),
         ("Watch_Foldr", "WATCH_FOLDER"),
+        ("KAFKA_BOOTSTRAP_SERVER", "KAFKA_BOOTSTRAP_SERVERS"),
+        ("KAFKA_SASL_PASWORD", "KAFKA_SASL_PASSWORD"),
     ],
 )
 def test_a_name_that_is_nearly_ours_is_refused(

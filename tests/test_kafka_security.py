@@ -2,7 +2,9 @@
 
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from subprocess import TimeoutExpired
 from typing import NamedTuple
 from urllib.request import urlopen
 
@@ -14,11 +16,11 @@ from db.connection import Database
 from tests.consume.consuming import EVENTS, STATUS
 from tests.kafka import unique
 from tests.publish.publisher import PublisherDaemon, S, content, file_of, values
-from tests.secured_kafka import SecuredBroker, running_secured_broker
+from tests.secured_kafka import LOST, SecuredBroker, running_secured_broker
 from tests.support import Daemon, free_port, until
 
 #: The first test waits for the broker, too.
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture(scope="module")
@@ -153,10 +155,72 @@ def test_what_goes_wrong_while_they_run_ends_them(users: Users, wrong: str) -> N
         assert users.consumer.wait(30) == 2
     else:
         users.broker.forbid(users.name, ResourceType.TOPIC)
-    users.publisher.drop(f"{S}2.json", content(2, 10))
+    last = drop_until_it_ends(users.publisher)
     assert (users.consumer.wait(30), users.publisher.wait(30)) == (2, 2)
     for daemon in (users.publisher, users.consumer):
         ending = daemon.log().splitlines()[-1]
         assert dict(_WRONG)[wrong] in ending and "Traceback" not in daemon.log()
         assert users.password not in daemon.log()
-    assert users.publisher.left() == [f"{S}2.json"]
+    assert last in users.publisher.left()
+
+
+def drop_until_it_ends(publisher: PublisherDaemon) -> str:
+    """Returns the last name: a publisher that knows of no file does not ask whether it still may."""
+    for number in range(2, 32):
+        publisher.drop(name := f"{S}{number}.json", content(number, 10))
+        with suppress(TimeoutExpired):
+            publisher.wait(1)
+            return name
+    raise AssertionError(publisher.log())
+
+
+def slips(broker: SecuredBroker) -> list[tuple[str, dict[str, object], str]]:
+    """Commands with a slip in the settings, and what is said of it while Kafka is waited for."""
+    tls, lost = f"127.0.0.1:{broker.secured_port}", f"127.0.0.1:{broker.lost_port}"
+    wants_tls = "; perhaps it wants another KAFKA_SECURITY_PROTOCOL"
+    has_no_tls: dict[str, object] = {
+        "KAFKA_BOOTSTRAP_SERVERS": broker.servers,
+        "KAFKA_SECURITY_PROTOCOL": "SSL",
+    }
+    gives_out = f"; {LOST} is what the broker itself gives out as its address (advertised.listeners)"
+    return [
+        ("publish", {"KAFKA_BOOTSTRAP_SERVERS": "no.invalid:9092"}, "Failed to resolve 'no.invalid:9092'"),
+        ("consume", {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, "127.0.0.1:1 failed: Connection refused"),
+        ("publish", {"KAFKA_BOOTSTRAP_SERVERS": tls}, wants_tls),
+        ("consume", {"KAFKA_BOOTSTRAP_SERVERS": tls}, wants_tls),
+        ("consume", has_no_tls, "connecting to a PLAINTEXT broker listener?"),
+        ("consume", {"KAFKA_BOOTSTRAP_SERVERS": lost}, gives_out),
+        ("publish", {"KAFKA_BOOTSTRAP_SERVERS": lost}, gives_out),
+    ]
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        pytest.param(slice(-1), id="quick"),
+        pytest.param(slice(-1, None), id="after 20 s", marks=pytest.mark.slow),
+    ],
+)
+def test_of_a_slip_in_the_settings_it_says_what_it_may_be(
+    tmp_path: Path, secured: SecuredBroker, database: Database, chosen: slice
+) -> None:
+    """All of them at once, since each is noticed only after a time-out."""
+    cases = slips(secured)[chosen]
+    daemons = [Daemon(tmp_path / str(number), database.url, **case[1]) for number, case in enumerate(cases)]
+    try:
+        for daemon, (command, _, _) in zip(daemons, cases, strict=True):
+            daemon.start(command, wait=False)
+        for daemon, (command, _, reason) in zip(daemons, cases, strict=True):
+            until_said(daemon, f"{command}: {reason}", reason)
+    finally:
+        for daemon in daemons:
+            daemon.stop()
+
+
+def until_said(daemon: Daemon, what: str, reason: str) -> None:
+    try:
+        until(lambda: reason in daemon.log(), 60)
+    except AssertionError:
+        raise AssertionError(f"{what}, not said in:\n{daemon.log()}") from None
+    said = next(line for line in daemon.log().splitlines() if reason in line)
+    assert " waiting for Kafka " in said or " Kafka is still away " in said
