@@ -24,6 +24,7 @@ class KafkaProxy:
         self.port = free_port()
         self._broker_port = port
         self._cut_at: int | None = None
+        self._spared = 0
         self._passes = True
         self._is_away = threading.Event()
         self._answered = threading.Event()
@@ -35,15 +36,16 @@ class KafkaProxy:
         self._server = socket.create_server(("127.0.0.1", self.port))
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def cut_at(self, request: int, *, passes: bool) -> threading.Event:
+    def cut_at(self, request: int, *, passes: bool, spared: int = 0) -> threading.Event:
         """Cuts all connections at the next request of this number, before its answer; passes it on or not.
 
-        From then on nobody is connected until come_back(). Returns what is set when that has happened.
+        So many of these requests are spared before. From then on nobody is connected until come_back().
+        Returns what is set when that has happened.
         """
         self._passes = passes
         self._has_cut.clear()
         self._answered.clear()
-        self._cut_at = request
+        self._cut_at, self._spared = request, spared
         return self._has_cut
 
     def come_back(self) -> None:
@@ -78,7 +80,9 @@ class KafkaProxy:
             for message in _messages(client):
                 (number,) = struct.unpack(">h", message[4:6])
                 asked[message[8:12]] = number
-                if number == self._cut_at:
+                if number == self._cut_at and self._spared:
+                    self._spared -= 1
+                elif number == self._cut_at:
                     self._cut_at = None
                     self._is_away.set()
                     if self._passes:
