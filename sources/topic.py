@@ -41,6 +41,8 @@ _DEFAULTS = {
     "fetch.max.bytes": "8388608",
     "fetch.queue.backoff.ms": "10",
     "topic.metadata.refresh.interval.ms": "10000",
+    # A tenth of it passes before a coordinator that is away is asked for again: by default a minute.
+    "coordinator.query.interval.ms": "20000",
 }
 
 #: What the broker decides in the newer protocol of groups (KIP-848): the client refuses to be told.
