@@ -9,7 +9,7 @@ from msgspec import Struct
 from config import Settings
 from db.stream import AcceptedGap, Moved, Stored
 from processing.errors import Misconfigured, SourceUnavailable
-from service.placement import describe, find_gap, gone_gap
+from service.gaps import describe, find_gap, gone_gap
 
 if TYPE_CHECKING:
     from sources.topic_logs import Member, TopicLogs

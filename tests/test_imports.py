@@ -221,6 +221,15 @@ def test_a_command_is_imported_when_it_is_typed() -> None:
     assert _imported_with("main, commands.run", commands - shared) == ["commands.run"]
 
 
+def test_a_command_imports_no_package_of_a_feature_that_its_user_may_not_have() -> None:
+    """`status` did, and ended with a traceback where only requirements.txt was installed."""
+    features = ("consume", "dashboard", "demo_bucket", "publish", "report")
+    commands = {module for module in MODULES if room_of(module) == "commands"}
+    commands -= {f"commands.{name}" for name in features}
+    packages = ["boto3", "confluent_kafka", "nicegui", "pandas", "uvicorn"]
+    assert _imported_with(", ".join(sorted(commands)), packages) == []
+
+
 def test_a_daemon_of_a_folder_imports_no_package_of_a_bucket() -> None:
     """And neither do its workers: those packages need not be there."""
     modules = "main, service.build, service.worker, service.loader_factory, sources.folder"
