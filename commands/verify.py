@@ -56,10 +56,8 @@ def _flaws(
     # The folders are read before the ledger: a file that leaves them meanwhile has its entry by then.
     shelves = waiting_shelf(settings), failed_shelf(settings)
     waiting, failed = (_files(shelf, settings.max_file_bytes, progress) for shelf in shelves)
-    audit.begin(connection)
-    with translate_errors(), connection.cursor() as cursor:
-        scope = scope_since(cursor, since)
-        yield from flaws_of_tables(connection, known, since, scope, progress)
+    yield from _flaws_of_database(connection, known, since, progress)
+    with translate_errors(), connection.cursor() as cursor:  # of the same snapshot
         digests = [file.sha256 for file in (*waiting, *failed) if file.sha256]
         states, failures = audit.states(cursor, digests), find_failures(cursor)
     yield from _still_there(shelves[0], waiting, states)
