@@ -27,7 +27,8 @@ from service.stream_events import (
     ReadingResumed,
     TopicMissing,
 )
-from sources.topic import Place, Topics
+from sources.kafka_offsets import Place
+from sources.topic import Topics
 
 #: How long nothing may come before the loop looks around.
 _IDLE_SECONDS = 0.2

@@ -7,7 +7,7 @@ from processing.stream import Fenced, Gap, Position, StreamSink, TopicPartition
 from service.events import Publish
 from service.gaps import describe, find_gap, gone_gap
 from service.stream_events import GapAccepted
-from sources.topic import Place
+from sources.kafka_offsets import Place
 from sources.topic_logs import TopicLogs
 
 _ADVICE = "python main.py consume --accept-gap notes that and goes on"

@@ -3,11 +3,11 @@
 import time
 from collections.abc import Callable, Collection, Mapping
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from processing.errors import DatabaseUnavailable
+from sources.kafka_offsets import Place, log_ends, stable_ends
 
 #: The longest wait for the ends of open transactions, in seconds, and for an answer of the brokers.
 _SECONDS = 30.0
@@ -21,8 +21,6 @@ _NOT_YET = {
     KafkaError.UNKNOWN_LEADER_EPOCH,
 }
 
-Partition = tuple[str, int]
-
 
 def id_of(admin: AdminClient, topic: str) -> str:
     """Returns the id of a topic, another one if it was deleted and made again."""
@@ -32,9 +30,9 @@ def id_of(admin: AdminClient, topic: str) -> str:
 
 def committed_ends(
     admin: AdminClient, topics: Collection[str], beat: Callable[[], None] = lambda: None
-) -> Mapping[Partition, int]:
+) -> Mapping[Place, int]:
     """Returns where the first open transaction of each partition begins, or its end if none is open."""
-    return _ends_when_there(admin, topics, IsolationLevel.READ_COMMITTED, beat)
+    return _ask_when_there(stable_ends, admin, topics, beat)
 
 
 def wait_until_decided(
@@ -48,7 +46,7 @@ def wait_until_decided(
     Raises DatabaseUnavailable if one is not in time.
     """
     deadline = time.monotonic() + seconds
-    ends = _ends_when_there(admin, topics, IsolationLevel.READ_UNCOMMITTED, beat)
+    ends = _ask_when_there(log_ends, admin, topics, beat)
     while True:
         stable = committed_ends(admin, topics, beat)
         behind = [partition for partition, end in ends.items() if stable.get(partition, 0) < end]
@@ -64,32 +62,29 @@ def wait_until_decided(
         time.sleep(0.05)
 
 
-def _ends_when_there(
-    admin: AdminClient, topics: Collection[str], level: IsolationLevel, beat: Callable[[], None]
-) -> Mapping[Partition, int]:
-    """Asks again while a topic that was just made is not known everywhere."""
+def _ask_when_there(
+    ask: Callable[[AdminClient, Collection[Place], float], Mapping[Place, int]],
+    admin: AdminClient,
+    topics: Collection[str],
+    beat: Callable[[], None],
+) -> Mapping[Place, int]:
+    """Asks about all partitions; again while a topic that was just made is not known everywhere."""
     deadline = time.monotonic() + _SECONDS
     while True:
         beat()
         try:
-            return _ends(admin, topics, level)
+            return ask(admin, _partitions(admin, topics), _ASK_SECONDS)
         except KafkaException as error:
             if error.args[0].code() not in _NOT_YET or time.monotonic() >= deadline:
                 raise
             time.sleep(0.1)
 
 
-def _ends(admin: AdminClient, topics: Collection[str], level: IsolationLevel) -> Mapping[Partition, int]:
+def _partitions(admin: AdminClient, topics: Collection[str]) -> list[Place]:
     known = admin.list_topics(timeout=_ASK_SECONDS).topics
-    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-    asked = {}
     for topic in topics:
         if topic not in known:
             raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
         if known[topic].error is not None:
             raise KafkaException(known[topic].error)
-        asked.update({TopicPartition(topic, number): latest for number in known[topic].partitions})
-    found = admin.list_offsets(asked, isolation_level=level, request_timeout=_ASK_SECONDS)
-    return {
-        (place.topic, place.partition): future.result(_ASK_SECONDS).offset for place, future in found.items()
-    }
+    return [(topic, number) for topic in topics for number in known[topic].partitions]

@@ -6,7 +6,7 @@ It is written in the transactions of the records, and read to its end at the sta
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -25,7 +25,19 @@ _READ_SECONDS = 30.0
 #: The partition of all entries, however many there are: they are read in the order in which they were made.
 PARTITION = 0
 
-_DIGEST_LENGTH = 64
+#: The length of the key of a file's entry.
+DIGEST_LENGTH = 64
+
+#: The settings of what reads the ledger: it is in no group.
+READER = {
+    "group.id": "mobileye-ledger",
+    "enable.auto.commit": False,
+    "isolation.level": "read_committed",
+    "enable.partition.eof": True,
+    "auto.offset.reset": "earliest",
+    "fetch.wait.max.ms": 10,
+    "fetch.error.backoff.ms": 50,
+}
 
 _DAY = 24 * 3600.0
 _DAYS_LATER = 2
@@ -156,34 +168,25 @@ class Ledger:
                 consumer.unassign()  # else it asks the broker for more all the time
 
     def _read_up_to(self, ends: Mapping[int, int], consumer: Consumer) -> None:
-        last_answer = time.monotonic()
+        batches = arriving(consumer, self._topic, _READ_SECONDS, self._beat)
         while any(self._next.get(number, 0) < end for number, end in ends.items()):
-            self._beat()
-            messages = consumer.consume(10_000, 0.1)
-            for message in messages:
+            for message in next(batches):
                 self._take(message)
-            if messages:
-                last_answer = time.monotonic()
-            elif time.monotonic() >= last_answer + _READ_SECONDS:
-                raise DatabaseUnavailable(f"can't read {self._topic} to its end: the broker is slow")
 
     def _take(self, message: Any) -> None:
-        error = message.error()
-        if error is None:
+        if message.error() is None:
             self._next[message.partition()] = message.offset() + 1
             self._apply(message.key() or b"", message.value(), message.timestamp()[1] / 1000)
-        elif error.code() == KafkaError._PARTITION_EOF:
+        else:
             # Behind the markers of transactions, which are no messages.
             self._next[message.partition()] = message.offset()
-        elif error.code() != KafkaError.GROUP_AUTHORIZATION_FAILED:  # what reads this is in no group
-            raise KafkaException(error)
 
     def _apply(self, key: bytes, value: bytes | None, at: float) -> None:
         """Takes a record; one of a form that is not known, such as a newer one, is passed over."""
         try:
             if key == self.session_key.encode():
                 self.session = json.decode(value or b"", type=Session)
-            elif len(key) == _DIGEST_LENGTH:
+            elif len(key) == DIGEST_LENGTH:
                 digest = bytes.fromhex(key.decode())
                 if value is None:  # a person wants it to be published again
                     self.published.discard(digest)
@@ -192,3 +195,31 @@ class Ledger:
                     self.note(digest, _STANDING.decode(value), at)
         except (DecodeError, ValidationError, ValueError):
             return
+
+
+def arriving(
+    consumer: Consumer, topic: str, seconds: float, beat: Callable[[], None] = lambda: None
+) -> Iterator[list[Any]]:
+    """Yields messages of the ledger as they arrive, and the ends of its partitions, which have an error.
+
+    Raises KafkaException, and DatabaseUnavailable if nothing new comes for so long.
+    """
+    last_answer = time.monotonic()
+    while True:
+        beat()
+        found: list[Any] = consumer.consume(10_000, 0.1)
+        if found:
+            last_answer = time.monotonic()
+        elif time.monotonic() >= last_answer + seconds:
+            raise DatabaseUnavailable(f"can't read {topic} to its end: the broker is slow")
+        yield [message for message in found if _is_of_topic(message)]
+
+
+def _is_of_topic(message: Any) -> bool:
+    """Returns whether it is a message or the end of a partition; raises KafkaException for other errors."""
+    error = message.error()
+    if error is None or error.code() == KafkaError._PARTITION_EOF:
+        return True
+    if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:  # what reads this is in no group
+        return False
+    raise KafkaException(error)

@@ -1,37 +1,25 @@
 """An overview of the topics of publishers: what the ledger says of files, and how much the topics hold."""
 
-import time
 from collections import deque
-from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin._listoffsets import OffsetSpec
 from msgspec import DecodeError, Struct, ValidationError, json
 
 from processing.counted import counted
 from processing.errors import DatabaseUnavailable
-from sinks.kafka_ledger import FAILED, IN_PARTS, PUBLISHED, Entry
+from sinks.kafka_ledger import DIGEST_LENGTH, FAILED, IN_PARTS, PUBLISHED, READER, Entry, arriving
 from sinks.kafka_topics import Topics
 from sources.kafka_client import Cluster
+from sources.kafka_offsets import first_offsets, log_ends, stable_ends
 
 #: The longest wait for an answer, in seconds.
 _SECONDS = 5.0
 
 #: The longest time in which nothing new of the ledger comes, in seconds.
 _SILENT_SECONDS = 10.0
-
-_DIGEST_LENGTH = 64
-
-_READER = {
-    "group.id": "mobileye-ledger",
-    "enable.auto.commit": False,
-    "isolation.level": "read_committed",
-    "enable.partition.eof": True,
-    "auto.offset.reset": "earliest",
-}
 
 
 class TopicSize(Struct, frozen=True):
@@ -100,10 +88,9 @@ class Overview:
             there = self._admin.list_topics(timeout=_SECONDS).topics
             places = [(name, number) for name in self._topics.names if name in there
                       for number in there[name].partitions]  # fmt: skip
-            earliest, latest = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
-            first = self._offsets(places, earliest, IsolationLevel.READ_UNCOMMITTED)
-            stable = self._offsets(places, latest, IsolationLevel.READ_COMMITTED)
-            end = self._offsets(places, latest, IsolationLevel.READ_UNCOMMITTED)
+            first = first_offsets(self._admin, places, _SECONDS)
+            stable = stable_ends(self._admin, places, _SECONDS)
+            end = log_ends(self._admin, places, _SECONDS)
         return [
             TopicSize(
                 name,
@@ -114,22 +101,10 @@ class Overview:
             for name in self._topics.names
         ]
 
-    def _offsets(
-        self, places: Collection[tuple[str, int]], wanted: OffsetSpec, level: IsolationLevel
-    ) -> dict[tuple[str, int], int]:
-        asked = {TopicPartition(*place): wanted for place in places}
-        answers = (
-            self._admin.list_offsets(asked, isolation_level=level, request_timeout=_SECONDS) if asked else {}
-        )
-        return {
-            (place.topic, place.partition): answer.result(2 * _SECONDS).offset
-            for place, answer in answers.items()
-        }
-
     def ledger(self, partitions: int, shown: int) -> LedgerTotals:
         """Reads the ledger to its end, of so many partitions; raises DatabaseUnavailable or Misconfigured."""
         reading = _Reading(shown)
-        consumer = self._cluster.consumer(_READER, self._complaints.take)
+        consumer = self._cluster.consumer(READER, self._complaints.take)
         try:
             with self._complaints.translated(self._admin):
                 consumer.assign(
@@ -143,22 +118,14 @@ class Overview:
             consumer.close()
         return reading.totals()
 
-    def _read(self, consumer: Any, reading: "_Reading", left: set[int]) -> None:
-        heard_at = time.monotonic()
+    def _read(self, consumer: Consumer, reading: "_Reading", left: set[int]) -> None:
+        batches = arriving(consumer, self._topics.ledger, _SILENT_SECONDS)
         while left:
-            messages = consumer.consume(10_000, 0.2)
-            for message in messages:
-                error = message.error()
-                if error is None:
+            for message in next(batches):
+                if message.error() is None:
                     reading.take(message)
-                elif error.code() == KafkaError._PARTITION_EOF:
+                else:  # the end of a partition
                     left.discard(message.partition())
-                else:
-                    raise KafkaException(error)
-            if messages:
-                heard_at = time.monotonic()
-            elif time.monotonic() - heard_at > _SILENT_SECONDS:
-                raise DatabaseUnavailable(f"can't read {self._topics.ledger} to its end")
 
 
 class _Reading:
@@ -172,7 +139,7 @@ class _Reading:
     def take(self, message: Any) -> None:
         """Takes an entry; one of a form that is not known, such as a newer one, is passed over."""
         key, value = message.key() or b"", message.value()
-        if len(key) != _DIGEST_LENGTH:
+        if len(key) != DIGEST_LENGTH:
             return
         if value is None:  # a person wants it to be published again
             self._files.pop(key, None)

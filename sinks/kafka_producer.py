@@ -13,7 +13,7 @@ from msgspec import Struct, json
 from processing.errors import DatabaseUnavailable, Misconfigured, Refused, TryAgain
 from processing.file_types import KINDS, Kinds
 from sinks.kafka_ends import wait_until_decided
-from sinks.kafka_ledger import PARTITION, Ledger, Session
+from sinks.kafka_ledger import PARTITION, READER, Ledger, Session
 from sinks.kafka_messages import HEADERS, OVERHEAD, Message
 from sinks.kafka_topics import Topics
 from sources.kafka_client import Cluster
@@ -259,7 +259,7 @@ class TransactionalProducer:
     def _read_ledger(self) -> None:
         """Reads the ledger to its end; raises Misconfigured if another publisher has announced itself."""
         if self._consumer is None:
-            self._consumer = self._publisher.cluster.consumer(_READER, self._complaints.take)
+            self._consumer = self._publisher.cluster.consumer(READER, self._complaints.take)
         assert self._admin is not None
         self.ledger.read(self._admin, self._consumer, self._complaints)
         other = self.ledger.session
@@ -282,15 +282,3 @@ class TransactionalProducer:
             "delivery.report.only.error": True,
             "on_delivery": self._note_undelivered,
         }
-
-
-#: The settings of what reads the ledger: it is in no group.
-_READER = {
-    "group.id": "mobileye-ledger",
-    "enable.auto.commit": False,
-    "isolation.level": "read_committed",
-    "enable.partition.eof": True,
-    "auto.offset.reset": "earliest",
-    "fetch.wait.max.ms": 10,
-    "fetch.error.backoff.ms": 50,
-}

@@ -20,9 +20,7 @@ from msgspec import Struct
 from processing.errors import Misconfigured, SourceUnavailable
 from processing.stream import Message, Position, TopicPartition
 from sources.kafka_client import Cluster, is_to_fix
-
-#: A partition as the client names it.
-Place = tuple[str, int]
+from sources.kafka_offsets import Place
 
 #: What the promises rest on, which nobody may set.
 _OURS = {

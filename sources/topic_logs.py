@@ -2,14 +2,13 @@
 
 from collections.abc import Collection, Sequence
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection
-from confluent_kafka import TopicPartition as KafkaPartition
-from confluent_kafka.admin._listoffsets import OffsetSpec
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from msgspec import Struct
 
 from processing.errors import SourceUnavailable
 from processing.stream import TopicPartition
 from sources.kafka_client import Cluster
+from sources.kafka_offsets import Place, first_offsets, log_ends, stable_ends
 
 _SECONDS = 5.0
 
@@ -51,15 +50,18 @@ class TopicLogs:
 
     def first_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """Returns where logs begin; raises SourceUnavailable or Misconfigured."""
-        earliest = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
-        return self._offsets(partitions, earliest, IsolationLevel.READ_UNCOMMITTED)
+        with self._complaints.translated(self._admin):
+            found = first_offsets(self._admin, _places(partitions), _SECONDS)
+        return {one: found[one.topic, one.partition] for one in partitions}
 
     def ends(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, LogEnd]:
         """Returns how far logs reach; raises SourceUnavailable or Misconfigured."""
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        stable = self._offsets(partitions, latest, IsolationLevel.READ_COMMITTED)
-        end = self._offsets(partitions, latest, IsolationLevel.READ_UNCOMMITTED)
-        return {place: LogEnd(stable[place], end[place]) for place in partitions}
+        places = _places(partitions)
+        with self._complaints.translated(self._admin):
+            stable = stable_ends(self._admin, places, _SECONDS)
+            end = log_ends(self._admin, places, _SECONDS)
+        found = {place: LogEnd(stable[place], end[place]) for place in places}
+        return {one: found[one.topic, one.partition] for one in partitions}
 
     def members(self, group: str) -> list[Member]:
         """Returns the consumers of a group; raises SourceUnavailable or Misconfigured."""
@@ -73,16 +75,6 @@ class TopicLogs:
                 raise
         return [Member(one.host.lstrip("/"), len(one.assignment.topic_partitions)) for one in found.members]
 
-    def _offsets(
-        self, partitions: Collection[TopicPartition], wanted: OffsetSpec, level: IsolationLevel
-    ) -> dict[TopicPartition, int]:
-        if not partitions:
-            return {}
-        asked = {KafkaPartition(place.topic, place.partition): wanted for place in partitions}
-        known = {(place.topic, place.partition): place for place in partitions}
-        with self._complaints.translated(self._admin):
-            answers = self._admin.list_offsets(asked, isolation_level=level, request_timeout=_SECONDS)
-            return {
-                known[place.topic, place.partition]: answer.result(2 * _SECONDS).offset
-                for place, answer in answers.items()
-            }
+
+def _places(partitions: Collection[TopicPartition]) -> list[Place]:
+    return [(one.topic, one.partition) for one in partitions]

@@ -60,7 +60,7 @@ ROOMS = {
     ),
     "sinks": Room(
         "Writes records elsewhere.",
-        {"processing", "sources.kafka_client"},
+        {"processing", "sources.kafka_client", "sources.kafka_offsets"},
     ),
     "service": Room(
         "The long-running program around the line.",

@@ -94,10 +94,13 @@ def test_files_become_rows_with_the_least_rights_and_nobody_sees_the_password(us
     assert users.publisher.published() == values(*file_of(1, 100))
     status = users.consumer.command("status")
     assert ", 0 messages to load, " in status.stdout
+    published = users.publisher.command("status")
+    assert "\nrecords    100 = 100 published + 0 rejected\n" in published.stdout, published.stderr
     with urlopen(f"http://{address}/metrics") as answer:
         metrics = answer.read().decode()
     assert users.publisher.stop() == users.consumer.stop() == 0
-    written = users.publisher.log() + users.consumer.log() + status.stdout + status.stderr + metrics
+    written = users.publisher.log() + users.consumer.log() + metrics
+    written += status.stdout + status.stderr + published.stdout + published.stderr
     assert users.password not in written
 
 
