@@ -125,7 +125,7 @@ class _Disconnections(Handler):
 
 
 class Complaints:
-    """The last error that clients have told of while they try again: a time-out alone says nothing."""
+    """The last error that clients have reported while they try again: a time-out alone says nothing."""
 
     def __init__(self, unavailable: type[Exception], servers: str) -> None:
         """Takes the error that Kafka's outages are for us, and the addresses that a person has set."""

@@ -1,4 +1,4 @@
-"""The errors of Kafka's clients: what a person has to mend, and what passes."""
+"""The errors of Kafka's clients: what a person has to fix, and what passes."""
 
 import pytest
 from confluent_kafka import KafkaError
