@@ -8,9 +8,10 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from confluent_kafka import KafkaError, Message, Producer, TopicPartition
@@ -179,16 +180,24 @@ def put(
             return
 
 
+AnyBroker = TypeVar("AnyBroker", bound=Broker)
+
+
 @contextmanager
-def running_broker(java: Sequence[str] = QUICK_JAVA) -> Iterator[Broker]:
+def running(make: Callable[[Path, Path], AnyBroker]) -> Iterator[AnyBroker]:
+    """Starts what is made of a folder and the jars, and stops it at the end."""
     with tempfile.TemporaryDirectory() as folder:
-        broker = Broker(Path(folder), find_jars(), java)
+        broker = make(Path(folder), find_jars())
         broker.create()
         try:
             broker.start()
             yield broker
         finally:
             broker.stop()
+
+
+def running_broker(java: Sequence[str] = QUICK_JAVA) -> AbstractContextManager[Broker]:
+    return running(partial(Broker, java=java))
 
 
 def find_jars(name: str = f"kafka-{VERSION}", artifacts: Sequence[str] = (_ARTIFACT,)) -> Path:

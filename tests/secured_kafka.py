@@ -1,8 +1,5 @@
 """A broker that asks its users for a password, over TLS, and lets each do only what it has a right to."""
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +8,7 @@ from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 from confluent_kafka.admin._scram import ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 
 from tests.certificates import make_ca, make_certificate
-from tests.kafka import Broker, find_jars
+from tests.kafka import Broker
 from tests.support import free_port
 
 #: After so long a client has to show its password again.
@@ -109,15 +106,3 @@ class SecuredBroker(Broker):
         )
         for done in self.admin.delete_acls([those]).values():
             done.result(20)
-
-
-@contextmanager
-def running_secured_broker() -> Iterator[SecuredBroker]:
-    with tempfile.TemporaryDirectory() as folder:
-        broker = SecuredBroker(Path(folder), find_jars())
-        broker.create()
-        broker.start()
-        try:
-            yield broker
-        finally:
-            broker.stop()

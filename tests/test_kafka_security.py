@@ -14,9 +14,9 @@ from confluent_kafka.admin._resource import ResourceType
 
 from db.connection import Database
 from tests.consume.consuming import EVENTS, STATUS
-from tests.kafka import unique
+from tests.kafka import running, unique
 from tests.publish.publisher import PublisherDaemon, S, content, file_of, values
-from tests.secured_kafka import LOST, SecuredBroker, running_secured_broker
+from tests.secured_kafka import LOST, SecuredBroker
 from tests.support import Daemon, free_port, until
 
 #: The first test waits for the broker, too.
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(240)
 
 @pytest.fixture(scope="module")
 def secured() -> Iterator[SecuredBroker]:
-    with running_secured_broker() as broker:
+    with running(SecuredBroker) as broker:
         yield broker
 
 

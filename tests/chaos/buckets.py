@@ -1,41 +1,29 @@
 """Kills the ingest of a bucket before or after any of its requests and COMMITs; a restart must repair all."""
 
-from contextlib import ExitStack
-from signal import SIGKILL
 from typing import Any
 
-from tests.chaos.kills import TABLES, KillRig, Point
-from tests.chaos.moments import AFTER, BEFORE, Moments
+from tests.chaos.kills import TABLES
+from tests.chaos.moments import AFTER, BEFORE, MomentRig
 from tests.chaos.nursery import MAIN, Held
-from tests.chaos.proxy import Proxy
 from tests.s3_proxy import S3Proxy, running_proxy
 from tests.seaweed import Seaweed, credentials, running_seaweed
 
-_PLAIN = "sslmode=disable&gssencmode=disable"
 _PREFIX = "in/"
 _NOTE = ".reason.txt"
 _FAILED = f"{_PREFIX}failed/"
 
 
-class BucketRig(KillRig):
+class BucketRig(MomentRig):
     """A bucket with the files of the other rigs, behind a proxy, as is the database."""
 
     def prepare(self) -> None:
-        self.moments = Moments()
-        self._stack = ExitStack()
+        super().prepare()
         self._seaweed: Seaweed = self._stack.enter_context(running_seaweed())
         self._bucket = self._seaweed.bucket()
         self._proxy: S3Proxy = self._stack.enter_context(running_proxy(self._seaweed.port))
         self._proxy.fault = self._before
         self._proxy.cut = self._after
-        port = int(self.url.rpartition(":")[2].partition("/")[0])
-        self._database = self._stack.enter_context(Proxy(port).running())
-        self._database.may_pass = self.moments.may_pass
-        self._proxied_url = f"{self.url.replace(str(port), str(self._database.port))}?{_PLAIN}"
-
-    def __exit__(self, *_: object) -> None:
-        super().__exit__()
-        self._stack.close()
+        self._proxied_url = self._proxied_database()
 
     def reset(self) -> None:
         """Restores bucket and tables to their state before the first run."""
@@ -44,19 +32,6 @@ class BucketRig(KillRig):
         for name, content in self.files.items():
             self._client.put_object(Bucket=self._bucket, Key=_PREFIX + name, Body=content)
         self.query(f"TRUNCATE {', '.join(f'mobileye_data.{table}' for table in TABLES)}")
-
-    def trace(self) -> list[Point]:
-        """Returns each moment of a run without faults."""
-        self.reset()
-        self._without_faults(self._held())
-        return list(self.moments.seen)
-
-    def kill_at(self, point: Point) -> bool:
-        held = self._held()
-        self.moments.arm(held.pid, point)
-        ended = held.run()
-        assert not ended.hung and ended.code in (0, -SIGKILL), self.nursery.log.read_text()
-        return self.moments.is_struck
 
     def left(self) -> list[str]:
         """Returns objects that are neither loaded nor put aside, and notes without an object."""

@@ -2,17 +2,19 @@
 
 import os
 from collections import Counter
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from signal import SIGKILL
 from threading import Lock
 
-from tests.chaos.kills import Point
-from tests.chaos.proxy import TO_SERVER
+from tests.chaos.kills import KillRig, Point
+from tests.chaos.proxy import TO_SERVER, Proxy
 
 #: When a kill strikes: the other end has not seen the request, or has answered it.
 BEFORE, AFTER = "before", "after"
 
 _COMMIT = "COMMIT"
+
+_PLAIN = "sslmode=disable&gssencmode=disable"
 
 
 class Moments:
@@ -50,3 +52,37 @@ class Moments:
         if direction != TO_SERVER and message.startswith(b"C") and message[5:11] == b"COMMIT":
             return not self.reached(AFTER, _COMMIT)
         return True
+
+
+class MomentRig(KillRig):
+    """A program whose requests and COMMITs are its points; it talks by proxies that ask the moments."""
+
+    def prepare(self) -> None:
+        self.moments = Moments()
+        self._stack = ExitStack()
+
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
+        self._stack.close()
+
+    def trace(self) -> list[Point]:
+        """Returns each moment of a run without faults."""
+        self.reset()
+        self._without_faults(self._held())
+        return list(self.moments.seen)
+
+    def kill_at(self, point: Point) -> bool:
+        held = self._held()
+        self.moments.arm(held.pid, point)
+        ended = held.run()
+        is_struck = self.moments.is_struck
+        self.moments.arm(0, None)  # what looks at the result may pass a proxy, too
+        assert not ended.hung and ended.code in (0, -SIGKILL), self.nursery.log.read_text()
+        return is_struck
+
+    def _proxied_database(self) -> str:
+        """Puts a proxy before the database; returns the URL of that."""
+        port = int(self.url.rpartition(":")[2].partition("/")[0])
+        database = self._stack.enter_context(Proxy(port).running())
+        database.may_pass = self.moments.may_pass
+        return f"{self.url.replace(str(port), str(database.port))}?{_PLAIN}"

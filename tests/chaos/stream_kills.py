@@ -2,24 +2,19 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
-from signal import SIGKILL
 from typing import Any
 
 from confluent_kafka import IsolationLevel
 from msgspec.json import encode
 
 from tests.chaos.kills import TABLES, KillRig, Point
-from tests.chaos.moments import AFTER, BEFORE, Moments
+from tests.chaos.moments import AFTER, BEFORE, MomentRig
 from tests.chaos.nursery import MAIN, Held
-from tests.chaos.proxy import Proxy
 from tests.consume.consuming import EVENTS, STATUS
 from tests.kafka import unique
 from tests.kafka_proxy import disturbed_broker
 from tests.support import detections, event, report, statuses
 from tests.topics import ends_of, read_topic
-
-_PLAIN = "sslmode=disable&gssencmode=disable"
 
 #: The requests of Kafka's protocol that are points. Others repeat until something comes, or change nothing.
 _REQUESTS = {
@@ -59,34 +54,14 @@ _FIELDS = ("state", "name", "kind", "read", "published", "rejected", "empty", "r
 _ACTS = {"rename", "renameat2", "unlink", "unlinkat", "link", "linkat", "openat", "flock"}
 
 
-class StreamRig(KillRig):
+class StreamRig(MomentRig):
     """A broker behind a proxy; each request and its answer is a moment."""
 
     def prepare(self) -> None:
-        self.moments = Moments()
-        self._stack = ExitStack()
+        super().prepare()
         self.broker, proxy = self._stack.enter_context(disturbed_broker())
         proxy.may_pass = self._may_pass
         self.servers = f"127.0.0.1:{proxy.port}"
-
-    def __exit__(self, *_: object) -> None:
-        super().__exit__()
-        self._stack.close()
-
-    def trace(self) -> list[Point]:
-        """Returns each moment of a run without faults."""
-        self.reset()
-        self._without_faults(self._held())
-        return list(self.moments.seen)
-
-    def kill_at(self, point: Point) -> bool:
-        held = self._held()
-        self.moments.arm(held.pid, point)
-        ended = held.run()
-        is_struck = self.moments.is_struck
-        self.moments.arm(0, None)  # what looks at the topics passes the proxy, too
-        assert not ended.hung and ended.code in (0, -SIGKILL), self.nursery.log.read_text()
-        return is_struck
 
     def _may_pass(self, number: int, is_answer: bool) -> bool:
         call = _REQUESTS.get(number)
@@ -101,10 +76,7 @@ class ConsumeRig(StreamRig):
 
     def prepare(self) -> None:
         super().prepare()
-        port = int(self.url.rpartition(":")[2].partition("/")[0])
-        database = self._stack.enter_context(Proxy(port).running())
-        database.may_pass = self.moments.may_pass
-        self._proxied_url = f"{self.url.replace(str(port), str(database.port))}?{_PLAIN}"
+        self._proxied_url = self._proxied_database()
         self._prefix = unique("points")
         for name in (EVENTS, STATUS):
             self.broker.make_topic(f"{self._prefix}.{name}", 2)

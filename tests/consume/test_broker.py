@@ -1,7 +1,6 @@
 """The broker is killed and restarted under consumers: they wait for it, and the contents stay exact."""
 
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 
 from db.connection import Database
 from tests.consume.consuming import STATUS, Fleet, reports
-from tests.kafka import Broker, find_jars
+from tests.kafka import Broker, running_broker
 from tests.support import until
 
 PARTITIONS = 3
@@ -21,14 +20,8 @@ pytestmark = pytest.mark.timeout(180)
 @pytest.fixture(scope="module")
 def own_broker() -> Iterator[Broker]:
     """A broker that a test may stop."""
-    with tempfile.TemporaryDirectory() as folder:
-        broker = Broker(Path(folder), find_jars())
-        broker.create()
-        broker.start()
-        try:
-            yield broker
-        finally:
-            broker.stop()
+    with running_broker() as broker:
+        yield broker
 
 
 @pytest.fixture

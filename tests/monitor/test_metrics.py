@@ -18,6 +18,7 @@ from processing.sink import Counts
 from service import events
 from service.drop_folder import Backlog
 from service.events import Event, NextTry, Resource
+from tests.monitor.clock import Clock
 from tests.monitor.scraping import Samples, get, scrape
 from tests.monitor.test_event_log import SAMPLES
 from tests.support import ROOT, until
@@ -29,18 +30,9 @@ STARTED = events.Started("in", "native", 2, None, "data", None)
 NO_COUNTS = Counts()
 
 
-class Clock:
-    """A clock that stands still until it is set."""
-
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(100.0)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from processing.stream_loader import LoadedEntry
 from service import stream_events
 from service.events import Event
 from service.stream_events import LagMeasured, PartitionLag
+from tests.monitor.clock import Clock
 from tests.monitor.test_event_log import RecordingLog
 from tests.support import ROOT
 
@@ -32,15 +33,6 @@ SAMPLES: list[Event] = [
     LAGS,
     stream_events.MessagesBlocked("t/0", 4, 2),
 ]
-
-
-class Clock:
-    """A clock that stands still until it is set."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

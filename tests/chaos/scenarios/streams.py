@@ -52,10 +52,7 @@ def consumers(trial: Trial) -> Finding:
         for _ in range(_CONSUMERS):
             fleet.add()
         with beside(sender.send_on), beside(fleet.measure):
-            for _ in trial.rounds():
-                time.sleep(trial.rng.uniform(0, 1))
-                _draw(trial.rng, harms)()
-                fleet.revive()
+            _harm(trial, harms, 1, fleet.revive)
         sender.flush()
         fleet.drain()
         messages = Figure("messages", sender.messages, float("inf"), "")
@@ -83,10 +80,7 @@ def publishers(trial: Trial) -> Finding:
             harms = _harms_of_publisher(fleet, proxy, trial.rng)
             fleet.start()
             with beside(fleet.drop_on):
-                for _ in trial.rounds():
-                    time.sleep(trial.rng.uniform(0, 2))
-                    _draw(trial.rng, harms)()
-                    fleet.revive()
+                _harm(trial, harms, 2, fleet.revive)
             fleet.drain()
             files = Figure("files", len(fleet.contents), float("inf"), "")
             return Finding(fleet.judge(), [files], fleet.complaints)
@@ -117,11 +111,7 @@ def _harm_chain(trial: Trial, publisher: PublisherFleet, fleet: ConsumerFleet, p
     for _ in range(2):
         fleet.add()
     with beside(publisher.drop_on), beside(fleet.measure):
-        for _ in trial.rounds():
-            time.sleep(trial.rng.uniform(0, 2))
-            _draw(trial.rng, harms)()
-            publisher.revive()
-            fleet.revive()
+        _harm(trial, harms, 2, publisher.revive, fleet.revive)
     publisher.drain()
     fleet.drain()
     published = publisher.judge(trial.server.password)
@@ -266,6 +256,11 @@ def _cut(proxy: KafkaProxy, rng: random.Random) -> None:
     proxy.come_back()
 
 
-def _draw(rng: random.Random, harms: Sequence[Harm]) -> Callable[[], None]:
-    ((chosen, _),) = rng.choices(harms, [weight for _, weight in harms])
-    return chosen
+def _harm(trial: Trial, harms: Sequence[Harm], longest: float, *revive: Callable[[], None]) -> None:
+    """Does a harm in each round, after a pause, and starts again whatever has ended."""
+    for _ in trial.rounds():
+        time.sleep(trial.rng.uniform(0, longest))
+        ((chosen, _),) = trial.rng.choices(harms, [weight for _, weight in harms])
+        chosen()
+        for start in revive:
+            start()
