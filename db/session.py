@@ -45,7 +45,14 @@ _SESSION = {
 
 #: Settings that came with a version of the server.
 _TRANSACTION_TIMEOUT = 17_00_00
-_IDLE_SESSION_TIMEOUT = 14_00_00
+_SINCE_14 = 14_00_00
+
+#: A server amid a long statement does not notice that we have died, and keeps our locks until it is over.
+#: Servers on other systems than Linux may refuse the setting.
+_NOTICE_DEATH = """
+    SELECT set_config('client_connection_check_interval', '10s', false)
+    WHERE version() ~* 'linux'
+"""
 
 
 class Session(Connection):
@@ -68,6 +75,8 @@ class Session(Connection):
             self.is_pooled = pid != self.info.backend_pid
             if not self.is_pooled:
                 cursor.execute(";".join(f"SET {name} = {value}" for name, value in self._kept_settings()))
+                if self.server_version >= _SINCE_14:
+                    cursor.execute(_NOTICE_DEATH)
 
     def _own_settings(self) -> Iterator[tuple[str, str]]:
         yield from _SETTINGS.items()
@@ -77,7 +86,7 @@ class Session(Connection):
     def _kept_settings(self) -> Iterator[tuple[str, str]]:
         yield from self._own_settings()
         yield from _SESSION.items()
-        if self.server_version >= _IDLE_SESSION_TIMEOUT:
+        if self.server_version >= _SINCE_14:
             yield "idle_session_timeout", "0"
 
 

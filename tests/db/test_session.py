@@ -1,5 +1,7 @@
 """The session's settings behind a real pooler, which gives each transaction whatever session is free."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 
 from db.connection import Database
 from tests.pgbouncer import needs_pgbouncer, pooled
-from tests.support import Daemon, Server, detections, event, query, report, statuses
+from tests.support import Daemon, Server, detections, event, query, report, statuses, until
 
 #: Notes with which setting each file's transaction is committed.
 WITNESS = """
@@ -38,6 +40,23 @@ def behind(server: Server, database: Database) -> Iterator[str]:
 def test_a_connection_without_a_pooler_knows_it(server: Server) -> None:
     with closing(Database(server.url()).connect()) as connection:
         assert not connection.is_pooled
+
+
+def test_a_dead_client_does_not_keep_its_locks_until_its_statement_is_over(database: Database) -> None:
+    query(database.url, "CREATE TABLE held (n integer PRIMARY KEY)")
+    script = (
+        "import sys; from db.connection import Database; cursor = Database(sys.argv[1]).connect().cursor();"
+        "cursor.execute('INSERT INTO public.held VALUES (1)'); cursor.execute('SELECT pg_sleep(300)')"
+    )
+    busy = (
+        "SELECT pid FROM pg_stat_activity "
+        "WHERE query = 'SELECT pg_sleep(300)' AND datname = current_database()"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, database.url]) as client:
+        until(lambda: query(database.url, busy), 20)
+        client.kill()
+    until(lambda: not query(database.url, busy), 20)
+    assert query(database.url, "INSERT INTO held VALUES (1) RETURNING n") == [(1,)]
 
 
 @needs_pgbouncer

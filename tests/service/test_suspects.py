@@ -100,9 +100,8 @@ def test_a_file_over_which_the_database_sleeps_fails_and_stops_nothing(
     tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("service.heartbeat.DATABASE_SECONDS", 1.0)
-    # Files that shared its batch would wait for their own rows: the backend of the killed worker sleeps on.
-    monkeypatch.setattr("service.backlog.BATCH_FILES", 1)
     curse(database, "PERFORM pg_sleep(300)")
+    asleep = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
     daemon = Daemon(tmp_path, database.url)
     drop_cursed(daemon)
     settings = Settings(watch_folder=daemon.incoming, workers=2, rescan_seconds=0.2)
@@ -112,6 +111,9 @@ def test_a_file_over_which_the_database_sleeps_fails_and_stops_nothing(
 
     def feed() -> None:
         try:
+            # Files in the same batch would wait for 10 s, longer than such a worker lives here: its backend
+            # keeps their rows for so long.
+            until(lambda: query(database.url, asleep))
             feed_until(daemon, lambda: (daemon.failed / CURSED).exists())
         finally:
             stop.event.set()
