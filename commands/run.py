@@ -57,7 +57,8 @@ def show_job(
     plain: bool,
 ) -> int:
     """Shows what a job publishes, and returns its exit code; ask() asks its destination if it takes rows."""
-    with shown_events(settings, plain=plain) as shown:
+    make_show = partial(_show_files, destination=destination)
+    with shown_events(settings, plain=plain, make_show=make_show) as shown:
         try:
             # What runs once ends before anybody asks, and may run beside a daemon with the same settings.
             address = None if once else settings.metrics_address
@@ -115,10 +116,10 @@ def _exposed(
         yield publish_to_all
 
 
-def _show_files(level: LogLevel) -> "Show":
+def _show_files(level: LogLevel, destination: Resource) -> "Show":
     from monitor.files_show import FilesShow
 
-    return FilesShow(level)
+    return FilesShow(level, destination)
 
 
 @contextmanager
@@ -126,8 +127,8 @@ def shown_events(
     settings: Settings,
     *,
     plain: bool,
+    make_show: "Callable[[LogLevel], Show]",
     make_log: Callable[[Log], EventLog] = EventLog,
-    make_show: "Callable[[LogLevel], Show]" = _show_files,
 ) -> "Iterator[EventLog | Terminal]":
     """Yields what shows the events: on a terminal a live view, unless lines are asked for."""
     with ExitStack() as stack:

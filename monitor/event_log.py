@@ -163,7 +163,7 @@ def lines(event: Event) -> Iterator[Line]:
         case events.ObjectsReturned(files, reason):
             yield level, name, {**_named(files), "reason": reason}
         case events.EntriesIgnored(files):
-            yield level, name, {**_named(files), "reason": "only .json, .json.gz and .json.zst are loaded"}
+            yield level, name, {**_named(files), "reason": "only .json, .json.gz and .json.zst are read"}
         case events.Stopped(totals):
             yield level, name, {key: totals.get(key, 0) for key in _WATCHED_TOTALS}
         case _:

@@ -9,17 +9,18 @@ from config import LogLevel
 from monitor.event_log import Line, current_directory
 from monitor.line_feed import LineFeed, summary
 from monitor.panel import panel
-from monitor.tally import Tally, View
-from service.events import Event, Stopped
+from monitor.tally import Tally, View, wording_of
+from service.events import Event, Resource, Stopped
 
 
 class FilesShow:
     """The files that come to their end, and those that are on their way."""
 
-    def __init__(self, level: LogLevel) -> None:
+    def __init__(self, level: LogLevel, destination: Resource = Resource.DATABASE) -> None:
         """Shows lines of this level and above."""
-        self._feed = LineFeed(level)
-        self._tally = Tally(time.time(), current_directory())
+        self._wording = wording_of(destination)
+        self._feed = LineFeed(level, self._wording)
+        self._tally = Tally(time.time(), current_directory(), destination)
 
     def take(self, event: Event, at: float) -> None:
         self._tally.take(event, at)
@@ -30,7 +31,7 @@ class FilesShow:
         for event in stopped:
             yield from self._feed.rest(now)
             view = self._tally.view(now)
-            yield from summary(event, view.seconds, view.folder)
+            yield from summary(event, view.seconds, view.folder, self._wording)
 
     def rest(self, now: float) -> Sequence[RenderableType]:
         return self._feed.rest(now)

@@ -9,6 +9,7 @@ from rich.text import Text
 from config import LogLevel
 from monitor.event_log import Line, lines
 from monitor.panel import duration
+from monitor.tally import LOADED, Wording
 from processing.batch import Outcome
 from processing.counted import counted, noun
 from processing.printable import printable
@@ -30,8 +31,9 @@ _QUIET = events.FileLoaded | events.FileDuplicate
 class LineFeed:
     """The lines of events. A warning or an error always has a line of its own."""
 
-    def __init__(self, level: LogLevel) -> None:
+    def __init__(self, level: LogLevel, wording: Wording = LOADED) -> None:
         self._level = level
+        self._wording = wording
         self._files = self._rows = self._duplicates = 0
         self._since: float | None = None
         self._last = 0.0
@@ -50,7 +52,7 @@ class LineFeed:
                 continue
             for level, name, fields in [event] if isinstance(event, tuple) else lines(event):
                 if is_shown(level, self._level):
-                    shown.append(text(at, level, words(name, fields, event)))
+                    shown.append(text(at, level, words(name, fields, event, self._wording)))
         return shown
 
     def rest(self, now: float) -> list[Text]:
@@ -71,18 +73,25 @@ class LineFeed:
             return
         duplicates = f", {counted(self._duplicates, 'duplicate file')}" if self._duplicates else ""
         if is_shown("info", self._level):
-            loaded = f"{counted(self._files, 'file')} loaded, {counted(self._rows, 'row')}"
-            yield text(now, "info", loaded + duplicates)
+            files = f"{counted(self._files, 'file')} {self._wording.done}"
+            yield text(now, "info", f"{files}, {counted(self._rows, self._wording.unit)}{duplicates}")
         self._files = self._rows = self._duplicates = 0
         self._since = None
 
 
-def summary(event: events.Stopped, seconds: float, folder: str) -> list[Text]:
+def summary(event: events.Stopped, seconds: float, folder: str, wording: Wording = LOADED) -> list[Text]:
     """Returns the two last lines: what was done, and what to do next."""
-    counts = {name: event.totals.get(name, 0) for name in _TOTALS}
+    totals = {
+        "loaded": ("file", f" {wording.done}"),
+        "rows": (wording.unit, ""),
+        "duplicate": ("duplicate file", ""),
+        "rejected": ("rejected record", ""),
+        "failed": ("failed file", ""),
+    }
+    counts = {name: event.totals.get(name, 0) for name in totals}
     parts = [
         f"{counted(counts[name], what)}{more}"
-        for name, (what, more) in _TOTALS.items()
+        for name, (what, more) in totals.items()
         if counts[name] or name in _ALWAYS
     ]
     first = f"stopped after {duration(int(seconds))}: {', '.join(parts)}"
@@ -96,13 +105,6 @@ def summary(event: events.Stopped, seconds: float, folder: str) -> list[Text]:
     return [Text(first), Text(f"{waits}; python main.py status shows {shows}")]
 
 
-_TOTALS = {
-    "loaded": ("file", " loaded"),
-    "rows": ("row", ""),
-    "duplicate": ("duplicate file", ""),
-    "rejected": ("rejected record", ""),
-    "failed": ("failed file", ""),
-}
 _ALWAYS = ("loaded", "rows")
 
 
@@ -125,11 +127,12 @@ def text(at: float, level: str, words: str) -> Text:
     return line.append(words, f"not dim {style}" if level == "error" else "not dim")
 
 
-def words(name: str, fields: dict[str, Any], event: object) -> str:
+def words(name: str, fields: dict[str, Any], event: object, wording: Wording = LOADED) -> str:
     """Returns the line of an event without its time and level: its fields, and last the reason."""
     match event:
         case events.FileLoaded(outcome) | events.FileDuplicate(outcome):
-            said = f"{name} {printable(outcome.name)}: {_counts(outcome)}"
+            done = wording.done if isinstance(event, events.FileLoaded) else name
+            said = f"{done} {printable(outcome.name)}: {_counts(outcome, wording)}"
             return f"{said}; {fields['reason']}" if outcome.reason else said
         case events.FileFailed(outcome):
             moved = f" (moved to {fields['moved_to']})" if outcome.target else ""
@@ -145,11 +148,11 @@ _LAST = ("place", "with_command", "reason", "advice", "next")
 _BARE = ("file", "message", *_LAST)
 
 
-def _counts(outcome: Outcome) -> str:
+def _counts(outcome: Outcome, wording: Wording) -> str:
     counts = outcome.counts
     if outcome.state == "duplicate" and not counts.read:
-        return "its bytes are loaded already"
-    parts = [counted(counts.inserted, "row")]
+        return f"its bytes are {wording.done} already"
+    parts = [counted(counts.inserted, wording.unit)]
     if counts.duplicate:
         parts.append(f"{counts.duplicate:,} duplicate")
     if counts.rejected:

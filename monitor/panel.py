@@ -28,7 +28,7 @@ TROUBLE, ATTENTION, _LABELS = "bold red", "yellow", "dim"
 
 def panel(view: View, width: int) -> RenderableType:
     """Returns the panel, at most `width` columns wide; its first lines are the most important."""
-    rates = [count(view.files_per_second, "file/s"), count(view.rows_per_second, "row/s")]
+    rates = [count(view.files_per_second, "file/s"), count(view.rows_per_second, f"{view.unit}/s")]
     rows: list[RenderableType] = [
         head(f"{view.folder} → {view.place}" if view.folder else "starting", view.seconds, width),
         *row("state", _states(view), width),
@@ -67,13 +67,13 @@ def _bars(view: View, width: int) -> list[RenderableType]:
         ready = counted(view.ready, "file") if view.ready else "none"
         rows += row("backlog", [Text(ready, "" if view.ready else "dim")], width)
     for file in view.large[:_BARS]:
-        _add_bar(grid, Text(file.file), file.read_bytes, file.size, _progress(file), width)
+        _add_bar(grid, Text(file.file), file.read_bytes, file.size, _progress(file, view.unit), width)
     return [*rows, grid] if grid.row_count else rows
 
 
-def _progress(file: LargeFile) -> tuple[str, str, str]:
+def _progress(file: LargeFile, unit: str) -> tuple[str, str, str]:
     sizes = f"{_megabytes(file.read_bytes)} of {_megabytes(file.size)} MB"
-    return sizes, f"{file.rows_per_second:,.0f} rows/s", _left(file.seconds_left)
+    return sizes, f"{file.rows_per_second:,.0f} {unit}s/s", _left(file.seconds_left)
 
 
 def _numbers(width: int) -> int:
@@ -92,7 +92,7 @@ def _add_bar(
 def _totals(view: View) -> list[Text]:
     return [
         count(view.loaded, "file"),
-        count(view.rows, "row"),
+        count(view.rows, view.unit),
         count(view.duplicate, "duplicate file"),
         count(view.rejected, "reject", ATTENTION),
         count(view.failed, "failed file", TROUBLE),

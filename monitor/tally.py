@@ -20,6 +20,17 @@ _WINDOW = 5.0
 _MANY = 20
 
 
+class Wording(Struct, frozen=True):
+    """The words for what was done with a file, and for a record that reached the destination."""
+
+    done: str
+    unit: str
+
+
+LOADED = Wording("loaded", "row")
+PUBLISHED = Wording("published", "record")
+
+
 class LargeFile(Struct, frozen=True):
     """A large file that is being loaded; seconds_left is None as long as nobody knows."""
 
@@ -44,6 +55,7 @@ class View(Struct, frozen=True):
     folder: str = ""
     place: str = ""
     destination: str = "database"
+    unit: str = LOADED.unit
     seconds: int = 0
     large: tuple[LargeFile, ...] = ()
     backlog: Work | None = None
@@ -84,11 +96,11 @@ class Rate:
 class Tally:
     """Takes events, with the time of each, and gives the state at any later time."""
 
-    def __init__(self, began: float, started_in: str = "") -> None:
+    def __init__(self, began: float, started_in: str = "", destination: Resource = Resource.DATABASE) -> None:
         self._began = began
         self._started_in = started_in
         self._place = self._folder = self._observer = ""
-        self._destination = NAMES[Resource.DATABASE]
+        self._destination = destination
         self._loaded = self._rows = self._duplicate = self._rejected = self._failed = self._deaths = 0
         self._files_rate, self._rows_rate = Rate(), Rate()
         self._work = events.WorkChanged(0, 0, 0, 0, 0)
@@ -114,7 +126,6 @@ class Tally:
             case events.Started():
                 self._folder, self._observer = _short(event.folder, self._started_in), event.observer
                 self._place = _place(event, self._started_in)
-                self._destination = NAMES[Resource.DATABASE if event.topics is None else Resource.BROKER]
                 self._work = events.WorkChanged(0, 0, 0, event.workers, 0)
                 self._troubles.clear()
             case _:
@@ -128,7 +139,8 @@ class Tally:
         return View(
             folder=self._folder,
             place=self._place,
-            destination=self._destination,
+            destination=NAMES[self._destination],
+            unit=wording_of(self._destination).unit,
             seconds=int(now - self._began),
             large=tuple(progress.shown(now) for progress in self._large.values()),
             backlog=Work(self._done, left, _time_left(left, files_per_second)) if is_shown else None,
@@ -195,6 +207,11 @@ NAMES = {
     Resource.BUCKET: "bucket",
     Resource.BROKER: "Kafka",
 }
+
+
+def wording_of(destination: Resource) -> Wording:
+    """Returns the words for a destination: a topic has no rows, and nothing is loaded into it."""
+    return PUBLISHED if destination is Resource.BROKER else LOADED
 
 
 class _Progress:

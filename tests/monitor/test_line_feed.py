@@ -7,6 +7,7 @@ import pytest
 from config import LogLevel
 from monitor.event_log import SILENT
 from monitor.line_feed import SUMMARY_SECONDS, LineFeed, summary
+from monitor.tally import PUBLISHED
 from processing.batch import Outcome
 from processing.sink import Counts, FirstReject
 from service import events
@@ -55,6 +56,13 @@ def test_a_duplicate_and_a_failed_file_are_told(feed: LineFeed) -> None:
     failed = Outcome("a", "failed", "expected JSON", target="/f/a")
     (line,) = told(feed, [events.FileFailed(failed)])
     assert line.startswith("warning failed a: expected JSON (moved to ") and line.endswith("/f/a)")
+
+
+def test_what_goes_into_topics_is_published() -> None:
+    feed = LineFeed(LogLevel.INFO, PUBLISHED)
+    assert told(feed, [loaded("a")]) == ["published a: 12 records"]
+    assert told(feed, [loaded()] * 6, 2.0) == []
+    assert told(feed, [], 4.0) == ["6 files published, 72 records"]
 
 
 def test_a_value_that_says_all_stands_without_its_name(feed: LineFeed) -> None:

@@ -31,9 +31,11 @@ def test_it_shows_what_is_watched_and_where_rows_go_without_the_password() -> No
 
 
 def test_a_publisher_shows_its_topics_and_whether_kafka_answers() -> None:
-    published = events.Started("/here/in", "native", 1, None, None, None, "fleet.* of Kafka at k:9092")
-    view = after((0, published), now=1)
+    tally = Tally(0.0, "/here", Resource.BROKER)
+    tally.take(events.Started("/here/in", "native", 1, None, None, None, "fleet.* of Kafka at k:9092"), 0)
+    view = tally.view(1)
     assert (view.place, view.destination) == ("topics fleet.* of Kafka at k:9092", "Kafka")
+    assert view.unit == "record"
 
 
 def test_it_counts_files_by_their_end() -> None:

@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from tests.kafka import Broker, unique
+from tests.monitor.test_terminal import at_terminal
 from tests.publish.publisher import PublisherDaemon, S, content, file_of, values
 from tests.support import detections, event, report, statuses, until
 
@@ -64,6 +65,22 @@ def test_ctrl_c_stops_it(publisher: PublisherDaemon) -> None:
     publisher.until_empty()
     assert publisher.stop(signal.SIGINT) == 0
     assert publisher.published() == values(*file_of(1, 10))
+
+
+def test_at_a_terminal_it_says_published_where_the_daemon_says_loaded(publisher: PublisherDaemon) -> None:
+    publisher.incoming.mkdir()
+    with at_terminal(publisher, "publish") as person:
+        person.until_shown("Kafka ok", 60)
+        publisher.drop(f"{S}1.json", content(1, 10))
+        person.until_shown("published vehicles_status_1.json: 10 records")
+        publisher.drop(f"{S}2.json", content(1, 10))
+        person.until_shown("duplicate vehicles_status_2.json: its bytes are published already")
+        person.until_shown("total     1 file   10 records   1 duplicate file")
+        person.type("\x03")
+        person.until_prompt()
+        shown = person.text()
+    assert ": 1 file published, 10 records, 1 duplicate file\n" in shown
+    assert "loaded" not in shown
 
 
 def test_without_a_broker_it_waits_and_says_so(publisher: PublisherDaemon) -> None:
