@@ -24,7 +24,7 @@ from service.placement import Placement
 from service.signals import StopSignal
 from service.stream_events import ConsumerStarted, ConsumerStopped, MessagesLoaded
 from sources.kafka_client import Cluster
-from sources.topic import Topics
+from sources.topic import Subscription
 from sources.topic_logs import TopicLogs
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 def run(settings: Settings, accepted_by: str | None, *, plain: bool) -> int:
     """Loads, and returns the exit code; accepted_by is who accepts gaps, if anybody does."""
-    with shown_events(settings, plain=plain, make_log=StreamLog, make_show=_show_messages) as shown:
+    with shown_events(settings, plain=plain, make_show=_show_messages, make_log=StreamLog) as shown:
         try:
             with _exposed(settings, _announced(shown.write)) as publish:
                 _run(settings, accepted_by, publish)
@@ -75,7 +75,7 @@ def topics_of(settings: Settings) -> Mapping[str, Kind]:
 def _run(settings: Settings, accepted_by: str | None, write: Publish) -> None:
     cluster, names = Cluster(settings.kafka), sorted(topics_of(settings))
     # Before all else: a person may have to set something.
-    topics, logs = Topics(cluster, settings.kafka_group, names), TopicLogs(cluster)
+    subscription, logs = Subscription(cluster, settings.kafka_group, names), TopicLogs(cluster)
     stop, totals = StopSignal(), _Totals(write)
     publish = totals.publish
     opened = open_database(settings, stop.event.is_set, publish, stop.ask, may_create=True)
@@ -83,7 +83,7 @@ def _run(settings: Settings, accepted_by: str | None, write: Publish) -> None:
         if prepare_stream_database(ensure_running, publish, stop):
             publish(_started(settings, names))
             consumer = Consumer(
-                topics,
+                subscription,
                 Placement(logs, names, publish, accepted_by),
                 partial(_open_sink, settings, ensure_running),
                 topics_of(settings),

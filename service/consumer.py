@@ -28,7 +28,7 @@ from service.stream_events import (
     TopicMissing,
 )
 from sources.kafka_offsets import Place
-from sources.topic import Topics
+from sources.topic import Subscription
 
 #: How long nothing may come before the loop looks around.
 _IDLE_SECONDS = 0.2
@@ -53,7 +53,7 @@ class Consumer:
 
     def __init__(
         self,
-        topics: Topics,
+        topics: Subscription,
         placement: Placement,
         open_sink: Callable[[], StreamSink],
         kind_of_topic: Mapping[str, Kind],

@@ -76,8 +76,8 @@ class Assigned(Struct):
     reading: dict[Place, TopicPartition]
 
 
-class Topics:
-    """A consumer of some topics in a group. All methods are for one thread."""
+class Subscription:
+    """A subscription to topics, as a member of a group. All methods are for one thread."""
 
     def __init__(self, cluster: Cluster, group: str, names: Sequence[str]) -> None:
         """Connects to nothing yet; raises Misconfigured for properties that are not free to choose."""

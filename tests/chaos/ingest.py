@@ -35,7 +35,7 @@ from sinks.kafka_producer import Publisher
 from sources.claims import recover_claims
 from sources.kafka_client import Cluster
 from sources.policy import BucketEnds, BucketPlace, OnLoaded
-from sources.topic import Topics
+from sources.topic import Subscription
 from sources.topic_logs import TopicLogs
 
 _MAX_SHARED_BYTES = 200_000
@@ -105,8 +105,10 @@ def consume(servers: str, prefix: str, url: str, last: int, report: Report) -> i
                     stop.event.set()
 
     # A group of its own: it does not have to wait until one that was killed is forgotten.
-    topics, placement = Topics(cluster, uuid4().hex, names), Placement(logs, names, publish, None)
-    consumer = Consumer(topics, placement, lambda: PostgresStream(database), kinds, 2**40, publish, stop)
+    subscription, placement = Subscription(cluster, uuid4().hex, names), Placement(logs, names, publish, None)
+    consumer = Consumer(
+        subscription, placement, lambda: PostgresStream(database), kinds, 2**40, publish, stop
+    )
     try:
         consumer.run()
     except Exception as error:  # noqa: BLE001

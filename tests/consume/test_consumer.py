@@ -13,7 +13,7 @@ from service.signals import StopSignal
 from sinks.memory import MemorySink
 from sinks.memory_stream import MemoryStream
 from sources.kafka_client import Cluster
-from sources.topic import Topics
+from sources.topic import Subscription
 from sources.topic_logs import TopicLogs
 from tests.consume.consuming import STATUS, Fleet, reports
 from tests.support import until
@@ -42,15 +42,15 @@ def test_it_loads_though_the_broker_was_away_while_the_database_was_asked(fleet:
     kinds = {fleet.topic(kind.key): kind for kind in KINDS.values()}
     cluster, names = Cluster({"bootstrap.servers": fleet.broker.servers}), [*kinds]
     stop, sink = StopSignal(), SlowStream()
-    topics, logs = Topics(cluster, fleet.group, names), TopicLogs(cluster)
+    subscription, logs = Subscription(cluster, fleet.group, names), TopicLogs(cluster)
     placement = Placement(logs, names, lambda event: None, None)
-    consumer = Consumer(topics, placement, lambda: sink, kinds, 2**30, lambda event: None, stop)
+    consumer = Consumer(subscription, placement, lambda: sink, kinds, 2**30, lambda event: None, stop)
     thread = Thread(target=consumer.run)
     thread.start()
     try:
         assert sink.is_asked.wait(30)
-        topics.trouble = "1/1 brokers are down"  # as the client would say
-        until(lambda: not topics.trouble, what="it has heard of it")
+        subscription.trouble = "1/1 brokers are down"  # as the client would say
+        until(lambda: not subscription.trouble, what="it has heard of it")
         sink.may_answer.set()
         until(lambda: sum(sink.next_offsets.values()) == 2, 30, "both messages are loaded")
     finally:
