@@ -11,6 +11,7 @@ from msgspec import Struct
 import watcher.scan
 from processing.errors import DatabaseUnavailable, Misconfigured, SourceUnavailable
 from service.bucket_claims import Claims
+from service.fault import describe
 from service.inbox import PageListed, ScanWanted
 from sources.policy import BucketEnds, BucketPlace
 from sources.s3_client import ClientError, code_of, status_of, translated
@@ -42,8 +43,8 @@ class Place(Struct, frozen=True):
 class Listener(Protocol):
     """Hears of new objects, and wakes whoever lists."""
 
-    def start(self) -> None:
-        """Begins to listen if it does not yet."""
+    def start(self, on_arrival: Callable[[], None]) -> None:
+        """Begins to listen if it does not yet; calls on_arrival, from another thread."""
 
     def stop(self) -> None:
         """Listens no more."""
@@ -71,13 +72,14 @@ class BucketDiscovery:
         self._listener = listener
         self._cursor: str | None = None
         self._is_busy = False
+        self._is_wanted = False  # once more from the beginning: something arrived where it may have listed
         self._is_checked = False
         self._is_whole = False
         self._ours: frozenset[int] | None = None  # the claims of the last page
 
     def observe(self) -> None:
         if self._listener is not None:
-            self._listener.start()
+            self._listener.start(self._want)
 
     def scan(self) -> None:
         """Begins to list the next part, unless it does already; behind the last one comes the first again."""
@@ -113,28 +115,44 @@ class BucketDiscovery:
         if self._listener is not None:
             self._listener.stop()
 
+    def _want(self) -> None:
+        """Asks for a listing that begins after this call, at once or behind the one that is under way."""
+        self._is_wanted = True
+        self._notify(ScanWanted())
+
     def _keep(self) -> None:
         """Renews the claims while the listing pauses; what fails here, the listing meets, too."""
         while not self._is_over.wait(_RENEW_SECONDS):
-            with suppress(DatabaseUnavailable, Misconfigured), self._renewing:
-                before = self._claims.ours
-                self._claims.renew()
-                if not self._claims.ours <= before:
-                    self._notify(ScanWanted())  # the pause may be long, and nobody else loads these objects
+            with suppress(DatabaseUnavailable, Misconfigured):
+                if self._gains():
+                    self._want()  # the pause may be long, and nobody else loads these objects
+
+    def _gains(self) -> bool:
+        """Renews the claims; returns whether objects are to be loaded from here that were not before."""
+        with self._renewing:
+            before = self._claims.ours
+            self._claims.renew()
+            return not self._claims.ours <= before
 
     def _list(self) -> None:
         try:
-            with self._renewing:
-                self._claims.renew()
+            if self._gains():
+                self._is_wanted = True  # they may be in parts that were listed already
             page = self._next_page()
         except (SourceUnavailable, DatabaseUnavailable, Misconfigured) as error:
             page = PageListed({}, error=error)
+        except Exception as error:  # noqa: BLE001  # else nothing would ever be listed again
+            page = PageListed({}, error=SourceUnavailable(f"it can't be listed: {describe(error)}"))
         self._is_busy = False
         self._is_whole = self._is_whole or page.is_last
         self._notify(page)
+        if page.is_last and self._is_wanted:  # whoever asked meanwhile found this one busy
+            self._notify(ScanWanted())
 
     def _next_page(self) -> PageListed:
         at, began = self._place.at, time.monotonic()
+        if self._cursor is None:
+            self._is_wanted = False
         more = {"ContinuationToken": self._cursor} if self._cursor else {}
         try:
             with translated():

@@ -22,22 +22,21 @@ _LOST_SECONDS = 5.0
 
 
 class QueueListener:
-    """Calls on_arrival from a thread of its own when objects of the place have arrived."""
+    """Tells from a thread of its own when objects of the place have arrived."""
 
-    def __init__(self, queue: Queue, place: Place, publish: Publish, on_arrival: Callable[[], None]) -> None:
+    def __init__(self, queue: Queue, place: Place, publish: Publish) -> None:
         """Listens to nothing yet."""
         self._queue = queue
         self._place = place
         self._publish = publish
-        self._on_arrival = on_arrival
         self._is_over = Event()
         self._thread: Thread | None = None
         self._reason = ""  # why it does not answer, if so
 
-    def start(self) -> None:
+    def start(self, on_arrival: Callable[[], None]) -> None:
         """Begins to listen if it does not yet; without a thread to be had, only the listing finds objects."""
         if self._thread is None:
-            thread = Thread(target=self._run, name="queue of the bucket", daemon=True)
+            thread = Thread(target=self._run, args=(on_arrival,), name="queue of the bucket", daemon=True)
             with suppress(RuntimeError):
                 thread.start()
                 self._thread = thread
@@ -45,7 +44,7 @@ class QueueListener:
     def stop(self) -> None:
         self._is_over.set()
 
-    def _run(self) -> None:
+    def _run(self, on_arrival: Callable[[], None]) -> None:
         is_due, next_wake = False, 0.0
         while not self._is_over.is_set():
             try:
@@ -57,7 +56,7 @@ class QueueListener:
             self._note("")
             is_due = is_due or any(self._is_about_ours(text) for text in texts)
             if is_due and time.monotonic() >= next_wake:
-                self._on_arrival()
+                on_arrival()
                 is_due, next_wake = False, time.monotonic() + _WAKE_SECONDS
 
     def _is_about_ours(self, text: str) -> bool:

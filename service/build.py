@@ -93,7 +93,7 @@ def bucket_discovery(
     client, place = make_client(settings.s3_endpoint_url), Place.of(at, settings.bucket_ends)
     listener = None
     if url := settings.s3_queue_url:
-        listener = QueueListener(Queue.at(url), place, publish, lambda: inbox.put(ScanWanted()))
+        listener = QueueListener(Queue.at(url), place, publish)
     return BucketDiscovery(client, place, claims, inbox.put, listener)
 
 

@@ -1,5 +1,6 @@
 """The queue of a bucket wakes the daemon and no more: notifications of moto, objects of a real S3 server."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote_plus
@@ -108,6 +109,29 @@ def test_a13_what_says_nothing_is_deleted_and_wakes_nobody(
 
 def listings(proxy: S3Proxy) -> int:
     return sum(count for (kind, _), count in proxy.counts.items() if kind == "LIST")
+
+
+def test_a_notification_that_comes_while_the_bucket_is_listed_is_not_lost(
+    daemon: BucketDaemon, queue: MotoQueue, seaweed: Seaweed
+) -> None:
+    with running_proxy(seaweed.port) as proxy:
+
+        def arrive(kind: str, path: str) -> None:
+            """Behind the back of the first listing, which the daemon still waits for."""
+            if kind == "LIST":
+                proxy.cut = lambda kind, path: None
+                daemon.put("late.json", status_of("late"))
+                queue.put(daemon.bucket, "in/late.json")
+                until(lambda: queue.size() == 0)
+                time.sleep(0.5)  # until it is heard, too: a shorter time would only prove less
+
+        proxy.cut = arrive
+        daemon.set(S3_ENDPOINT_URL=proxy.url)
+        daemon.start(wait=False)
+        until(lambda: " watching " in daemon.log(), 60)
+        until(lambda: queue.size() == 0 and proxy.gets("late.json"), 60)
+        daemon.until_empty()
+    assert daemon.vehicles() == ["late"]
 
 
 def test_a13_while_the_queue_is_gone_the_listing_finds_all(daemon: BucketDaemon) -> None:
