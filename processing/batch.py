@@ -13,11 +13,13 @@ State = Literal["loaded", "duplicate", "failed", "waiting", "contended", "retry_
 class Undisposed(Struct, frozen=True):
     """A file that the ledger has already, as loaded or failed, but whose removal failed.
 
-    As long as its identity is the same, it is disposed of without being read again.
+    As long as its identity is the same, it is disposed of without being read again. sha256 is its digest,
+    if it was read at all.
     """
 
     identity: Identity
     failure: str = ""
+    sha256: bytes = b""
 
 
 class FileTask(Struct, frozen=True):

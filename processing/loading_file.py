@@ -106,7 +106,9 @@ class LoadingFile:
         if self.source_file is None:
             return outcome
         identity = self.source_file.identity_if_moved()
-        return replace(outcome, identity=identity, undisposed=Undisposed(identity, failure))
+        return replace(
+            outcome, identity=identity, undisposed=Undisposed(identity, failure, self.source_file.sha256)
+        )
 
 
 def _forget_frames(error: Exception) -> None:

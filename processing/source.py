@@ -72,6 +72,9 @@ class SourceFile(Protocol):
     def digest(self) -> None:
         """Reads the whole file and sets sha256."""
 
+    def recognize(self, sha256: bytes) -> None:
+        """Takes the digest of a file that was read before, and is only to be disposed of."""
+
     def open_bytes(self) -> "io.BufferedReader[Any]":
         """Opens the bytes as dropped, from the beginning, as often as asked."""
 

@@ -14,7 +14,7 @@ from service.bucket_claims import Claims
 from service.fault import describe
 from service.inbox import PageListed, ScanWanted
 from sources.policy import BucketEnds, BucketPlace
-from sources.s3_client import ClientError, code_of, status_of, translated
+from sources.s3_client import ClientError, code_of, not_listed, status_of, translated
 
 #: A name that no object has: a conditional request about it shows whether the server heeds conditions.
 _NOBODY = ".mobileye-no-such-object"
@@ -162,7 +162,7 @@ class BucketDiscovery:
             if self._cursor and code_of(error) == _STALE_CURSOR:
                 self._cursor = None
                 return PageListed({})
-            raise Misconfigured(f"can't list {at}: the server answers {code_of(error)}") from None
+            raise not_listed(at, error) from None
         self._cursor = answer.get("NextContinuationToken") if answer["IsTruncated"] else None
         found = [(entry["Key"], entry["Size"]) for entry in answer.get("Contents", [])]
         sizes = {key[len(at.prefix) :]: size for key, size in found if self._place.wanted(key)}

@@ -22,7 +22,7 @@ _LOST_SECONDS = 5.0
 
 
 class QueueListener:
-    """Tells from a thread of its own when objects of the place have arrived."""
+    """Calls from a thread of its own when objects of the place have arrived."""
 
     def __init__(self, queue: Queue, place: Place, publish: Publish) -> None:
         """Listens to nothing yet."""
@@ -47,17 +47,19 @@ class QueueListener:
     def _run(self, on_arrival: Callable[[], None]) -> None:
         is_due, next_wake = False, 0.0
         while not self._is_over.is_set():
+            reason = ""
             try:
-                texts = self._queue.receive(1 if is_due or self._reason else _LISTEN_SECONDS)
+                messages = self._queue.receive(1 if is_due or self._reason else _LISTEN_SECONDS)
+                is_due = is_due or any(self._is_about_ours(message.text) for message in messages)
+                self._queue.delete(messages)
             except (SourceUnavailable, Misconfigured) as error:
-                self._note(str(error))
-                self._is_over.wait(_LOST_SECONDS)
-                continue
-            self._note("")
-            is_due = is_due or any(self._is_about_ours(text) for text in texts)
-            if is_due and time.monotonic() >= next_wake:
+                reason = str(error)
+            self._note(reason)
+            if is_due and time.monotonic() >= next_wake:  # also by those that could not be deleted
                 on_arrival()
                 is_due, next_wake = False, time.monotonic() + _WAKE_SECONDS
+            if reason:
+                self._is_over.wait(_LOST_SECONDS)
 
     def _is_about_ours(self, text: str) -> bool:
         at = self._place.at

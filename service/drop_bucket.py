@@ -8,9 +8,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from processing.errors import Misconfigured
 from service.bucket_discovery import Place
-from sources.s3_client import ClientError, code_of, translated
+from sources.s3_client import ClientError, not_listed, translated
 
 #: Parts of a listing that are looked at; of a larger bucket the first 100,000 objects are counted.
 _MOST_PAGES = 100
@@ -66,4 +65,4 @@ def _pages(client: Any, place: Place, beginning: str) -> Iterator[list[Object]]:
                     if place.wanted(entry["Key"])
                 ]
     except ClientError as error:
-        raise Misconfigured(f"can't list {at}: the server answers {code_of(error)}") from None
+        raise not_listed(at, error) from None

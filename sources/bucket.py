@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from processing.errors import Gone, Misconfigured, NotReady, SourceUnavailable
-from sources.bucket_object import BucketObject, Response, first_name
+from sources.bucket_copy import copy_in_parts
+from sources.bucket_object import BucketObject, Response, first_name, of_one_object
 from sources.local_file import Beat, no_beat
 from sources.policy import BUCKET_SCHEME, BucketEnds, BucketPlace, OnLoaded
 from sources.s3_client import ClientError, code_of, status_of, translated
@@ -21,11 +22,17 @@ _PAUSE_SECONDS = 5.0
 #: Objects that could not be deleted, of which a source knows that they need not be got again.
 _MOST_KEPT = 10_000
 
-#: The largest object that one request can copy.
-_MOST_COPIED = 5 * 1024**3
+#: The largest object that is copied by one request, whose answer may come only when all is copied.
+_MOST_COPIED = 128 * 1024**2
+
+#: Larger ones are copied in parts of this size.
+_PART_BYTES = 64 * 1024**2
 
 #: The longest key, in bytes.
 _LONGEST_KEY = 1024
+
+#: Parts of a path that servers and what stands before them may leave out.
+_NO_KEYS = frozenset((".", ".."))
 
 _NOT_FOUND, _PRECONDITION_FAILED = 404, 412
 _ARCHIVED = "InvalidObjectState"
@@ -48,6 +55,7 @@ class BucketSource:
         self._beat = beat
         self._is_replay = bool(ends.failed) and place.prefix == ends.failed
         self._kept: dict[str, str] = {}  # ETags of objects that could not be deleted, by key
+        self._copies: dict[str, tuple[str, str]] = {}  # of those: ETag and key of the copy, by key
         self._no_answer_at = -_PAUSE_SECONDS
 
     @contextmanager
@@ -58,9 +66,14 @@ class BucketSource:
         """
         self._beat()
         key = self._place.prefix + name
+        if not _NO_KEYS.isdisjoint(key.split("/")):
+            raise NotReady('a part of its key is "." or "..": it may be taken for another one; rename it')
         try:
             with translated():
                 response = self._ask(key)
+        except SourceUnavailable as error:
+            self._beat()
+            raise of_one_object(self._client, self._place, error) from None
         except ClientError as error:
             raise _unopened(error) from None
         known_as = first_name(name) if self._is_replay else name
@@ -109,9 +122,9 @@ class BucketSource:
     def _ask(self, key: str) -> Response:
         address = {"Bucket": self._place.bucket, "Key": key}
         if key in self._kept:
-            head = self._client.head_object(**address)
-            if head["ETag"] == self._kept[key]:
-                return Response.of(head)
+            head = Response.of(self._client.head_object(**address))
+            if head.etag == self._kept[key]:
+                return head
             del self._kept[key]
         return Response.of(self._client.get_object(**address))
 
@@ -131,6 +144,7 @@ class BucketSource:
             reason = str(error)
         else:
             self._kept.pop(file.key, None)
+            self._copies.pop(file.key, None)
             return
         if len(self._kept) < _MOST_KEPT:
             self._kept[file.key] = file.response.etag
@@ -160,7 +174,10 @@ class BucketSource:
             raise NotReady("another object took its name")
 
     def _copy(self, file: BucketObject, key: str) -> None:
-        """Copies the object that was read, and no other."""
+        """Copies the object that was read, and no other; once, even if it can't be deleted then."""
+        copy = file.response.etag, key
+        if self._copies.get(file.key) == copy:
+            return
         bucket = self._place.bucket
         condition = {"CopySourceIfMatch": file.response.etag}
         source = {"Bucket": bucket, "Key": file.key}
@@ -168,11 +185,14 @@ class BucketSource:
             if file.identity.size <= _MOST_COPIED:
                 self._client.copy_object(Bucket=bucket, Key=key, CopySource=source, **condition)
             else:
-                self._client.copy(source, bucket, key, ExtraArgs=condition)
+                copy_in_parts(self._client, source, key, condition, _PART_BYTES, self._beat)
         except ClientError as error:
             if status_of(error) in (_PRECONDITION_FAILED, _NOT_FOUND):
                 raise NotReady("another object took its name, or it is gone") from None
             raise
+        if len(self._copies) < _MOST_KEPT:
+            self._copies[file.key] = copy
+        self._beat()
 
 
 def _ended(file: BucketObject, prefix: str) -> str:

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from msgspec import Struct
 
-from processing.errors import NotReady, SourceUnavailable
+from processing.errors import FileError, NotReady, SourceUnavailable
 from processing.printable import printable
 from processing.source import CHUNK_BYTES, MAX_SHARED_BYTES, Origin
 from sources.local_file import Beat
@@ -19,10 +19,15 @@ from sources.policy import BUCKET_SCHEME, BucketPlace
 from sources.s3_client import BROKEN, ClientError, Damaged, code_of, translated
 
 #: What lasting_name() puts before the ending.
-_DIGEST = re.compile(r"-[0-9a-f]{8}$")
+_DIGEST = re.compile(r"-[0-9a-f]{8}\Z")
+
+#: The ending of a name, in whatever case.
+_ENDING = re.compile(r"\.json(\.gz|\.zst)?\Z", re.ASCII | re.IGNORECASE)
 
 #: Broken transfers in a row that brought not a byte, before the bucket counts as away.
 _MOST_BREAKS = 5
+
+_PARTIAL_CONTENT = 206
 
 
 class BucketIdentity(Struct, frozen=True):
@@ -46,10 +51,13 @@ class Response(Struct, frozen=True):
 
     @classmethod
     def of(cls, answer: dict[str, Any]) -> "Response":
-        arrived_at = answer["LastModified"].timestamp()
-        return cls(
-            answer["ETag"], answer["ContentLength"], answer.get("VersionId"), answer.get("Body"), arrived_at
-        )
+        """Raises NotReady if the server does not tell what is needed."""
+        try:
+            arrived_at = answer["LastModified"].timestamp()
+            etag, size = answer["ETag"], answer["ContentLength"]
+        except KeyError as error:
+            raise NotReady(f"the server does not tell its {error.args[0]}") from None
+        return cls(etag, size, answer.get("VersionId"), answer.get("Body"), arrived_at)
 
 
 class BucketObject:
@@ -70,7 +78,7 @@ class BucketObject:
         self.origin = Origin(printable(f"{BUCKET_SCHEME}{place.bucket}/{self.key}"), _version(response))
         self.sha256 = b""
         self.beat = beat
-        self._bucket = place.bucket
+        self._place = place
         self._client = client
         self._digest = hashlib.sha256()
         self._content: bytes | None = None
@@ -88,6 +96,9 @@ class BucketObject:
         """Gets the bytes and sets sha256."""
         self._get()
         self.sha256 = self._digest.digest()
+
+    def recognize(self, sha256: bytes) -> None:
+        self.sha256 = sha256
 
     def check_unchanged(self) -> None:
         """Does nothing but beat: what was got can't change any more."""
@@ -118,7 +129,9 @@ class BucketObject:
         if self._content is not None or self._spool is not None:
             return
         try:
-            if self.identity.size <= MAX_SHARED_BYTES:
+            if not self.identity.size:  # of nothing no part can be asked for
+                self._content = b""
+            elif self.identity.size <= MAX_SHARED_BYTES:
                 memory = io.BytesIO()
                 self._transfer(memory)
                 self._content = memory.getvalue()
@@ -129,6 +142,9 @@ class BucketObject:
                     spool.flush()
                     self._spool = spool
                     stack.pop_all()
+        except SourceUnavailable as error:
+            self.beat()
+            raise of_one_object(self._client, self._place, error) from None
         except OSError as error:
             reason = os.strerror(error.errno or errno.EIO)
             raise NotReady(
@@ -138,7 +154,7 @@ class BucketObject:
     def _transfer(self, target: IO[bytes]) -> None:
         """Copies all bytes, going on where a transfer broke, from the same content only."""
         done = breaks = 0
-        body = self.response.body or self._ask_from(0)
+        body = self.response.body or self._ask_from(0)[0]
         while done < self.identity.size:
             try:
                 chunk = body.read(CHUNK_BYTES)
@@ -151,7 +167,11 @@ class BucketObject:
                 if breaks > _MOST_BREAKS:
                     raise SourceUnavailable(f"the transfer of an object breaks again and again: {problem}")
                 body.close()
-                body = self._ask_from(done)
+                body, start = self._ask_from(done)
+                if start != done:
+                    self._digest, done = hashlib.sha256(), start
+                    target.seek(start)
+                    target.truncate()
                 continue
             target.write(chunk)
             self._digest.update(chunk)
@@ -163,20 +183,38 @@ class BucketObject:
         except BROKEN:
             pass
 
-    def _ask_from(self, start: int) -> Any:
+    def _ask_from(self, start: int) -> tuple[Any, int]:
+        """Returns a body that goes on there, or from the beginning where no parts of objects are sent."""
+        address, etag = {"Bucket": self._place.bucket, "Key": self.key}, self.response.etag
         try:
             with translated():
-                answer = self._client.get_object(
-                    Bucket=self._bucket, Key=self.key, Range=f"bytes={start}-", IfMatch=self.response.etag
-                )
+                answer = self._client.get_object(**address, Range=f"bytes={start}-", IfMatch=etag)
+                is_part = answer["ResponseMetadata"]["HTTPStatusCode"] == _PARTIAL_CONTENT
+                found, body = answer["ETag"], answer["Body"]
         except ClientError as error:
             raise NotReady(f"it was replaced, or has gone, while it was read ({code_of(error)})") from None
-        return answer["Body"]
+        if found != etag:
+            body.close()
+            raise NotReady("it was replaced while it was read")
+        return body, start if is_part else 0
+
+
+def of_one_object(client: Any, place: BucketPlace, error: SourceUnavailable) -> FileError | SourceUnavailable:
+    """Returns what an error means that came of an object: NotReady if the server answers about others."""
+    try:
+        with translated():
+            client.list_objects_v2(Bucket=place.bucket, Prefix=place.prefix, MaxKeys=1)
+    except SourceUnavailable:
+        return error
+    except ClientError:
+        pass  # an answer, too
+    return NotReady(f"it can't be read, though the server answers: {error}")
 
 
 def split_name(name: str) -> tuple[str, str]:
     """Returns a name without its ending, and the ending."""
-    place = name.lower().rfind(".json")
+    ending = _ENDING.search(name)
+    place = ending.start() if ending else len(name)
     return name[:place], name[place:]
 
 

@@ -1,8 +1,10 @@
 """Notifications about objects that have arrived in a bucket, in each envelope that they come in."""
 
+from collections.abc import Iterator
+from contextlib import suppress
 from urllib.parse import unquote_plus
 
-from msgspec import DecodeError, Struct, field, json
+from msgspec import DecodeError, Raw, Struct, field, json
 
 
 class Arrival(Struct, frozen=True):
@@ -37,12 +39,13 @@ class _Record(Struct, frozen=True):
 class _Message(Struct, frozen=True):
     """Any message: events of S3, an event of EventBridge, or an envelope of SNS with one of them."""
 
-    records: list[_Record] = field(name="Records", default=[])
+    records: list[Raw] = field(name="Records", default=[])
     enclosed: str = field(name="Message", default="")
     event: str = field(name="detail-type", default="")
     entity: _Entity | None = field(name="detail", default=None)
 
 
+#: Servers of others put "s3:" before them.
 _RECORDS = ("ObjectCreated:", "ObjectRestore:Completed")
 _EVENTS = ("Object Created", "Object Restore Completed")
 
@@ -51,7 +54,7 @@ def arrivals(text: str) -> list[Arrival]:
     """Returns the objects that a notification says have arrived; none if it says nothing of the kind."""
     try:
         message = json.decode(text, type=_Message)
-    except (DecodeError, RecursionError):
+    except (DecodeError, RecursionError, UnicodeEncodeError):
         return []
     if message.enclosed:
         return arrivals(message.enclosed)
@@ -59,9 +62,16 @@ def arrivals(text: str) -> list[Arrival]:
         return [_arrival(message.entity, message.entity.object.key)]
     return [
         _arrival(record.entity, unquote_plus(record.entity.object.key))
-        for record in message.records
-        if record.entity is not None and record.event.startswith(_RECORDS)
+        for record in _readable(message.records)
+        if record.entity is not None and record.event.removeprefix("s3:").startswith(_RECORDS)
     ]
+
+
+def _readable(records: list[Raw]) -> Iterator[_Record]:
+    """Yields the records that can be read: one that is odd says nothing about the others."""
+    for record in records:
+        with suppress(DecodeError):
+            yield json.decode(record, type=_Record)
 
 
 def _arrival(entity: _Entity, key: str) -> Arrival:

@@ -1,11 +1,22 @@
 """A queue (SQS) to which a bucket sends its notifications; a message is deleted as soon as it is there."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
+
+from msgspec import Struct
 
 from processing.errors import SourceUnavailable
 from sources.s3_client import ClientError, code_of, make_queue_client, translated
 
 _MOST_MESSAGES = 10
+
+
+class Message(Struct, frozen=True):
+    """A message: its text, and what is needed to delete it."""
+
+    text: str
+    receipt: str
 
 
 class Queue:
@@ -19,22 +30,26 @@ class Queue:
     def at(cls, url: str) -> Self:
         return cls(make_queue_client(url), url)
 
-    def receive(self, seconds: int) -> list[str]:
-        """Waits so long for messages, and returns their texts; raises SourceUnavailable or Misconfigured.
-
-        They are deleted before anybody reads them: whatever they say, the listing says, too.
-        """
+    def receive(self, seconds: int) -> list[Message]:
+        """Waits so long for messages; raises SourceUnavailable or Misconfigured."""
         limits = {"MaxNumberOfMessages": _MOST_MESSAGES, "WaitTimeSeconds": seconds}
-        try:
-            with translated():
-                answer = self._client.receive_message(QueueUrl=self._url, **limits)
-                messages = answer.get("Messages", [])
-                if messages:
-                    receipts = [
-                        {"Id": str(n), "ReceiptHandle": message["ReceiptHandle"]}
-                        for n, message in enumerate(messages)
-                    ]
-                    self._client.delete_message_batch(QueueUrl=self._url, Entries=receipts)
-        except ClientError as error:
-            raise SourceUnavailable(f"the server answers {code_of(error)}") from None
-        return [message["Body"] for message in messages]
+        with _answered():
+            answer = self._client.receive_message(QueueUrl=self._url, **limits)
+            found = answer.get("Messages", [])
+            return [Message(message["Body"], message["ReceiptHandle"]) for message in found]
+
+    def delete(self, messages: Sequence[Message]) -> None:
+        """Deletes messages, whatever they say: the listing says it, too. Raises as receive() does."""
+        receipts = [{"Id": str(n), "ReceiptHandle": message.receipt} for n, message in enumerate(messages)]
+        if receipts:
+            with _answered():
+                self._client.delete_message_batch(QueueUrl=self._url, Entries=receipts)
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    try:
+        with translated():
+            yield
+    except ClientError as error:
+        raise SourceUnavailable(f"the server answers {code_of(error)}") from None

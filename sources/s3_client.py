@@ -1,5 +1,6 @@
 """Makes the clients of an S3 server and of a queue, and translates their errors into ours."""
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ try:
     from botocore import exceptions
     from botocore.config import Config
     from botocore.exceptions import ClientError as ClientError
+    from botocore.parsers import ResponseParserError
     from urllib3.exceptions import HTTPError
 except ModuleNotFoundError as error:
     raise Misconfigured(
@@ -44,9 +46,13 @@ _PASSING = {
     "ExpiredTokenException": _EXPIRED,
     "RequestExpired": _EXPIRED,
     "TokenRefreshRequired": _EXPIRED,
+    "TemporaryRedirect": "it wants to be asked elsewhere for a while",
     "RequestTimeout": "it did not get the request in time",
     "OperationAborted": "another request is in its way",
 }
+
+#: Errors that are no BotoCoreError: an answer that botocore can't read, and credentials that it can't renew.
+_UNREADABLE = (ResponseParserError, LookupError, RuntimeError, TypeError, ValueError)
 
 _TOO_MANY_REQUESTS, _SERVER_ERRORS = 429, 500
 
@@ -115,7 +121,27 @@ def translated() -> Iterator[None]:
         if status_of(error) >= _SERVER_ERRORS or status_of(error) == _TOO_MANY_REQUESTS:
             raise SourceUnavailable(f"the server answers {code or status_of(error)}") from None
         raise
-    except (exceptions.SSLError, exceptions.NoRegionError, exceptions.ParamValidationError) as error:
+    except (exceptions.NoRegionError, exceptions.ParamValidationError) as error:
         raise Misconfigured(f"the bucket can't be used: {error}") from None
+    except exceptions.SSLError as error:
+        if _is_untrusted(error):
+            raise Misconfigured(f"the bucket can't be used: {error}") from None
+        raise SourceUnavailable(str(error)) from None
     except exceptions.BotoCoreError as error:
         raise SourceUnavailable(str(error)) from None
+    except _UNREADABLE as error:
+        raise SourceUnavailable(f"no answer that can be used: {error!r}") from None
+
+
+def _is_untrusted(error: BaseException | None) -> bool:
+    """Returns whether a certificate is the cause; a handshake that breaks may succeed the next time."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def not_listed(place: object, error: ClientError) -> Exception:
+    """Returns what an answer in place of a listing means; without a code of S3 it is of something between."""
+    code = code_of(error)
+    kind = SourceUnavailable if code.isdecimal() else Misconfigured
+    return kind(f"can't list {place}: the server answers {code}")

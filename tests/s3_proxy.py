@@ -23,6 +23,12 @@ Fault = Callable[[str, str], tuple[int, str] | None]
 #: Returns the share of an answer that passes before the link is cut; None lets all of it through.
 Cut = Callable[[str, str], float | None]
 
+#: An answer: its status, its headers and its body.
+Answer = tuple[int, list[tuple[str, str]], bytes]
+
+#: Returns what the client gets of an answer, of which it may change anything.
+Change = Callable[[str, str, Answer], Answer]
+
 
 class S3Proxy:
     """The proxy. Fault is asked before each request, with its kind (LIST, GET, COPY …) and path; cut is
@@ -33,6 +39,7 @@ class S3Proxy:
         self.counts: Counter[tuple[str, str]] = Counter()
         self.fault: Fault = lambda kind, path: None
         self.cut: Cut = lambda kind, path: None
+        self.change: Change = lambda kind, path, answer: answer
         self._lock = Lock()
         self.url = ""
 
@@ -64,13 +71,14 @@ class S3Proxy:
                     response = link.getresponse()
                     content = response.read()
                 headers = [(n, v) for n, v in response.getheaders() if n.lower() not in _OWN]
+                status, headers, content = proxy.change(kind, path.path, (response.status, headers, content))
                 if self.command == "HEAD":
                     headers.append(("Content-Length", response.getheader("Content-Length", "0")))
                 share = proxy.cut(kind, path.path)
                 if share is None:
-                    self._answer(response.status, headers, content)
+                    self._answer(status, headers, content)
                 else:
-                    self._answer_in_part(response.status, headers, content, share)
+                    self._answer_in_part(status, headers, content, share)
 
             def _answer_in_part(
                 self, status: int, headers: list[tuple[str, str]], content: bytes, share: float

@@ -57,10 +57,24 @@ def test_each_way_to_arrive_counts(event: str) -> None:
     ]
 
 
+def test_an_odd_record_says_nothing_about_the_others() -> None:
+    odd = record("odd")
+    odd["s3"]["object"]["size"] = None
+    assert arrivals(direct(odd, record("a"), {"eventName": 5}, record("b"))) == [
+        Arrival("bucket", "a", 3),
+        Arrival("bucket", "b", 3),
+    ]
+
+
+def test_events_of_other_servers_are_known_by_their_longer_name() -> None:
+    assert arrivals(direct(record("a", "s3:ObjectCreated:Put"))) == [Arrival("bucket", "a", 3)]
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "",
+        "\ud800",
         "garbage",
         "[]",
         "null",
