@@ -1,11 +1,13 @@
 """Serves web pages about what is loaded now and what the fleet did, beside the daemon or without it."""
 
 from collections.abc import Callable
+from contextlib import closing
 
 from config import Address, Settings, read_address
 from monitor.dashboard.pages import build
 from monitor.dashboard.server import bind, serve
 from processing.errors import Misconfigured
+from service.kept_client import KeptClient
 from service.reading import Reading
 from service.signals import StopSignal
 
@@ -21,7 +23,8 @@ def run(settings: Settings, address: str, say: Callable[[str], None]) -> int:
         bind(place, has_token=token is not None) as listener,
         stop.on_signals(),
         Reading(settings, stop.event.is_set) as reading,
+        closing(KeptClient(settings.s3_endpoint_url)) as client,
     ):
         say(f"The dashboard is at http://{Address(place.host, listener.getsockname()[1])}/; Ctrl+C ends it.")
-        serve(build(settings, reading, token), listener, stop.event.is_set)
+        serve(build(settings, reading, client, token), listener, stop.event.is_set)
     return 0

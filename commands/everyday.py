@@ -52,9 +52,10 @@ def show_status(
     """
     from commands import status
     from service import published as publishing
+    from service.kept_client import KeptClient
 
     settings = load_settings()
-    published = publishing.find(settings)
+    published = publishing.find(settings, KeptClient(settings.s3_endpoint_url))
     if published is not None and not database.has_database(settings):
         found = status.gather(settings, None, published)
         status.show(found, as_json)

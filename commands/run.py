@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ from service.capacity import wanted_workers
 from service.database import check_reachable, open_database, prepare_database, wait_for_place
 from service.events import Ended, Event, Publish, Resource, Started, Stopped
 from service.housekeeping import Housekeeping
+from service.kept_client import KeptClient
 from service.outage import TimedOut
 from service.presence import Presence
 from service.signals import StopSignal
@@ -152,19 +153,19 @@ def shown_events(
 def _run(settings: Settings, publish: Publish, *, once: bool, accepts_new: bool) -> int:
     stop = StopSignal()
     totals: Counter[str] = Counter()
-    with stop.on_signals():
+    with stop.on_signals(), closing(KeptClient(settings.s3_endpoint_url)) as client:
         presence = prepare_place(settings)
         with suppress(StartCancelled):
-            wait_for_place(settings, publish, stop, once=once)
+            wait_for_place(settings, client, publish, stop, once=once)
             opened = open_database(
                 settings, stop.event.is_set, publish, stop.ask, may_create=True, accepts_new=accepts_new
             )
             with opened as ensure_running:
                 prepared = prepare_database(
-                    settings, ensure_running, publish, stop, once=once, accepts_new=accepts_new
+                    settings, ensure_running, publish, stop, once=once, accepts_new=accepts_new, client=client
                 )
                 if prepared is not None:
-                    totals = _load(*prepared, ensure_running, publish, stop, presence, once=once)
+                    totals = _load(*prepared, ensure_running, client, publish, stop, presence, once=once)
         if "waiting" not in totals:  # it was stopped before it could load anything
             totals["waiting"] = waiting_files(settings)
         publish(Stopped(totals))
@@ -175,6 +176,7 @@ def _load(
     database: Database,
     settings: Settings,
     ensure_running: Callable[[], Database],
+    client: KeptClient,
     publish: Publish,
     stop: StopSignal,
     presence: Presence | None,
@@ -183,7 +185,9 @@ def _load(
 ) -> Counter[str]:
     publish(_started(settings))
     with Housekeeping(ensure_running, publish, retention_days=settings.retention_days):
-        daemon = make_daemon(settings, database, ensure_running, publish, stop, once=once, presence=presence)
+        daemon = make_daemon(
+            settings, database, ensure_running, publish, stop, once=once, presence=presence, client=client
+        )
         return daemon.run()
 
 

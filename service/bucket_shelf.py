@@ -9,6 +9,7 @@ from processing.errors import Misconfigured
 from processing.source import Source
 from service.bucket_discovery import Place
 from service.drop_bucket import objects
+from service.kept_client import KeptClient
 from sources.bucket import BucketSource
 from sources.bucket_object import first_name, split_name
 from sources.bucket_peek import BucketPeek
@@ -26,8 +27,9 @@ class BucketShelf:
         self._place = Place(at, []) if self._is_failed else Place.of(at, ends)
 
     @classmethod
-    def of(cls, settings: Settings, at: BucketPlace) -> Self:
-        return cls(make_client(settings.s3_endpoint_url), at, settings.bucket_ends)
+    def of(cls, settings: Settings, at: BucketPlace, client: KeptClient | None = None) -> Self:
+        client = client or KeptClient(settings.s3_endpoint_url)
+        return cls(client.get(), at, settings.bucket_ends)
 
     def __str__(self) -> str:
         return str(self._place.at)

@@ -13,6 +13,7 @@ from service.destination import DatabaseDestination
 from service.discovery import Discovery, FileDiscovery
 from service.events import Publish
 from service.inbox import FileArrived, Inbox, ScanWanted
+from service.kept_client import KeptClient
 from service.loader_factory import BucketFactory, FolderFactory, LoaderFactory, SourceFactory
 from service.pool import Pool
 from service.presence import Presence
@@ -29,6 +30,7 @@ def make_daemon(
     *,
     once: bool,
     presence: Presence | None = None,
+    client: KeptClient | None = None,
 ) -> Daemon:
     """Returns a daemon with all that it needs; ensure_running tells where the database is after an outage."""
     inbox: Inbox = queue.SimpleQueue()
@@ -36,7 +38,8 @@ def make_daemon(
         discovery: Discovery = folder_discovery(settings, publish, inbox, presence)
     else:
         claims = _shared_claims(ensure_running, settings.bucket)
-        discovery = bucket_discovery(settings, settings.bucket, claims, publish, inbox)
+        client = client or KeptClient(settings.s3_endpoint_url)
+        discovery = bucket_discovery(settings, settings.bucket, client, claims, publish, inbox)
     destination = DatabaseDestination(database, ensure_running, partial(make_pool, settings))
     return Daemon(settings, destination, discovery, inbox, publish, stop, once=once)
 
@@ -82,19 +85,17 @@ def folder_discovery(
 
 
 def bucket_discovery(
-    settings: Settings, at: BucketPlace, claims: Claims, publish: Publish, inbox: Inbox
+    settings: Settings, at: BucketPlace, client: KeptClient, claims: Claims, publish: Publish, inbox: Inbox
 ) -> Discovery:
     """Returns what finds the objects of a bucket that are claimed, and puts them into the inbox."""
     from service.bucket_discovery import BucketDiscovery, Place
     from service.bucket_queue import QueueListener
     from sources.queue import Queue
-    from sources.s3_client import make_client
 
-    client, place = make_client(settings.s3_endpoint_url), Place.of(at, settings.bucket_ends)
-    listener = None
+    place, listener = Place.of(at, settings.bucket_ends), None
     if url := settings.s3_queue_url:
         listener = QueueListener(Queue.at(url), place, publish)
-    return BucketDiscovery(client, place, claims, inbox.put, listener)
+    return BucketDiscovery(client.get(), place, claims, inbox.put, listener)
 
 
 def _shared_claims(ensure_running: Callable[[], Database], at: BucketPlace) -> Claims:

@@ -31,6 +31,7 @@ from service.events import (
     Resource,
     WorkersFewer,
 )
+from service.kept_client import KeptClient
 from service.marker import Marker
 from service.marker_store import store_of
 from service.outage import wait_for
@@ -154,7 +155,9 @@ def connected_for_reading(database: Database) -> Iterator[Connection]:
         yield connection
 
 
-def wait_for_place(settings: Settings, publish: Publish, stop: StopSignal, *, once: bool) -> None:
+def wait_for_place(
+    settings: Settings, client: KeptClient, publish: Publish, stop: StopSignal, *, once: bool
+) -> None:
     """Waits until a bucket answers, so that a new database is made only for what has none yet.
 
     Raises StartCancelled once asked to stop.
@@ -163,7 +166,7 @@ def wait_for_place(settings: Settings, publish: Publish, stop: StopSignal, *, on
         return
 
     def look() -> bool:
-        store_of(settings).read()
+        store_of(settings, client).read()
         return True
 
     if not wait_for(look, {SourceUnavailable: Resource.BUCKET}, publish, stop, once=once):
@@ -178,6 +181,7 @@ def prepare_database(
     *,
     once: bool,
     accepts_new: bool = False,
+    client: KeptClient | None = None,
 ) -> tuple[Database, Settings] | None:
     """Applies the schema as soon as the database answers; None if asked to stop before.
 
@@ -187,7 +191,7 @@ def prepare_database(
     """
 
     def look(connection: Connection) -> int:
-        return _look_at(connection, settings, publish, accepts_new=accepts_new)
+        return _look_at(connection, settings, client, publish, accepts_new=accepts_new)
 
     found = _wait_for(ensure_running, look, publish, stop, once=once)
     return None if found is None else (found[0], _limit_workers(settings, found[1], publish))
@@ -225,11 +229,18 @@ def _wait_for(
     return wait_for(attempt, away, publish, stop, once=once)
 
 
-def _look_at(connection: Connection, settings: Settings, publish: Publish, *, accepts_new: bool) -> int:
+def _look_at(
+    connection: Connection,
+    settings: Settings,
+    client: KeptClient | None,
+    publish: Publish,
+    *,
+    accepts_new: bool,
+) -> int:
     """Returns how many connections the database allows, if it is the one of the folder's files."""
     if not accepts_new:
-        _refuse_another(settings, connection)
-    _mark(settings, connection, publish)
+        _refuse_another(settings, connection, client)
+    _mark(settings, connection, client, publish)
     _warn(connection, publish)
     return connections_allowed(connection)
 
@@ -241,13 +252,13 @@ def _limit_workers(settings: Settings, connections: int, publish: Publish) -> Se
     return settings.model_copy(update={"workers": min(wanted, most)})
 
 
-def _refuse_another(settings: Settings, connection: Connection) -> None:
-    found = store_of(settings).read()
+def _refuse_another(settings: Settings, connection: Connection, client: KeptClient | None = None) -> None:
+    found = store_of(settings, client).read()
     if found is not None and found.ledger != ledger_name.find(connection):
         raise marker.refusal(str(settings.watch_folder), found, _place(settings, connection))
 
 
-def _mark(settings: Settings, connection: Connection, publish: Publish) -> None:
+def _mark(settings: Settings, connection: Connection, client: KeptClient | None, publish: Publish) -> None:
     """Writes into the folder which ledger its files go into; gives the ledger its name if it has none."""
     place = _place(settings, connection)
     ledger = ledger_name.find(connection)
@@ -257,7 +268,7 @@ def _mark(settings: Settings, connection: Connection, publish: Publish) -> None:
         ledger = ledger_name.find(connection)
     wanted = Marker(str(ledger), place)
     try:
-        store = store_of(settings)
+        store = store_of(settings, client)
         if store.read() != wanted:
             store.write(wanted)
     except OSError as error:

@@ -4,7 +4,6 @@ import math
 import os
 import stat
 import time
-from typing import Any
 
 from msgspec import Struct
 
@@ -12,6 +11,7 @@ import watcher.scan
 from config import Settings
 from processing.errors import BadFile, Gone, Misconfigured, NotReady, SourceUnavailable
 from processing.printable import printable
+from service.kept_client import KeptClient
 from sources.peek import PeekSource
 from sources.policy import BucketPlace
 
@@ -45,12 +45,12 @@ class Backlog(Struct, frozen=True):
 
 
 class Looker:
-    """Looks at the watch folder, or at the bucket with one client, which takes long to make."""
+    """Looks at the watch folder, or at the bucket."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Looks at nothing."""
+    def __init__(self, settings: Settings, client: KeptClient | None = None) -> None:
+        """Looks at nothing; the client is kept if none is given."""
         self._settings = settings
-        self._client: Any = None
+        self._client = client or KeptClient(settings.s3_endpoint_url)
 
     def look(self, shown: int, asked_after: float = 0.0) -> Backlog:
         """Returns what waits, `shown` of the oldest files by themselves.
@@ -65,11 +65,9 @@ class Looker:
     def _look_at_bucket(self, place: BucketPlace, shown: int) -> Backlog:
         from service.bucket_discovery import Place
         from service.drop_bucket import count
-        from sources.s3_client import make_client
 
         try:
-            self._client = self._client or make_client(self._settings.s3_endpoint_url)
-            found = count(self._client, Place.of(place, self._settings.bucket_ends), max(1, shown))
+            found = count(self._client.get(), Place.of(place, self._settings.bucket_ends), max(1, shown))
         except (SourceUnavailable, Misconfigured) as error:
             return Backlog(printable(str(place)), str(error))
         return Backlog(

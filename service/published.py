@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from config import Settings
 from processing.errors import DatabaseUnavailable, Misconfigured, SourceUnavailable
 from processing.file_types import KINDS
+from service.kept_client import KeptClient
 from service.marker_store import marker_of_topics
 from service.shelf import failed_shelf
 
@@ -32,23 +33,23 @@ class Published(Struct, frozen=True):
     trouble: str = ""
 
 
-def find(settings: Settings) -> Published | None:
+def find(settings: Settings, client: KeptClient) -> Published | None:
     """Returns what was published; None if the files of this place go into a database, or nowhere yet."""
-    found = begin(settings)
-    return _look(settings, found) if found else None
+    found = begin(settings, client)
+    return _look(settings, client, found) if found else None
 
 
-def begin(settings: Settings) -> Published | None:
+def begin(settings: Settings, client: KeptClient) -> Published | None:
     """Returns what is known without Kafka; None as above."""
     with suppress(Misconfigured, SourceUnavailable):  # whoever lists the place says what is wrong with it
-        if marker := marker_of_topics(settings):
+        if marker := marker_of_topics(settings, client):
             return Published(marker.database)
     return None
 
 
-def _look(settings: Settings, begun: Published) -> Published:
+def _look(settings: Settings, client: KeptClient, begun: Published) -> Published:
     """Asks Kafka."""
-    found = replace(begun, unfixed=_unfixed(settings))
+    found = replace(begun, unfixed=_unfixed(settings, client))
     try:  # with the packages of Kafka, which nobody else needs
         from sinks.kafka_overview import Overview
         from sinks.kafka_producer import without_ours
@@ -64,8 +65,8 @@ def _look(settings: Settings, begun: Published) -> Published:
         return replace(found, trouble=str(error))
 
 
-def _unfixed(settings: Settings) -> list[str] | None:
+def _unfixed(settings: Settings, client: KeptClient) -> list[str] | None:
     try:
-        return list(failed_shelf(settings).names())
+        return list(failed_shelf(settings, client).names())
     except (Misconfigured, SourceUnavailable):
         return None

@@ -17,6 +17,7 @@ from service.daemon import Daemon
 from service.discovery import Discovery
 from service.events import MarkerUnwritten, Publish, Resource
 from service.inbox import Inbox
+from service.kept_client import KeptClient
 from service.marker import Marker
 from service.marker_store import store_of
 from service.outage import wait_for
@@ -89,6 +90,7 @@ class TopicsDestination:
 def prepare_topics(
     settings: Settings,
     brokers: Brokers,
+    client: KeptClient,
     publish: Publish,
     stop: StopSignal,
     *,
@@ -102,7 +104,7 @@ def prepare_topics(
     """
 
     def attempt() -> Publisher:
-        name = _mark(settings, brokers.cluster_id(), publish, accepts_new=accepts_new)
+        name = _mark(settings, brokers.cluster_id(), client, publish, accepts_new=accepts_new)
         brokers.make_topics()
         return Publisher(brokers.cluster, settings.kafka_topic_prefix, name)
 
@@ -110,7 +112,9 @@ def prepare_topics(
     return wait_for(attempt, away, publish, stop, once=once)
 
 
-def _mark(settings: Settings, cluster_id: str, publish: Publish, *, accepts_new: bool) -> str:
+def _mark(
+    settings: Settings, cluster_id: str, client: KeptClient, publish: Publish, *, accepts_new: bool
+) -> str:
     """Writes beside the files which topics they go into; returns the name of their publisher.
 
     Raises Misconfigured if they went into others, or if the name can't be kept there.
@@ -118,7 +122,7 @@ def _mark(settings: Settings, cluster_id: str, publish: Publish, *, accepts_new:
     prefix, servers = settings.kafka_topic_prefix, settings.kafka_bootstrap_servers
     database = f"the topics {prefix}.* of Kafka at {servers}"
     wanted = Marker(f"{marker.OF_TOPICS}{cluster_id}:{prefix}", database, secrets.token_hex(_NAME_BYTES))
-    place, store = str(settings.watch_folder), store_of(settings)
+    place, store = str(settings.watch_folder), store_of(settings, client)
     found = store.read()
     try:
         if found is None:
@@ -142,6 +146,7 @@ def make_publisher(
     settings: Settings,
     brokers: Brokers,
     publisher: Publisher,
+    client: KeptClient,
     publish: Publish,
     stop: StopSignal,
     *,
@@ -153,7 +158,7 @@ def make_publisher(
     if settings.bucket is None:
         discovery: Discovery = folder_discovery(settings, publish, inbox, presence)
     else:
-        discovery = bucket_discovery(settings, settings.bucket, Unshared(), publish, inbox)
+        discovery = bucket_discovery(settings, settings.bucket, client, Unshared(), publish, inbox)
     destination = TopicsDestination(brokers, partial(_make_pool, settings, publisher))
     return Daemon(settings, destination, discovery, inbox, publish, stop, once=once)
 

@@ -12,6 +12,7 @@ from config import Settings
 from processing.batch import FileTask
 from processing.errors import BadFile, Gone, Misconfigured, NotReady
 from processing.source import Source
+from service.kept_client import KeptClient
 from service.load_one import finished
 from sources.claims import recover_claims
 from sources.folder import FolderSource
@@ -115,13 +116,14 @@ def waiting_shelf(settings: Settings) -> Shelf:
     return BucketShelf.of(settings, settings.bucket)
 
 
-def failed_shelf(settings: Settings) -> Shelf:
-    """Returns the place of failed files."""
+def failed_shelf(settings: Settings, client: KeptClient | None = None) -> Shelf:
+    """Returns the place of failed files; of a bucket with a client of its own if none is kept."""
     if settings.bucket is None:
         return FolderShelf(settings, settings.failed, may_be_missing=True)
     from service.bucket_shelf import BucketShelf
 
-    return BucketShelf.of(settings, BucketPlace(settings.bucket.bucket, settings.bucket_ends.failed))
+    at = BucketPlace(settings.bucket.bucket, settings.bucket_ends.failed)
+    return BucketShelf.of(settings, at, client)
 
 
 def look(shelf: Shelf, name: str, max_bytes: int) -> Found | None:

@@ -79,6 +79,7 @@ ROOMS = {
             "service.database",
             "service.drop_folder",
             "service.events",
+            "service.kept_client",
             "service.presence",
             "service.published",
             "service.reading",
@@ -226,7 +227,7 @@ def test_a_command_imports_no_package_of_a_feature_that_its_user_may_not_have() 
     features = ("consume", "dashboard", "demo_bucket", "publish", "report")
     commands = {module for module in MODULES if room_of(module) == "commands"}
     commands -= {f"commands.{name}" for name in features}
-    packages = ["boto3", "confluent_kafka", "nicegui", "pandas", "uvicorn"]
+    packages = ["botocore", "confluent_kafka", "nicegui", "pandas", "uvicorn"]
     assert _imported_with(", ".join(sorted(commands)), packages) == []
 
 

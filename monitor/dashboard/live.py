@@ -24,6 +24,7 @@ from processing.errors import DatabaseUnavailable, Misconfigured, SourceUnavaila
 from service import published
 from service.database import has_database
 from service.drop_folder import Backlog, Looker
+from service.kept_client import KeptClient
 from service.presence import Watched, count_workers, watched
 from service.published import Published
 from service.reading import Reading
@@ -79,10 +80,11 @@ class Present(Struct, frozen=True):
 class Live:
     """Gathers the present until it is cancelled; pages read what was gathered last."""
 
-    def __init__(self, settings: Settings, reading: Reading) -> None:
+    def __init__(self, settings: Settings, reading: Reading, client: KeptClient) -> None:
         """Gathers nothing."""
         self._settings = settings
-        self._looker = Looker(settings)
+        self._client = client
+        self._looker = Looker(settings, client)
         self._reading = reading
         self._history = History()
         self._waiting: list[tuple[datetime, int, int]] = []
@@ -100,7 +102,7 @@ class Live:
         self._wanted_at = time.monotonic()
 
     async def run(self) -> None:
-        self._published = await in_thread(lambda: published.begin(self._settings))
+        self._published = await in_thread(lambda: published.begin(self._settings, self._client))
         await asyncio.gather(self._run(), self._run_topics(), self._run_published())
 
     async def _run_topics(self) -> None:
@@ -115,7 +117,7 @@ class Live:
         while True:
             began = time.monotonic()
             with suppress(Exception):  # the next look may succeed
-                self._published = await in_thread(lambda: published.find(self._settings))
+                self._published = await in_thread(lambda: published.find(self._settings, self._client))
             await asyncio.sleep(max(_SELDOM, _RESTS * (time.monotonic() - began)))
 
     async def _run(self) -> None:

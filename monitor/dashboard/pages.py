@@ -13,12 +13,13 @@ from config import Settings
 from monitor.dashboard import fleet, fleet_page, now_page
 from monitor.dashboard.guard import Guard
 from monitor.dashboard.live import Live
+from service.kept_client import KeptClient
 from service.reading import Reading
 
 
-def build(settings: Settings, reading: Reading, token: str | None) -> ASGIApp:
+def build(settings: Settings, reading: Reading, client: KeptClient, token: str | None) -> ASGIApp:
     """Builds the application; it gathers while it is served."""
-    live = Live(settings, reading)
+    live = Live(settings, reading, client)
 
     @asynccontextmanager
     async def gathering(app: FastAPI) -> AsyncIterator[None]:

@@ -247,7 +247,7 @@ def test_b8_the_zip_holds_what_the_function_imports_and_no_database_and_no_watch
 ) -> None:
     names = {path.relative_to(platform.code).as_posix() for path in platform.code.rglob("*")}
     assert not [name for name in names if name.startswith((*NOT_IN_THE_ZIP, "db/embedded", "commands"))]
-    assert {"jobs/s3_lambda.py", "schema.sql", "boto3", "psycopg2"} <= names
+    assert {"jobs/s3_lambda.py", "schema.sql", "botocore", "psycopg2"} <= names
     assert not [path for path in platform.code.rglob("*") if not path.stat().st_mode & 0o004]
     assert (platform.code.parent / "function.zip").stat().st_size < MOST_BYTES
 

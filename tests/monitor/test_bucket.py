@@ -3,16 +3,23 @@
 import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from config import Settings
 from db.connection import Database
 from monitor.dashboard.live import Live, Present
+from service import published
+from service.drop_folder import Looker
+from service.kept_client import KeptClient
+from service.marker import Marker
+from service.marker_store import store_of
 from service.reading import Reading
 from sources.policy import BucketPlace
+from sources.s3_client import make_client
 from tests.monitor.scraping import address_of, get, scrape
 from tests.s3_proxy import running_proxy
 from tests.seaweed import Seaweed, credentials
@@ -73,6 +80,34 @@ def test_the_dashboard_sees_the_objects_and_the_daemons_of_a_bucket(
     assert (seen.folder.files, seen.daemon.is_running) == (0, True) and seen.daemon.since is not None
 
 
+def test_who_looks_again_and_again_at_a_bucket_has_one_client_which_is_closed_in_the_end(
+    daemon: BucketDaemon, seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(
+        watch_folder=f"s3://{daemon.bucket}/in",  # type: ignore[arg-type]
+        s3_endpoint_url=seaweed.url,
+        kafka_bootstrap_servers="127.0.0.1:1",
+    )
+    assert settings.bucket is not None
+    made, closed = [], []
+
+    def make(url: str | None) -> Any:
+        made.append(client := make_client(url))
+        close = client.close
+        monkeypatch.setattr(client, "close", lambda: closed.append(close()))
+        return client
+
+    monkeypatch.setattr("sources.s3_client.make_client", make)
+    with closing(KeptClient(settings.s3_endpoint_url)) as client:
+        store_of(settings, client).add(Marker("kafka:cluster:mobileye", "the topics"))
+        looker = Looker(settings, client)
+        for _ in range(2):
+            found = published.begin(settings, client)
+            assert found is not None and found.place == "the topics"
+            assert published._unfixed(settings, client) == [] and looker.look(5).error == ""
+    assert len(made) == len(closed) == 1
+
+
 def present(settings: Settings) -> Present:
     """The first look of a dashboard."""
 
@@ -86,5 +121,9 @@ def present(settings: Settings) -> Present:
         return live.present
 
     # In a thread: where the browser's tests ran before, this one has a loop that runs.
-    with Reading(settings, lambda: False) as reading, ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, look(Live(settings, reading))).result()
+    with (
+        Reading(settings, lambda: False) as reading,
+        closing(KeptClient(settings.s3_endpoint_url)) as client,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        return thread.submit(asyncio.run, look(Live(settings, reading, client))).result()
