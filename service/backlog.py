@@ -68,15 +68,20 @@ class Backlog:
             if name not in self._files.by_name:
                 self._files.add(name, "ready")
 
-    def on_page(self, sizes: Mapping[str, int], began: float) -> None:
-        """Makes ready what was not known of a part of a listing, which tells the sizes, too.
+    def on_page(self, found: Mapping[str, Identity], began: float) -> None:
+        """Makes ready what was not known of a part of a listing, which tells the identities, too.
 
-        Not what was done since that began: it is gone by now, or is found by the next one.
+        Not what was done since that began: it is gone by now, or is found by the next one. What has another
+        identity while it is in flight is tried once more behind that.
         """
         done, self._done = self._done or {}, {}
-        for name, size in sizes.items():
-            if name not in self._files.by_name and done.get(name, -math.inf) < began:
-                self._files.add(name, "ready").size = size
+        for name, identity in found.items():
+            file = self._files.by_name.get(name)
+            if file is None and done.get(name, -math.inf) < began:
+                self._files.add(name, "ready").listed = identity
+            elif file is not None and file.listed != identity:
+                file.heard_again = file.heard_again or file.listed is not None  # of use only in flight
+                file.listed = identity
 
     def has_room(self) -> bool:
         """Returns whether more names are of use now."""
@@ -151,7 +156,7 @@ class Backlog:
         files: list[KnownFile] = []
         left = BATCH_BYTES
         for file in queued:
-            size = size_of(file.name) if file.size is None else file.size
+            size = size_of(file.name) if file.listed is None else file.listed.size
             if size is None:
                 self._forget(file)
                 continue

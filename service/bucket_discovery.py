@@ -13,6 +13,7 @@ from processing.errors import DatabaseUnavailable, Misconfigured, SourceUnavaila
 from service.bucket_claims import Claims
 from service.fault import describe
 from service.inbox import PageListed, ScanWanted
+from sources.bucket_object import BucketIdentity
 from sources.policy import BucketEnds, BucketPlace
 from sources.s3_client import ClientError, code_of, not_listed, status_of, translated
 
@@ -163,12 +164,15 @@ class BucketDiscovery:
                 self._cursor = None
                 return PageListed({})
             raise not_listed(at, error) from None
-        self._cursor = answer.get("NextContinuationToken") if answer["IsTruncated"] else None
-        found = [(entry["Key"], entry["Size"]) for entry in answer.get("Contents", [])]
-        sizes = {key[len(at.prefix) :]: size for key, size in found if self._place.wanted(key)}
-        sizes = {name: size for name, size in sizes.items() if self._claims.is_ours(name)}
+        self._cursor = _next_cursor(answer, self._cursor)
+        found = {
+            name: BucketIdentity(entry.get("ETag", ""), entry.get("Size", 0))
+            for entry in answer.get("Contents", [])
+            if self._place.wanted(entry["Key"])
+            and self._claims.is_ours(name := entry["Key"][len(at.prefix) :])
+        }
         before, self._ours = self._ours, self._claims.ours
-        return PageListed(sizes, began, is_last=self._cursor is None, has_moved=self._ours != before)
+        return PageListed(found, began, is_last=self._cursor is None, has_moved=self._ours != before)
 
     def _check_conditions(self) -> None:
         """Raises Misconfigured if the server deletes whatever the condition: also what was not read."""
@@ -187,3 +191,9 @@ class BucketDiscovery:
                 "one that was replaced while it was read would be lost"
             )
         self._is_checked = True
+
+
+def _next_cursor(answer: dict[str, Any], cursor: str | None) -> str | None:
+    """Returns where the next part begins; None behind the last one, and where the server does not get on."""
+    following: str | None = answer.get("NextContinuationToken")
+    return following if answer.get("IsTruncated", True) and following != cursor else None

@@ -147,7 +147,7 @@ class Daemon:
             self._end_outage()  # else the next object has to show that it is over
         if page.has_moved:
             self._backlog.keep_where(self._discovery.is_ours)
-        self._backlog.on_page(page.sizes, page.began)
+        self._backlog.on_page(page.found, page.began)
         self._is_listed = self._is_listed or page.is_last
         if not page.is_last:
             self._next_scan = time.monotonic()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from processing.errors import DatabaseUnavailable, Misconfigured, SourceUnavailable
+from processing.source import Identity
 from service.worker import Results
 
 
@@ -20,13 +21,13 @@ class ScanWanted(Struct, frozen=True):
 
 
 class PageListed(Struct, frozen=True):
-    """A message: a part of a bucket was listed, with the sizes by name; or the error of trying to.
+    """A message: a part of a bucket was listed, with the identities by name; or the error of trying to.
 
     began: when it was asked for, on the monotonic clock. has_moved: other objects are to be loaded from here
     than before.
     """
 
-    sizes: Mapping[str, int]
+    found: Mapping[str, Identity]
     began: float = 0.0
     is_last: bool = False
     has_moved: bool = False

@@ -23,8 +23,8 @@ class KnownFile:
 
     identity: as the last try that had to wait saw it, unchanged since `since`. is_alone: it is sent in a
     batch of its own. is_apart: it is held where others are ready, since it might keep a worker for long.
-    heard_again: an event came while it was in flight. tried_at: when it was last put in flight. size: as a
-    listing told it, if it did.
+    heard_again: an event came while it was in flight. tried_at: when it was last put in flight. listed: the
+    identity that a listing told, if it did.
     """
 
     name: str
@@ -40,7 +40,7 @@ class KnownFile:
     is_apart: bool = False
     heard_again: bool = False
     has_waited: bool = False
-    size: int | None = None
+    listed: Identity | None = None
 
 
 class KnownFiles:

@@ -140,6 +140,10 @@ def translated() -> Iterator[None]:
         raise SourceUnavailable(str(error)) from None
     except exceptions.BotoCoreError as error:
         raise SourceUnavailable(str(error)) from None
+    except RecursionError:  # of botocore, which asks where a redirect leads, and is redirected again
+        raise Misconfigured(
+            "the bucket can't be used: the bucket is in another region (a redirect)"
+        ) from None
     except _UNREADABLE as error:
         raise SourceUnavailable(f"no answer that can be used: {error!r}") from None
 

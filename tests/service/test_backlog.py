@@ -546,22 +546,38 @@ def test_setbacks_while_nothing_is_loaded_hold_nobody_back(backlog: Backlog) -> 
 
 
 def test_what_is_done_while_a_part_is_listed_is_not_tried_again(backlog: Backlog, clock: Clock) -> None:
-    backlog.on_page({"a": 1, "b": 1}, clock.monotonic())
+    backlog.on_page({"a": SEEN, "b": SEEN}, clock.monotonic())
     began = clock.monotonic()
     clock.go_to(began + 1)
     (task, _) = backlog.batch(1, lambda name: 0)
     backlog.record_outcome(Outcome(task.name, "loaded"))
-    backlog.on_page({"a": 1, "c": 1}, began)
+    backlog.on_page({"a": SEEN, "c": SEEN}, began)
     assert [task.name for task in backlog.batch(1, lambda name: 0)] == ["c"]
-    backlog.on_page({"a": 2}, clock.monotonic())
+    backlog.on_page({"a": OTHER}, clock.monotonic())
     assert [task.name for task in backlog.batch(1, lambda name: 0)] == ["a"]
 
 
 def test_what_came_under_the_name_of_a_done_one_before_the_listing_began_is_ready(
     backlog: Backlog, clock: Clock
 ) -> None:
-    backlog.on_page({"a": 1}, clock.monotonic())
+    backlog.on_page({"a": SEEN}, clock.monotonic())
     backlog.record_outcome(Outcome(take(backlog)[0].name, "loaded"))
     clock.go_to(clock.monotonic() + 1)
-    backlog.on_page({"a": 2}, clock.monotonic())
+    backlog.on_page({"a": OTHER}, clock.monotonic())
     assert names(take(backlog)) == ["a"]
+
+
+@pytest.mark.parametrize(("listed", "expected"), [(SEEN, []), (OTHER, ["a"])])
+def test_what_was_listed_with_another_identity_while_it_was_in_flight_is_tried_once_more(
+    backlog: Backlog, clock: Clock, listed: FileIdentity, expected: list[str]
+) -> None:
+    backlog.on_page({"a": SEEN}, clock.monotonic())
+    take(backlog)
+    for _ in range(2):
+        clock.go_to(clock.monotonic() + 1)
+        backlog.on_page({"a": listed}, clock.monotonic())
+    backlog.record_outcome(Outcome("a", "loaded"))
+    assert names(take(backlog)) == expected
+    if expected:
+        backlog.record_outcome(Outcome("a", "gone"))
+    assert take(backlog) == []

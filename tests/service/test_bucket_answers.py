@@ -98,3 +98,29 @@ def test_what_something_in_between_answers_is_waited_for(
     daemon.until_empty(90)
     assert daemon.vehicles() == ["first", "good"]
     assert daemon.stop() == 0 and "Traceback" not in daemon.log() and " failed=0 " in daemon.log()
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(301, "PermanentRedirect"), (400, "AuthorizationHeaderMalformed")]
+)
+def test_a_bucket_in_another_region_is_for_a_person(
+    daemon: BucketDaemon, proxy: S3Proxy, status: int, code: str
+) -> None:
+    daemon.put("first.json", status_of("first"))
+    daemon.start()
+    daemon.until_empty()
+    proxy.fault = lambda kind, path: (status, code)
+    daemon.put("good.json", status_of("good"))
+    assert daemon.wait() == 2
+    assert "the bucket is in another region" in daemon.log() and "Traceback" not in daemon.log()
+    assert daemon.all_keys() == ["in/good.json"]
+
+
+def test_a_redirect_that_passes_is_waited_for(daemon: BucketDaemon, proxy: S3Proxy) -> None:
+    daemon.put("good.json", status_of("good"))
+    proxy.fault = lambda kind, path: (307, "TemporaryRedirect") if kind in ("LIST", "GET") else None
+    daemon.start(wait=False)
+    until(lambda: " waiting for the bucket " in daemon.log(), 60)
+    proxy.fault = lambda kind, path: None
+    daemon.until_empty()
+    assert daemon.vehicles() == ["good"]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,7 +80,7 @@ class Listing:
                     return
                 continue
             if isinstance(message, PageListed):
-                self.found |= message.sizes.keys()
+                self.found |= message.found.keys()
                 if message.error is not None:
                     self.errors.append(message.error)
                     self._inbox.task_done()
@@ -134,3 +135,56 @@ def test_many_notifications_during_a_listing_make_one_more() -> None:
         client.on_request = arrive
         listing.run()
     assert client.requests == 2
+
+
+@pytest.mark.parametrize(
+    ("odd", "found"),
+    [
+        ({"IsTruncated": True, "NextContinuationToken": "again"}, {"a.json"}),
+        ({"IsTruncated": True}, {"a.json"}),
+        ({}, {"a.json"}),
+    ],
+)
+def test_a_listing_that_does_not_get_on_ends(odd: dict[str, Any], found: set[str]) -> None:
+    client = Client(set())
+    asked = []
+
+    def list_objects_v2(**arguments: Any) -> dict[str, Any]:
+        asked.append(arguments)
+        return {"Contents": [{"Key": "in/a.json"}], **odd}
+
+    client.list_objects_v2 = list_objects_v2  # type: ignore[method-assign]
+    with listing_of(client) as listing:
+        listing.run()
+    assert listing.found == found and listing.errors == [] and len(asked) <= 2
+
+
+def test_a_listing_that_fails_in_the_middle_goes_on_where_it_was() -> None:
+    client = Client({f"in/{letter}.json" for letter in "abcdef"})
+
+    def fail(number: int, is_behind: bool) -> None:
+        if number == 1 and not is_behind:
+            expired = {"Error": {"Code": "ExpiredToken"}, "ResponseMetadata": {"HTTPStatusCode": 400}}
+            raise ClientError(expired, "ListObjectsV2")
+
+    client.on_request = fail
+    with listing_of(client) as listing:
+        listing.run()
+        assert len(listing.errors) == 1 and "the credentials have expired" in str(listing.errors[0])
+        listing.run()
+    assert len(listing.found) == 6 and client.requests == 4
+
+
+def test_a_fault_of_a_listing_is_an_error_and_not_the_end_of_all_listings() -> None:
+    client = Client({"in/a.json"})
+
+    def fail(number: int, is_behind: bool) -> None:
+        if number == 0:
+            raise ZeroDivisionError
+
+    client.on_request = fail
+    with listing_of(client) as listing:
+        listing.run()
+        assert "ZeroDivisionError" in str(listing.errors[0])
+        listing.run()
+    assert listing.found == {"a.json"}

@@ -134,6 +134,31 @@ def test_a_notification_that_comes_while_the_bucket_is_listed_is_not_lost(
     assert daemon.vehicles() == ["late"]
 
 
+def test_a_notification_about_an_object_that_took_the_name_of_one_in_flight_is_not_lost(
+    daemon: BucketDaemon, queue: MotoQueue, seaweed: Seaweed
+) -> None:
+    with running_proxy(seaweed.port) as proxy:
+
+        def replace(kind: str, path: str) -> None:
+            """Between its deletion and the moment at which the daemon hears of that."""
+            if kind == "DELETE" and path.endswith("same.json"):
+                proxy.cut = lambda kind, path: None
+                before = listings(proxy)
+                daemon.put("same.json", status_of("second"))
+                queue.put(daemon.bucket, "in/same.json")
+                until(lambda: listings(proxy) > before)
+                time.sleep(0.5)  # until it is listed, too: a shorter time would only prove less
+
+        daemon.set(S3_ENDPOINT_URL=proxy.url)
+        until_idle(daemon)
+        proxy.cut = replace
+        daemon.put("same.json", status_of("one"))
+        queue.put(daemon.bucket, "in/same.json")
+        until(lambda: len(daemon.vehicles()) == 3)
+        daemon.until_empty()
+    assert daemon.vehicles() == ["first", "one", "second"]
+
+
 def test_a13_while_the_queue_is_gone_the_listing_finds_all(daemon: BucketDaemon) -> None:
     with running_moto() as moto:
         queue = moto.queue(daemon.bucket)
