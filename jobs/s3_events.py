@@ -1,8 +1,9 @@
 """Reads the events by which AWS Lambda learns of new objects: S3's own, alone or as messages of a queue."""
 
 from collections.abc import Iterator
+from json import dumps
 
-from msgspec import Struct, ValidationError, convert, field, json
+from msgspec import Struct, ValidationError, convert, field
 
 from processing.printable import printable
 from sources.notifications import Arrival, arrivals
@@ -38,11 +39,11 @@ def read(event: object) -> Call:
     notices: dict[str | None, str] = {message.id: message.body for message in messages}
     items: list[Item] = []
     passed_over = []
-    for message, text in (notices or {None: json.encode(event).decode()}).items():
+    for message, text in (notices or {None: dumps(event)}).items():
         found = [Item(arrival, message) for arrival in arrivals(text)]
         items += found
         if not found:
-            passed_over.append(printable(text[:_SHOWN]))
+            passed_over.append(printable(text[:_SHOWN].encode(errors="backslashreplace").decode()))
     return Call(items, passed_over, bool(messages))
 
 

@@ -4,9 +4,10 @@ from typing import Any
 
 from msgspec import DecodeError, Struct, json
 
-from service.marker import NAME, Marker, unreadable
+from processing.errors import SourceUnavailable
+from service.marker import MOST_BYTES, NAME, Marker, unreadable
 from sources.policy import BucketPlace
-from sources.s3_client import ClientError, code_of, status_of, translated
+from sources.s3_client import ClientError, code_of, is_of_others, status_of, translated
 
 #: Answers to a request that was to make an object: there is one, or another request makes it just now.
 _THERE_IS_ONE = (409, 412)
@@ -23,8 +24,10 @@ class BucketStore(Struct, frozen=True):
         try:
             with translated():
                 answer = self.client.get_object(Bucket=self.place.bucket, Key=self.place.prefix + NAME)
-                return json.decode(answer["Body"].read(), type=Marker)
+                return json.decode(answer["Body"].read(MOST_BYTES), type=Marker)
         except ClientError as error:
+            if is_of_others(error):
+                raise SourceUnavailable(f"the answer is {code_of(error)}, and not one of S3") from None
             if status_of(error) == 404:
                 return None
             raise unreadable(f"{self.place}{NAME}", code_of(error)) from None

@@ -19,7 +19,8 @@ from processing.printable import printable
 #: Scans take no name that begins with a dot.
 NAME = ".database"
 
-_MOST_BYTES = 10_000
+#: A marker is no longer.
+MOST_BYTES = 10_000
 
 #: So begins the name of a ledger that is a topic: the files are published.
 OF_TOPICS = "kafka:"
@@ -77,7 +78,7 @@ def read(folder: Path) -> Marker | None:
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise unreadable(path, "it is no file")
-            return json.decode(os.read(descriptor, _MOST_BYTES), type=Marker)
+            return json.decode(os.read(descriptor, MOST_BYTES), type=Marker)
         finally:
             os.close(descriptor)
     except FileNotFoundError:

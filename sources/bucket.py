@@ -11,7 +11,7 @@ from sources.bucket_copy import copy_in_parts
 from sources.bucket_object import BucketObject, Response, first_name, of_one_object
 from sources.local_file import Beat, no_beat
 from sources.policy import BUCKET_SCHEME, BucketEnds, BucketPlace, OnLoaded
-from sources.s3_client import ClientError, code_of, status_of, translated
+from sources.s3_client import ClientError, code_of, is_of_others, status_of, translated
 
 #: The ending of the object with the reason, beside a failed one.
 NOTE_ENDING = ".reason.txt"
@@ -201,7 +201,7 @@ def _ended(file: BucketObject, prefix: str) -> str:
 
 
 def _unopened(error: ClientError) -> Exception:
-    if status_of(error) == _NOT_FOUND:
+    if status_of(error) == _NOT_FOUND and not is_of_others(error):
         return Gone()
     if code_of(error) == _ARCHIVED:
         return NotReady("it is in an archive (Glacier): restore it, or give it another prefix")

@@ -155,8 +155,12 @@ def _is_untrusted(error: BaseException | None) -> bool:
     return error is not None
 
 
+def is_of_others(error: ClientError) -> bool:
+    """Returns whether something before the server answered: S3 gives its own code, but not to a HEAD."""
+    return code_of(error).isdecimal() and not error.operation_name.startswith("Head")
+
+
 def not_listed(place: object, error: ClientError) -> Exception:
-    """Returns what an answer in place of a listing means; without a code of S3 it is of something between."""
-    code = code_of(error)
-    kind = SourceUnavailable if code.isdecimal() else Misconfigured
-    return kind(f"can't list {place}: the server answers {code}")
+    """Returns what an answer in place of a listing means."""
+    kind = SourceUnavailable if is_of_others(error) else Misconfigured
+    return kind(f"can't list {place}: the server answers {code_of(error)}")

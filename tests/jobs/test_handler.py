@@ -90,6 +90,19 @@ def test_b3_a_wait_for_the_bucket_ends_half_a_second_before_the_deadline(
     assert vehicles(database.url) == ["1"]
 
 
+def test_an_object_that_the_server_has_lost_is_given_back_alone(
+    bucket: Bucket, database: Database, proxy: S3Proxy
+) -> None:
+    names = [bucket.put(f"vehicles_status_{n}.json", status_of(f"{n}")) for n in range(5)]
+    proxy.fault = lambda kind, path: (503, "SlowDownRead") if path.endswith("_2.json") else None
+    handle = handler(bucket, database.url, proxy.url)
+    assert handle(bucket.queued(*names), Clock(60)) == returned(names[2])
+    assert vehicles(database.url) == ["0", "1", "3", "4"]
+    proxy.fault = lambda kind, path: None
+    assert handle(bucket.queued(names[2]), Clock()) == returned()
+    assert bucket.all_keys() == []
+
+
 def test_nothing_is_begun_when_no_time_is_left(bucket: Bucket, database: Database) -> None:
     name = bucket.put("vehicles_status_1.json", status_of("1"))
     assert handler(bucket, database.url)(bucket.queued(name), Clock(1)) == returned(name)

@@ -52,6 +52,9 @@ def test_a_message_of_a_queue_may_name_several_objects_and_each_bears_its_id() -
         {"Records": [message("1", "[]")]},
         {"Records": [message("1", {"Event": "s3:TestEvent"})]},
         {"Records": [message("1", {"Type": "Notification"})]},
+        {"Records": [record("\ud800")]},
+        {"Records": [message("1", "x") | {"body": "\ud800"}]},
+        {"Records": [], "number": 10**400},
     ],
 )
 def test_what_names_no_arrival_is_passed_over(event: object) -> None:

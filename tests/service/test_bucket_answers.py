@@ -55,7 +55,7 @@ def test_an_object_that_could_not_be_deleted_at_first_has_one_copy(
         daemon.put(f"good_{n}.json", status_of(f"{n}"))
     deletes = lambda: sum(times for (kind, _), times in proxy.counts.items() if kind == "DELETE")  # noqa: E731
     daemon.start()
-    until(lambda: deletes() >= 30, 60)
+    until(lambda: deletes() >= 18, 60)
     proxy.fault = lambda kind, path: None
     until(lambda: all(key.startswith(("in/failed/", "done/")) for key in daemon.all_keys()), 90)
     keys = daemon.all_keys()
@@ -71,6 +71,7 @@ STRANGE: dict[str, tuple[str, int, bytes]] = {
     "a page that there is no listing": ("LIST", 404, b"<html><p>default backend<br></html>"),
     "an empty listing": ("LIST", 200, b""),
     "a page in place of an object": ("GET", 200, b"<html><p>Please log in<br></html>"),
+    "a page that there is no object": ("GET", 404, b"<html><p>default backend<br></html>"),
     "a page that it is forbidden": ("GET", 403, b"<html><p>Blocked<br></html>"),
 }
 

@@ -14,7 +14,8 @@ import pytest
 from botocore.exceptions import ClientError
 from msgspec import json
 
-from processing.errors import Misconfigured, NotReady, SourceUnavailable
+from processing.errors import Gone, Misconfigured, NotReady, SourceUnavailable
+from service.bucket_marker import BucketStore
 from sources.bucket_object import first_name, split_name
 from sources.s3_client import make_client
 from tests.certificates import make_ca, make_certificate
@@ -268,3 +269,22 @@ def test_credentials_that_come_expired_are_an_outage(
         source = kit.source_with(make_client(seaweed.url))
         with pytest.raises(SourceUnavailable, match="expired"), source.open(NAME):
             pass
+
+
+def test_a_page_of_something_in_between_does_not_say_that_an_object_or_a_marker_is_gone(
+    kit: BucketKit, seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (404, [("Content-Type", "text/html")], b"<html><p>default backend<br></html>")
+    _use_credentials(monkeypatch)
+    kit.put(CONTENT)
+    with running_proxy(seaweed.port) as proxy:
+        proxy.change = lambda kind, path, answer: page if kind == "GET" else answer
+        client = make_client(proxy.url)
+        with pytest.raises(NotReady, match="404"), kit.source_with(client).open(NAME):
+            pass
+        with pytest.raises(SourceUnavailable, match="404"):
+            BucketStore(client, kit.place).read()
+        proxy.change = lambda kind, path, answer: answer
+        with pytest.raises(Gone), kit.source_with(client).open("other.json"):
+            pass
+        assert BucketStore(client, kit.place).read() is None
