@@ -177,7 +177,7 @@ def test_other_names_and_folders_are_left_alone(running: Daemon) -> None:
     for name in ("vehicles_status_first.json", "vehicles_status_second.json"):
         running.drop(name, content("vehicles_status_", name))
         until(lambda: ledger(running, name))  # noqa: B023
-    assert running.left() == sorted(others)
+    until(lambda: running.left() == sorted(others))
     assert count(running, "vehicles_status_", "nobody") == 0
     assert (running.incoming / "folder.json" / "inside.json").exists()
     for name in others:
