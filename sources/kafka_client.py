@@ -34,6 +34,9 @@ _TO_FIX = {
 #: The same codes stand for a connection that broke while the client proved who it is.
 _BROKEN_OFF = ("handshake failed: Local: ", "SSL transport error: ", "Disconnected: ")
 
+#: How a broker refuses the certificate of a client, or that it has none: 116 is "certificate required".
+_REFUSED_CERTIFICATE = re.compile(r"SSL alert number (?:4[2-689]|116)\b")
+
 #: Errors of a call that say less than what the client has complained of meanwhile.
 _VAGUE = {
     KafkaError._ALL_BROKERS_DOWN,
@@ -158,6 +161,8 @@ class Complaints:
         last = self._last
         told = last if last is not None and error.code() in _VAGUE else error
         text = _in_our_words(told)
+        if _REFUSED_CERTIFICATE.search(text):
+            text += "; perhaps the broker wants another KAFKA_SSL_CERTIFICATE_LOCATION"
         if is_to_fix(told):
             return Misconfigured(f"Kafka: {text}")
         learned = _LEARNED.match(text)
@@ -194,4 +199,7 @@ def _in_our_words(error: KafkaError) -> str:
 
 def is_to_fix(error: KafkaError) -> bool:
     """Returns whether only a person can end an error."""
-    return error.code() in _TO_FIX and not any(text in error.str() for text in _BROKEN_OFF)
+    said = error.str()
+    if _REFUSED_CERTIFICATE.search(said):
+        return True
+    return error.code() in _TO_FIX and not any(text in said for text in _BROKEN_OFF)

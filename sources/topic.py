@@ -237,8 +237,8 @@ class Subscription:
     def _note_error(self, error: KafkaError) -> None:
         if error.fatal():
             raise SourceUnavailable(f"the Kafka client gave up: {error.str()}")
+        self._complaints.take(error)
         if is_to_fix(error):
             raise self._complaints.explain(error)
-        self._complaints.take(error)
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self.trouble = str(self._complaints.explain(error))

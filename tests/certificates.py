@@ -22,5 +22,13 @@ def make_certificate(folder: Path, ca: Path) -> None:
     (folder / "server.key").chmod(0o600)
 
 
+def make_client_certificate(folder: Path, ca: Path, name: str, password: str) -> None:
+    """Makes a certificate that names a client, and its key, which has a password."""
+    _openssl(folder, "req", "-new", "-newkey", "rsa:2048", "-passout", f"pass:{password}",
+             "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")  # fmt: skip
+    _openssl(folder, "x509", "-req", "-in", f"{name}.csr", "-CA", str(ca), "-CAkey", f"{ca.stem}.key",
+             "-CAcreateserial", "-days", "2", "-out", f"{name}.crt")  # fmt: skip
+
+
 def _openssl(folder: Path, *arguments: str) -> None:
     subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)

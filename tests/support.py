@@ -220,6 +220,11 @@ class Daemon:
         """Changes settings of what is started from now on."""
         self._settings.update(settings)
 
+    def unset(self, *names: str) -> None:
+        """Leaves settings away from now on."""
+        for name in names:
+            del self._settings[name]
+
     def environment(self) -> dict[str, str]:
         clean = {
             name: value for name, value in os.environ.items() if not name.startswith(("DB_", "DATABASE"))

@@ -1,4 +1,4 @@
-"""Kafka with a password over TLS: who may do what, and what is said if the password or a right is wrong."""
+"""Kafka with a password or a certificate over TLS: who may do what, and what is said of what is wrong."""
 
 import secrets
 from collections.abc import Iterator
@@ -47,6 +47,16 @@ class Users(NamedTuple):
         self.consumer.start("consume", wait=False)
         until(lambda: " consuming " in self.consumer.log(), 30, "it consumes")
 
+    def show_certificates(self, authority: str = "right") -> None:
+        """Lets both show a certificate instead of the password, which is that of its key from now on."""
+        certified = self.broker.certified(self.name, self.password, authority)
+        self.set(**certified)
+        self.unset("KAFKA_SASL_MECHANISMS", "KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD")
+
+    def unset(self, *names: str) -> None:
+        for daemon in (self.publisher, self.consumer):
+            daemon.unset(*names)
+
     def rows(self) -> int:
         ((count,),) = self.consumer.rows("SELECT count(*) FROM mobileye_data.vehicle_status_history")
         return int(count)
@@ -56,8 +66,9 @@ class Users(NamedTuple):
 def users(tmp_path: Path, database: Database, secured: SecuredBroker) -> Iterator[Users]:
     name, password, prefix = unique("user"), secrets.token_hex(8), unique("secured")
     secured.set_password(name, password)
-    allow_publish(secured, name, prefix)
-    allow_consume(secured, name, prefix)
+    for user in (name, f"CN={name}"):  # with the password, and with a certificate
+        allow_publish(secured, user, prefix)
+        allow_consume(secured, user, prefix)
     (tmp_path / "publisher").mkdir()
     publisher = PublisherDaemon(tmp_path / "publisher", secured, prefix)
     consumer = Daemon(tmp_path / "consumer", database.url, KAFKA_TOPIC_PREFIX=prefix, KAFKA_GROUP=prefix)
@@ -84,7 +95,12 @@ def allow_consume(broker: SecuredBroker, user: str, prefix: str) -> None:
     broker.allow(user, ResourceType.GROUP, prefix, AclOperation.READ)
 
 
-def test_files_become_rows_with_the_least_rights_and_nobody_sees_the_password(users: Users) -> None:
+@pytest.mark.parametrize("with_certificate", [False, True], ids=["password", "certificate"])
+def test_files_become_rows_with_the_least_rights_and_nobody_sees_the_password(
+    users: Users, *, with_certificate: bool
+) -> None:
+    if with_certificate:
+        users.show_certificates()
     address = f"127.0.0.1:{free_port()}"
     users.consumer.set(METRICS_ADDRESS=address)
     users.start()
@@ -112,6 +128,10 @@ _WRONG = [
 ]
 
 
+#: What is said if the broker refuses a client's certificate, or if there is none.
+_WANTED = "; perhaps the broker wants another KAFKA_SSL_CERTIFICATE_LOCATION"
+
+
 @pytest.mark.parametrize(
     ("command", "wrong", "reason"),
     [
@@ -128,6 +148,31 @@ def test_what_is_wrong_at_the_start_is_one_sentence(
     daemon.set(**spoilt(users, wrong))
     users.publisher.drop(f"{S}1.json", content(1, 10))
     daemon.start(*([command] if daemon is users.consumer else []), wait=False)
+    assert daemon.wait(30) == 2, daemon.log()
+    ending = daemon.log().splitlines()[-1]
+    assert reason in ending and users.password not in daemon.log() and "Traceback" not in daemon.log()
+
+
+@pytest.mark.parametrize(
+    ("command", "wrong", "reason"),
+    [
+        ("publish", "none", _WANTED),
+        ("consume", "of another authority", _WANTED),
+        ("publish", "key", "KAFKA_SSL_KEY_LOCATION failed"),
+    ],
+)
+def test_what_is_wrong_with_a_client_s_certificate_is_one_sentence(
+    users: Users, command: str, wrong: str, reason: str
+) -> None:
+    users.show_certificates("wrong" if wrong == "of another authority" else "right")
+    if wrong == "none":
+        users.unset(
+            *(f"KAFKA_SSL_{name}" for name in ("CERTIFICATE_LOCATION", "KEY_LOCATION", "KEY_PASSWORD"))
+        )
+    elif wrong == "key":
+        users.set(KAFKA_SSL_KEY_PASSWORD="another")
+    daemon = users.publisher if command == "publish" else users.consumer
+    Daemon.start(daemon, command, wait=False)
     assert daemon.wait(30) == 2, daemon.log()
     ending = daemon.log().splitlines()[-1]
     assert reason in ending and users.password not in daemon.log() and "Traceback" not in daemon.log()
