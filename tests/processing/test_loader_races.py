@@ -104,9 +104,9 @@ def test_files_that_lose_every_race_are_tried_alone(drops: Drops, monkeypatch: p
 
 
 @pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+def hasty(drops: Drops, monkeypatch: pytest.MonkeyPatch) -> None:
     """Locks that are waited for are given up soon."""
-    monkeypatch.setattr("db.sink.HASTY", "SET LOCAL lock_timeout = '200ms';")
+    monkeypatch.setattr(drops.sink, "_hasty", "SET LOCAL lock_timeout = '200ms';")
     monkeypatch.setitem(db.session._SETTINGS, "lock_timeout", "'400ms'")
 
 
