@@ -80,6 +80,7 @@ def test_an_idle_daemon_stops_and_logs_what_it_did(daemon: Daemon) -> None:
 
 
 def test_a_closed_terminal_stops_a_daemon_as_sigterm_does(daemon: Daemon) -> None:
+    daemon.prefix = ("env", "--default-signal=HUP")  # the tests themselves may run under nohup
     daemon.start()
     many(daemon, 3)
     daemon.until_empty()
