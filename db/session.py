@@ -74,9 +74,10 @@ class Session(Connection):
             ((pid,),) = cursor.fetchall()
             self.is_pooled = pid != self.info.backend_pid
             if not self.is_pooled:
-                cursor.execute(";".join(f"SET {name} = {value}" for name, value in self._kept_settings()))
+                statements = [f"SET {name} = {value}" for name, value in self._kept_settings()]
                 if self.server_version >= _SINCE_14:
-                    cursor.execute(_NOTICE_DEATH)
+                    statements.append(_NOTICE_DEATH)
+                cursor.execute(";".join(statements))
 
     def _own_settings(self) -> Iterator[tuple[str, str]]:
         yield from _SETTINGS.items()
