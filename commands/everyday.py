@@ -55,9 +55,10 @@ def show_status(
     from service.kept_client import KeptClient
 
     settings = load_settings()
-    published = publishing.find(settings, KeptClient(settings.s3_endpoint_url))
+    client = KeptClient(settings.s3_endpoint_url)
+    published = publishing.find(settings, client)
     if published is not None and not database.has_database(settings):
-        found = status.gather(settings, None, published)
+        found = status.gather(settings, client, None, published)
         status.show(found, as_json)
         if published.ledger is None:
             raise DatabaseUnavailable(published.trouble)
@@ -67,9 +68,9 @@ def show_status(
             database.open_database(settings) as ensure_running,
             database.connected_for_reading(ensure_running()) as connection,
         ):
-            found = status.gather(settings, connection, published)
+            found = status.gather(settings, client, connection, published)
     except DatabaseUnavailable as error:
-        status.show(status.gather(settings, None, published, str(error)), as_json)
+        status.show(status.gather(settings, client, None, published, str(error)), as_json)
         raise
     status.show(found, as_json)
     if found.backlog.error:

@@ -25,6 +25,7 @@ from processing.loader import Loader
 from processing.printable import printable
 from processing.records import Reason
 from service.file_kinds import FILE_KINDS, FileKinds
+from service.kept_client import KeptClient
 from service.load_one import load_one
 from service.rejects import document, rows_of
 from service.shelf import Shelf, failed_shelf, look
@@ -52,7 +53,7 @@ def files(
     progress: Progress = no_progress,
 ) -> int:
     """Loads files of the failed folder, all if none is named; returns 0 if all were loaded, else 1."""
-    shelf = failed_shelf(settings)
+    shelf = failed_shelf(settings, KeptClient(settings.s3_endpoint_url))
     names = [name for path in paths for name in shelf.chosen(path)] or _all_names(shelf)
     source = shelf.source()
     with (
@@ -75,7 +76,7 @@ def dismiss(settings: Settings, database: Database, paths: Sequence[str], report
     """Acknowledges the failures of files, which stay where they are; returns 0 if there were any of each."""
     if not paths:
         raise Misconfigured("name the files that --dismiss is to acknowledge")
-    shelf = failed_shelf(settings)
+    shelf = failed_shelf(settings, KeptClient(settings.s3_endpoint_url))
     names = [name for path in paths for name in shelf.chosen(path)]
     files = [look(shelf, name, settings.max_file_bytes) for name in names]
     dismissed = []

@@ -162,7 +162,7 @@ def _run(settings: Settings, publish: Publish, *, once: bool, accepts_new: bool)
             )
             with opened as ensure_running:
                 prepared = prepare_database(
-                    settings, ensure_running, publish, stop, once=once, accepts_new=accepts_new, client=client
+                    settings, ensure_running, client, publish, stop, once=once, accepts_new=accepts_new
                 )
                 if prepared is not None:
                     totals = _load(*prepared, ensure_running, client, publish, stop, presence, once=once)
@@ -186,7 +186,7 @@ def _load(
     publish(_started(settings))
     with Housekeeping(ensure_running, publish, retention_days=settings.retention_days):
         daemon = make_daemon(
-            settings, database, ensure_running, publish, stop, once=once, presence=presence, client=client
+            settings, database, ensure_running, client, publish, stop, once=once, presence=presence
         )
         return daemon.run()
 

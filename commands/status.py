@@ -25,6 +25,7 @@ from processing.counted import counted, format_counts
 from processing.printable import printable
 from processing.sink import Counts
 from service.drop_folder import LONG_SECONDS, Backlog, Looker, Waiting
+from service.kept_client import KeptClient
 from service.presence import Watched, watched
 from service.published import Published
 from service.topic_state import TopicLooker, TopicState
@@ -63,10 +64,14 @@ class Status(Struct, frozen=True):
 
 
 def gather(
-    settings: Settings, connection: Connection | None, published: Published | None = None, trouble: str = ""
+    settings: Settings,
+    client: KeptClient,
+    connection: Connection | None,
+    published: Published | None = None,
+    trouble: str = "",
 ) -> Status:
     """Returns the facts; without a connection, for which trouble is the reason, only those beside it."""
-    backlog, daemon = Looker(settings).look(_SHOWN), Watched(None)
+    backlog, daemon = Looker(settings, client).look(_SHOWN), Watched(None)
     if settings.bucket is not None:
         if connection:
             starts = ask(connection, lambda: daemons(connection, str(settings.bucket)), seconds=_SECONDS)

@@ -15,6 +15,7 @@ from db.stored_rows import StoredRow
 from processing.counted import counted, noun
 from processing.printable import printable
 from service.file_kinds import FILE_KINDS, FileKinds
+from service.kept_client import KeptClient
 from service.marker_store import marker_of_topics
 from service.rejects import rows_of
 from service.shelf import Found, Shelf, failed_shelf, look, waiting_shelf
@@ -32,9 +33,9 @@ def run(
 
     With since only files that were finished since then are compared with their rows.
     """
-    flaws = 0
-    found = _flaws(settings, connection, known, since, progress)
-    if marker := marker_of_topics(settings):
+    flaws, client = 0, KeptClient(settings.s3_endpoint_url)
+    found = _flaws(settings, client, connection, known, since, progress)
+    if marker := marker_of_topics(settings, client):
         report(printable(f"{settings.watch_folder} is not compared: its files go into {marker.database}"))
         found = _flaws_of_database(connection, known, since, progress)
     for flaw in found:
@@ -47,6 +48,7 @@ def run(
 
 def _flaws(
     settings: Settings,
+    client: KeptClient,
     connection: Connection,
     known: FileKinds,
     since: datetime | None,
@@ -54,7 +56,7 @@ def _flaws(
 ) -> Iterator[str]:
     """Yields each difference."""
     # The folders are read before the ledger: a file that leaves them meanwhile has its entry by then.
-    shelves = waiting_shelf(settings), failed_shelf(settings)
+    shelves = waiting_shelf(settings, client), failed_shelf(settings, client)
     waiting, failed = (_files(shelf, settings.max_file_bytes, progress) for shelf in shelves)
     yield from _flaws_of_database(connection, known, since, progress)
     with translate_errors(), connection.cursor() as cursor:  # of the same snapshot

@@ -20,6 +20,7 @@ from monitor.metrics_server import Answer, MetricsServer, Responder
 from monitor.waiting_files import WaitingFiles
 from service.drop_folder import Looker, measure
 from service.events import Event, MetricsFailed, MetricsServed, Publish, Resource
+from service.kept_client import KeptClient
 
 #: A listing mostly waits for the network.
 _PAUSES_A_LISTING = 20
@@ -43,7 +44,8 @@ def expose(
     if settings.bucket is None:
         waiting = WaitingFiles(partial(measure, str(settings.folder)))
     else:  # whose listing costs money, each time
-        waiting = WaitingFiles(partial(Looker(settings).look, 0), settings.rescan_seconds, _PAUSES_A_LISTING)
+        looker = Looker(settings, KeptClient(settings.s3_endpoint_url))
+        waiting = WaitingFiles(partial(looker.look, 0), settings.rescan_seconds, _PAUSES_A_LISTING)
     metrics = Metrics()
     health = Health(waiting.complaint, ask, destination)
     with _served(address, publish, [metrics.note, health.note], [metrics, waiting], health) as publish_to_all:

@@ -27,8 +27,7 @@ class BucketShelf:
         self._place = Place(at, []) if self._is_failed else Place.of(at, ends)
 
     @classmethod
-    def of(cls, settings: Settings, at: BucketPlace, client: KeptClient | None = None) -> Self:
-        client = client or KeptClient(settings.s3_endpoint_url)
+    def of(cls, settings: Settings, at: BucketPlace, client: KeptClient) -> Self:
         return cls(client.get(), at, settings.bucket_ends)
 
     def __str__(self) -> str:

@@ -25,12 +25,12 @@ def make_daemon(
     settings: Settings,
     database: Database,
     ensure_running: Callable[[], Database],
+    client: KeptClient,
     publish: Publish,
     stop: StopSignal,
     *,
     once: bool,
     presence: Presence | None = None,
-    client: KeptClient | None = None,
 ) -> Daemon:
     """Returns a daemon with all that it needs; ensure_running tells where the database is after an outage."""
     inbox: Inbox = queue.SimpleQueue()
@@ -38,7 +38,6 @@ def make_daemon(
         discovery: Discovery = folder_discovery(settings, publish, inbox, presence)
     else:
         claims = _shared_claims(ensure_running, settings.bucket)
-        client = client or KeptClient(settings.s3_endpoint_url)
         discovery = bucket_discovery(settings, settings.bucket, client, claims, publish, inbox)
     destination = DatabaseDestination(database, ensure_running, partial(make_pool, settings))
     return Daemon(settings, destination, discovery, inbox, publish, stop, once=once)

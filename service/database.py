@@ -69,7 +69,7 @@ def open_database(
         yield lambda: Database(outside)
         return
     if not has_cluster(settings.data_folder):
-        found = None if accepts_new else store_of(settings).read()
+        found = None if accepts_new else store_of(settings, KeptClient(settings.s3_endpoint_url)).read()
         if found is not None:
             raise marker.refusal(str(settings.watch_folder), found, f"a new one in {settings.data_folder}")
         if not may_create:
@@ -143,7 +143,7 @@ def connected(database: Database, is_cancelled: Callable[[], bool] = lambda: Fal
 def connected_to_load(settings: Settings, database: Database) -> Iterator[Connection]:
     """Connects, applies the schema, and refuses a database that is not the one of the folder's files."""
     with connected(database) as connection:
-        _refuse_another(settings, connection)
+        _refuse_another(settings, connection, KeptClient(settings.s3_endpoint_url))
         yield connection
 
 
@@ -176,12 +176,12 @@ def wait_for_place(
 def prepare_database(
     settings: Settings,
     ensure_running: Callable[[], Database],
+    client: KeptClient,
     publish: Publish,
     stop: StopSignal,
     *,
     once: bool,
     accepts_new: bool = False,
-    client: KeptClient | None = None,
 ) -> tuple[Database, Settings] | None:
     """Applies the schema as soon as the database answers; None if asked to stop before.
 
@@ -232,7 +232,7 @@ def _wait_for(
 def _look_at(
     connection: Connection,
     settings: Settings,
-    client: KeptClient | None,
+    client: KeptClient,
     publish: Publish,
     *,
     accepts_new: bool,
@@ -252,13 +252,13 @@ def _limit_workers(settings: Settings, connections: int, publish: Publish) -> Se
     return settings.model_copy(update={"workers": min(wanted, most)})
 
 
-def _refuse_another(settings: Settings, connection: Connection, client: KeptClient | None = None) -> None:
+def _refuse_another(settings: Settings, connection: Connection, client: KeptClient) -> None:
     found = store_of(settings, client).read()
     if found is not None and found.ledger != ledger_name.find(connection):
         raise marker.refusal(str(settings.watch_folder), found, _place(settings, connection))
 
 
-def _mark(settings: Settings, connection: Connection, client: KeptClient | None, publish: Publish) -> None:
+def _mark(settings: Settings, connection: Connection, client: KeptClient, publish: Publish) -> None:
     """Writes into the folder which ledger its files go into; gives the ledger its name if it has none."""
     place = _place(settings, connection)
     ledger = ledger_name.find(connection)

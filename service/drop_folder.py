@@ -47,10 +47,10 @@ class Backlog(Struct, frozen=True):
 class Looker:
     """Looks at the watch folder, or at the bucket."""
 
-    def __init__(self, settings: Settings, client: KeptClient | None = None) -> None:
-        """Looks at nothing; the client is kept if none is given."""
+    def __init__(self, settings: Settings, client: KeptClient) -> None:
+        """Looks at nothing."""
         self._settings = settings
-        self._client = client or KeptClient(settings.s3_endpoint_url)
+        self._client = client
 
     def look(self, shown: int, asked_after: float = 0.0) -> Backlog:
         """Returns what waits, `shown` of the oldest files by themselves.

@@ -107,17 +107,17 @@ class FolderShelf:
             recover_claims(str(self._folder))
 
 
-def waiting_shelf(settings: Settings) -> Shelf:
+def waiting_shelf(settings: Settings, client: KeptClient) -> Shelf:
     """Returns the place where files arrive."""
     if settings.bucket is None:
         return FolderShelf(settings, settings.folder, may_be_missing=not settings.watches)
     from service.bucket_shelf import BucketShelf
 
-    return BucketShelf.of(settings, settings.bucket)
+    return BucketShelf.of(settings, settings.bucket, client)
 
 
-def failed_shelf(settings: Settings, client: KeptClient | None = None) -> Shelf:
-    """Returns the place of failed files; of a bucket with a client of its own if none is kept."""
+def failed_shelf(settings: Settings, client: KeptClient) -> Shelf:
+    """Returns the place of failed files."""
     if settings.bucket is None:
         return FolderShelf(settings, settings.failed, may_be_missing=True)
     from service.bucket_shelf import BucketShelf

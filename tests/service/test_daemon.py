@@ -27,6 +27,7 @@ from service.build import make_daemon
 from service.daemon import Daemon as LoadingDaemon
 from service.heartbeat import Heartbeat
 from service.inbox import FileArrived
+from service.kept_client import KeptClient
 from service.loader_factory import LoaderFactory
 from service.outage import TimedOut
 from service.signals import StopSignal
@@ -509,7 +510,9 @@ def here(daemon: Daemon, database: Database) -> LoadingDaemon:
     """The same daemon in this process."""
     settings = Settings(watch_folder=daemon.incoming, workers=2, rescan_seconds=0.2)
     prepare_folders(settings)
-    return make_daemon(settings, database, lambda: database, to_log(), StopSignal(), once=True)
+    return make_daemon(
+        settings, database, lambda: database, KeptClient(None), to_log(), StopSignal(), once=True
+    )
 
 
 def test_a_daemon_that_was_only_made_has_started_nothing(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from config import Settings
 from service.drop_folder import Looker, measure
+from service.kept_client import KeptClient
 from tests.support import drop
 
 
@@ -18,7 +19,7 @@ def test_measure_counts_the_files_that_look_lists(tmp_path: Path, names: list[st
     (tmp_path / ".hidden.json").touch()
     (tmp_path / "other.csv").touch()
     (tmp_path / "link.json").symlink_to("nowhere")
-    seen, measured = Looker(Settings(watch_folder=tmp_path)).look(0), measure(str(tmp_path))
+    seen, measured = Looker(Settings(watch_folder=tmp_path), KeptClient(None)).look(0), measure(str(tmp_path))
     assert measured.error == ""
     assert (measured.files, measured.bytes) == (seen.files, seen.bytes)
     assert measured.files == len(names) + 1  # with the link, which will fail

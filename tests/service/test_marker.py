@@ -15,6 +15,7 @@ from service import marker
 from service.bucket_marker import BucketStore
 from service.database import connected, open_database, prepare_database
 from service.events import CommitsUnsafe, DatabaseNew, Event, MarkerUnwritten
+from service.kept_client import KeptClient
 from service.marker import Marker
 from service.signals import StopSignal
 from sources.policy import BucketPlace
@@ -35,7 +36,15 @@ def prepared(settings: Settings, *, accepts_new: bool = False) -> list[Event]:
     published: list[Event] = []
     with open_database(settings, may_create=True, accepts_new=accepts_new) as ensure_running:
         stop = StopSignal()
-        prepare_database(settings, ensure_running, published.append, stop, once=True, accepts_new=accepts_new)
+        prepare_database(
+            settings,
+            ensure_running,
+            KeptClient(None),
+            published.append,
+            stop,
+            once=True,
+            accepts_new=accepts_new,
+        )
     return [event for event in published if not isinstance(event, CommitsUnsafe)]
 
 

@@ -17,6 +17,7 @@ from config import Settings
 from db.connection import Database
 from service.build import make_daemon
 from service.destination import ask_to_write
+from service.kept_client import KeptClient
 from service.probe import Probe
 from service.signals import StopSignal
 from tests.service.support import to_log
@@ -107,7 +108,7 @@ def test_a_file_over_which_the_database_sleeps_fails_and_stops_nothing(
     settings = Settings(watch_folder=daemon.incoming, workers=2, rescan_seconds=0.2)
     prepare_folders(settings)
     stop = StopSignal()
-    process = make_daemon(settings, database, lambda: database, to_log(), stop, once=False)
+    process = make_daemon(settings, database, lambda: database, KeptClient(None), to_log(), stop, once=False)
 
     def feed() -> None:
         try:
