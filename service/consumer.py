@@ -53,7 +53,7 @@ class Consumer:
 
     def __init__(
         self,
-        topics: Subscription,
+        subscription: Subscription,
         placement: Placement,
         open_sink: Callable[[], StreamSink],
         kind_of_topic: Mapping[str, Kind],
@@ -62,7 +62,7 @@ class Consumer:
         stop: StopSignal,
     ) -> None:
         """Connects to nothing yet."""
-        self._topics = topics
+        self._subscription = subscription
         self._placement = placement
         self._open_sink = open_sink
         self._new_batch = partial(MessageBatch, kind_of_topic, max_document_bytes)
@@ -82,7 +82,7 @@ class Consumer:
         self._hinted_at = 0.0
         self._most = MOST_MESSAGES
         self._missing: set[str] = set()
-        topics.given_up = self._give_up
+        subscription.given_up = self._give_up
 
     @property
     def positions(self) -> dict[TopicPartition, int]:
@@ -91,7 +91,7 @@ class Consumer:
 
     def run(self) -> None:
         """Loads until it is asked to stop; raises Misconfigured where a person is needed."""
-        self._topics.open()
+        self._subscription.open()
         answers = False
         try:
             while not self._stop.event.is_set():
@@ -114,7 +114,7 @@ class Consumer:
             self._is_lost = False
             self._batch = self._new_batch()
             self._positions.clear()
-            self._topics.stop_reading()
+            self._subscription.stop_reading()
             gc.collect()  # cycles of what failed hold the messages of a batch
         if self._task is None:
             self._begin_task()
@@ -126,9 +126,9 @@ class Consumer:
 
     def _begin_task(self) -> None:
         self._begun_at = time.monotonic()
-        if self._topics.unplaced:
+        if self._subscription.unplaced:
             if all(self._begun_at >= outage.next_try for outage in self._outages.values()):
-                self._task = self._thread.submit(self._place, self._topics.unplaced)
+                self._task = self._thread.submit(self._place, self._subscription.unplaced)
         elif not self._batch.is_empty:
             self._loading, self._batch = self._batch, self._new_batch()
             self._task = self._thread.submit(self._load, self._loading)
@@ -173,8 +173,10 @@ class Consumer:
         self.read_anew()
 
     def _read(self, positions: Sequence[Position]) -> None:
-        self._topics.read(positions)
-        read = {at.partition: at.next_offset for at in positions if at.partition in self._topics.reading}
+        self._subscription.read(positions)
+        read = {
+            at.partition: at.next_offset for at in positions if at.partition in self._subscription.reading
+        }
         self._positions |= read
         if read:
             self._publish(PartitionsRead([f"{place}@{offset}" for place, offset in sorted(read.items())]))
@@ -187,14 +189,14 @@ class Consumer:
     def _take(self) -> None:
         """Takes messages into the batch, no more than there is room for if they are like the last ones."""
         room = min(self._most - self._batch.messages, 1 + self._batch.room // self._message_bytes)
-        polled = self._topics.poll(room, _BUSY_SECONDS if self._task is not None else _IDLE_SECONDS)
+        polled = self._subscription.poll(room, _BUSY_SECONDS if self._task is not None else _IDLE_SECONDS)
         if polled.beyond:
             self.read_anew()
         for topic in polled.missing - self._missing:
             self._publish(TopicMissing(topic))
         self._missing |= polled.missing
-        if self._topics.trouble:
-            trouble, self._topics.trouble = self._topics.trouble, ""
+        if self._subscription.trouble:
+            trouble, self._subscription.trouble = self._subscription.trouble, ""
             self._postpone(SourceUnavailable(trouble))
         if self._is_lost:
             return
@@ -223,7 +225,7 @@ class Consumer:
 
     def _pause(self, *, is_on: bool) -> None:
         self._is_paused = is_on
-        self._topics.pause(is_on=is_on)
+        self._subscription.pause(is_on=is_on)
         seconds = round(time.monotonic() - self._begun_at, 1)
         self._publish(ReadingPaused(seconds) if is_on else ReadingResumed(seconds))
 
@@ -273,7 +275,7 @@ class Consumer:
         if self._unhinted and (at_once or now - self._hinted_at >= _HINT_SECONDS):
             self._hinted_at = now
             hints, self._unhinted = self._unhinted, {}
-            self._topics.hint(starmap(Position, hints.items()))
+            self._subscription.hint(starmap(Position, hints.items()))
 
     def _close(self, *, kafka_answers: bool) -> None:
         """Lets a transaction end that is under way, for a while, and leaves the group."""
@@ -289,7 +291,7 @@ class Consumer:
         if not kafka_answers:
             self._unhinted.clear()  # else leaving would wait for what becomes of the hint
         self._hint(at_once=True)
-        self._topics.close()
+        self._subscription.close()
         if self._sink is not None and (task is None or task.done()):
             self._sink.close()
         self._thread.shutdown(wait=False)
