@@ -12,8 +12,9 @@ import pytest
 import db.chunk
 from db import schema
 from db.connection import Database
+from tests.s3_proxy import S3Proxy, running_proxy
 from tests.seaweed import Seaweed, running_seaweed
-from tests.support import Daemon, Server, running_server
+from tests.support import Daemon, Server, running_server, stopping
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -46,6 +47,13 @@ def own_seaweed() -> Iterator[Seaweed]:
         yield seaweed
 
 
+@pytest.fixture
+def proxy(seaweed: Seaweed) -> Iterator[S3Proxy]:
+    """The S3 server behind a proxy, which can refuse and change what is asked and answered."""
+    with running_proxy(seaweed.port) as proxy:
+        yield proxy
+
+
 @pytest.fixture(scope="session")
 def broker() -> "Iterator[Broker]":
     """Apache Kafka; a test has topics of its own."""
@@ -73,10 +81,8 @@ def database(empty_database: Database) -> Database:
 @pytest.fixture
 def daemon(tmp_path: Path, database: Database) -> Iterator[Daemon]:
     """A daemon that is not started yet."""
-    daemon = Daemon(tmp_path, database.url)
-    yield daemon
-    if daemon.process is not None:
-        daemon.stop()
+    with stopping(Daemon(tmp_path, database.url)) as daemon:
+        yield daemon
 
 
 @pytest.fixture(scope="session")

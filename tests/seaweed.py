@@ -13,6 +13,7 @@ from typing import Any
 
 import boto3
 import botocore.exceptions
+import pytest
 from botocore.config import Config
 from msgspec import json
 
@@ -86,6 +87,12 @@ class Seaweed:
 
 def credentials() -> dict[str, str]:
     return {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+def use_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives them to the clients that this process makes."""
+    for name, value in credentials().items():
+        monkeypatch.setenv(name, value)
 
 
 def client(url: str) -> Any:

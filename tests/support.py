@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import psycopg2
@@ -309,6 +309,19 @@ class Daemon:
     def rows(self, statement: str, values: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:
         assert self.url is not None
         return query(self.url, statement, values)
+
+
+DaemonT = TypeVar("DaemonT", bound=Daemon)
+
+
+@contextmanager
+def stopping(daemon: DaemonT) -> Iterator[DaemonT]:
+    """Yields a daemon, started or not; stops it in the end if it was started and nobody has."""
+    try:
+        yield daemon
+    finally:
+        if daemon.process is not None:
+            daemon.stop()
 
 
 class Unprivileged(Daemon):

@@ -14,7 +14,7 @@ from psycopg2.extensions import parse_dsn
 
 from db.connection import Database
 from tests.certificates import make_ca, make_certificate
-from tests.support import ROOT, Daemon, Server, detections, event, query, report, statuses, until
+from tests.support import ROOT, Daemon, Server, detections, event, query, report, statuses, stopping, until
 
 GOOD = statuses(report(1))
 LOADER = "mobileye_loader"
@@ -29,10 +29,8 @@ def drops(server: Server, database: Database, tmp_path: Path) -> Iterator[Daemon
     for _ in range(2):
         query(database.url, roles)
     query(database.url, f"ALTER ROLE {LOADER} PASSWORD 'least'")
-    daemon = Daemon(tmp_path, server.url(parse_dsn(database.url)["dbname"], LOADER, "least"))
-    yield daemon
-    if daemon.process is not None:
-        daemon.stop()
+    with stopping(Daemon(tmp_path, server.url(parse_dsn(database.url)["dbname"], LOADER, "least"))) as daemon:
+        yield daemon
     query(database.url, f"DROP OWNED BY {LOADER}; DROP ROLE {LOADER}")
 
 

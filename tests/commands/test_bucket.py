@@ -9,7 +9,7 @@ from msgspec import json
 from db.connection import Database
 from tests.seaweed import Seaweed
 from tests.service.test_bucket import BAD, BucketDaemon, status_of
-from tests.support import report, statuses, until
+from tests.support import report, statuses, stopping, until
 
 FIXED = status_of("fixed")
 
@@ -17,10 +17,8 @@ FIXED = status_of("fixed")
 @pytest.fixture
 def daemon(tmp_path: Path, database: Database, seaweed: Seaweed) -> Iterator[BucketDaemon]:
     """A daemon that is not started yet."""
-    daemon = BucketDaemon(tmp_path, database.url, seaweed)
-    yield daemon
-    if daemon.process is not None:
-        daemon.stop()
+    with stopping(BucketDaemon(tmp_path, database.url, seaweed)) as daemon:
+        yield daemon
 
 
 def fail(daemon: BucketDaemon, *names: str) -> list[str]:

@@ -14,8 +14,8 @@ from db import schema
 from db.connection import Database
 from jobs.s3_lambda import Handler, NotLoaded
 from tests.jobs.support import Bucket, in_transaction, returned, states, terminate_sessions, vehicles
-from tests.s3_proxy import S3Proxy, running_proxy
-from tests.seaweed import Seaweed, credentials
+from tests.s3_proxy import S3Proxy
+from tests.seaweed import use_credentials
 from tests.support import report, running_server, statuses, until
 
 
@@ -35,14 +35,7 @@ def status_of(vehicle: str) -> bytes:
 
 @pytest.fixture(autouse=True)
 def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in credentials().items():
-        monkeypatch.setenv(name, value)
-
-
-@pytest.fixture
-def proxy(seaweed: Seaweed) -> Iterator[S3Proxy]:
-    with running_proxy(seaweed.port) as proxy:
-        yield proxy
+    use_credentials(monkeypatch)
 
 
 def handler(bucket: Bucket, url: str, endpoint: str = "") -> Handler:

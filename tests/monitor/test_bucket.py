@@ -22,9 +22,9 @@ from sources.policy import BucketPlace
 from sources.s3_client import make_client
 from tests.monitor.scraping import address_of, get, scrape
 from tests.s3_proxy import running_proxy
-from tests.seaweed import Seaweed, credentials
+from tests.seaweed import Seaweed, use_credentials
 from tests.service.test_bucket import BucketDaemon, status_of
-from tests.support import until
+from tests.support import stopping, until
 
 
 @pytest.fixture
@@ -32,12 +32,9 @@ def daemon(
     tmp_path: Path, database: Database, seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[BucketDaemon]:
     """A daemon that is not started yet; the tests look at its bucket with the same rights."""
-    for name, value in credentials().items():
-        monkeypatch.setenv(name, value)
-    daemon = BucketDaemon(tmp_path, database.url, seaweed, METRICS_ADDRESS="127.0.0.1:0")
-    yield daemon
-    if daemon.process is not None:
-        daemon.stop()
+    use_credentials(monkeypatch)
+    with stopping(BucketDaemon(tmp_path, database.url, seaweed, METRICS_ADDRESS="127.0.0.1:0")) as daemon:
+        yield daemon
 
 
 @pytest.mark.timeout(300)

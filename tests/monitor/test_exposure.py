@@ -21,6 +21,7 @@ from tests.support import (
     report,
     running_server,
     statuses,
+    stopping,
     until,
 )
 
@@ -31,10 +32,8 @@ KINDS = ("objects_detection", "vehicles_status", "unknown")
 @pytest.fixture
 def daemon(tmp_path: Path, database: Database) -> Iterator[Daemon]:
     """A daemon with metrics that is not started yet."""
-    daemon = Daemon(tmp_path, database.url, METRICS_ADDRESS="127.0.0.1:0")
-    yield daemon
-    if daemon.process is not None:
-        daemon.stop()
+    with stopping(Daemon(tmp_path, database.url, METRICS_ADDRESS="127.0.0.1:0")) as daemon:
+        yield daemon
 
 
 def drop_all_sorts(daemon: Daemon, turn: int) -> None:

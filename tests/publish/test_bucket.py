@@ -14,9 +14,9 @@ from tests.kafka import Broker, unique
 from tests.moto_server import running_moto
 from tests.publish.bucket_publisher import BucketPublisher
 from tests.publish.publisher import S, content, file_of, values
-from tests.s3_proxy import S3Proxy, running_proxy
+from tests.s3_proxy import S3Proxy
 from tests.seaweed import Seaweed
-from tests.support import statuses, until
+from tests.support import statuses, stopping, until
 
 BAD = b'{"vehicle_status": [}'
 
@@ -25,18 +25,12 @@ NEVER = 80_000
 
 
 @pytest.fixture
-def proxy(seaweed: Seaweed) -> Iterator[S3Proxy]:
-    with running_proxy(seaweed.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
 def publisher(tmp_path: Path, broker: Broker, seaweed: Seaweed, proxy: S3Proxy) -> Iterator[BucketPublisher]:
     """A publisher behind the proxy that is not started yet."""
-    publisher = BucketPublisher(tmp_path, broker, seaweed, unique("bucket"), S3_ENDPOINT_URL=proxy.url)
-    yield publisher
-    if publisher.process is not None:
-        publisher.stop()
+    with stopping(
+        BucketPublisher(tmp_path, broker, seaweed, unique("bucket"), S3_ENDPOINT_URL=proxy.url)
+    ) as publisher:
+        yield publisher
 
 
 def put_many(publisher: BucketPublisher, numbers: range) -> Counter[str]:

@@ -10,7 +10,7 @@ from msgspec import json
 
 from db.connection import Database
 from tests.seaweed import Seaweed
-from tests.support import Daemon, report, statuses, until
+from tests.support import Daemon, report, statuses, stopping, until
 
 BAD = b'{"vehicle_status": [}'
 
@@ -47,10 +47,8 @@ def status_of(vehicle: str) -> bytes:
 @pytest.fixture
 def daemon(tmp_path: Path, database: Database, seaweed: Seaweed) -> Iterator[BucketDaemon]:
     """A daemon that is not started yet."""
-    daemon = BucketDaemon(tmp_path, database.url, seaweed)
-    yield daemon
-    if daemon.process is not None:
-        daemon.stop()
+    with stopping(BucketDaemon(tmp_path, database.url, seaweed)) as daemon:
+        yield daemon
 
 
 def test_objects_are_loaded_and_deleted_also_those_that_come_later(daemon: BucketDaemon) -> None:

@@ -6,25 +6,19 @@ from pathlib import Path
 import pytest
 
 from db.connection import Database
-from tests.s3_proxy import Answer, S3Proxy, running_proxy
+from tests.s3_proxy import Answer, S3Proxy
 from tests.seaweed import Seaweed
 from tests.service.test_bucket import BAD, BucketDaemon, status_of
-from tests.support import until
-
-
-@pytest.fixture
-def proxy(seaweed: Seaweed) -> Iterator[S3Proxy]:
-    with running_proxy(seaweed.port) as proxy:
-        yield proxy
+from tests.support import stopping, until
 
 
 @pytest.fixture
 def daemon(tmp_path: Path, database: Database, seaweed: Seaweed, proxy: S3Proxy) -> Iterator[BucketDaemon]:
     """A daemon behind the proxy that is not started yet."""
-    daemon = BucketDaemon(tmp_path, database.url, seaweed, S3_ENDPOINT_URL=proxy.url, WORKERS=1)
-    yield daemon
-    if daemon.process is not None:
-        daemon.stop()
+    with stopping(
+        BucketDaemon(tmp_path, database.url, seaweed, S3_ENDPOINT_URL=proxy.url, WORKERS=1)
+    ) as daemon:
+        yield daemon
 
 
 def test_an_object_that_the_server_has_lost_does_not_stop_the_others(

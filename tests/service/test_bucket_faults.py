@@ -19,25 +19,17 @@ from db.connection import Database
 from tests.chaos.kills import Point
 from tests.chaos.moments import AFTER, BEFORE, Moments
 from tests.chaos.proxy import TO_SERVER, Proxy
-from tests.s3_proxy import S3Proxy, running_proxy
+from tests.s3_proxy import S3Proxy
 from tests.seaweed import Seaweed
 from tests.service.test_bucket import BAD, BucketDaemon, status_of
-from tests.support import frozen, until
-
-
-@pytest.fixture
-def proxy(seaweed: Seaweed) -> Iterator[S3Proxy]:
-    with running_proxy(seaweed.port) as proxy:
-        yield proxy
+from tests.support import frozen, stopping, until
 
 
 @pytest.fixture
 def daemon(tmp_path: Path, database: Database, seaweed: Seaweed, proxy: S3Proxy) -> Iterator[BucketDaemon]:
     """A daemon behind the proxy that is not started yet."""
-    daemon = BucketDaemon(tmp_path, database.url, seaweed, S3_ENDPOINT_URL=proxy.url)
-    yield daemon
-    if daemon.process is not None:
-        daemon.stop()
+    with stopping(BucketDaemon(tmp_path, database.url, seaweed, S3_ENDPOINT_URL=proxy.url)) as daemon:
+        yield daemon
 
 
 def put_many(daemon: BucketDaemon, count: int) -> list[str]:

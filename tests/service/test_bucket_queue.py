@@ -13,7 +13,7 @@ from tests.s3_proxy import S3Proxy, running_proxy
 from tests.seaweed import Seaweed
 from tests.service.test_bucket import BucketDaemon, status_of
 from tests.sources.test_notifications import by_eventbridge, by_sns, direct, record
-from tests.support import until
+from tests.support import stopping, until
 
 #: Keys of which moto makes the notification, and those that it does not take.
 KEYS = ["a b+c%2B.json", "u/日本 é.json", f"{'k' * 200}.json"]
@@ -32,10 +32,8 @@ def moto() -> Iterator[Moto]:
 @pytest.fixture
 def daemon(tmp_path: Path, database: Database, seaweed: Seaweed) -> Iterator[BucketDaemon]:
     """A daemon that is not started yet."""
-    daemon = BucketDaemon(tmp_path, database.url, seaweed, RESCAN_SECONDS=NEVER)
-    yield daemon
-    if daemon.process is not None:
-        daemon.stop()
+    with stopping(BucketDaemon(tmp_path, database.url, seaweed, RESCAN_SECONDS=NEVER)) as daemon:
+        yield daemon
 
 
 @pytest.fixture

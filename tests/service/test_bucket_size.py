@@ -20,7 +20,7 @@ from sources.policy import BucketPlace
 from sources.s3_client import make_client
 from tests.chaos.background import beside
 from tests.made_up_bucket import MadeUpBucket, made_up_bucket
-from tests.seaweed import credentials
+from tests.seaweed import credentials, use_credentials
 from tests.support import Daemon, is_worker, report, statuses, until
 
 #: What the daemon may take, in bytes: its own process, and each of its workers.
@@ -54,8 +54,7 @@ class Memory:
 
 
 def test_of_a_large_bucket_a_part_is_counted_and_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in credentials().items():
-        monkeypatch.setenv(name, value)
+    use_credentials(monkeypatch)
     keys = [f"in/vehicles_status_{n:04}.json" for n in range(1_500)]
     with made_up_bucket(keys, content) as bucket:
         client, place = make_client(bucket.url), Place(BucketPlace("made-up", "in/"), [])

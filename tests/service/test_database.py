@@ -25,6 +25,7 @@ from tests.support import (
     report,
     running_server,
     statuses,
+    stopping,
     until,
 )
 
@@ -32,10 +33,8 @@ from tests.support import (
 @pytest.fixture
 def embedded(tmp_path: Path) -> Iterator[Daemon]:
     """A daemon that brings its own database; nothing of it may be left."""
-    daemon = Daemon(tmp_path, None)
-    yield daemon
-    if daemon.process is not None:
-        daemon.stop()
+    with stopping(Daemon(tmp_path, None)) as daemon:
+        yield daemon
     assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists()
 
 

@@ -22,7 +22,7 @@ from tests.certificates import make_ca, make_certificate
 from tests.contracts.source import CONTENT, NAME
 from tests.http_server import serving
 from tests.s3_proxy import Answer, running_proxy
-from tests.seaweed import Seaweed, credentials
+from tests.seaweed import Seaweed, credentials, use_credentials
 from tests.sources.test_bucket import LARGE, BucketKit, Cut, Wrapped
 
 _BROKEN = {"Error": {"Code": "InternalError"}, "ResponseMetadata": {"HTTPStatusCode": 500}}
@@ -149,7 +149,7 @@ def test_a_copy_that_fails_behind_its_good_status_deletes_nothing(
         return (200, [("Content-Type", "application/xml")], body) if kind == "COPY" else answer
 
     kit.put(CONTENT)
-    _use_credentials(monkeypatch)
+    use_credentials(monkeypatch)
     with running_proxy(seaweed.port) as proxy:
         proxy.change = fail
         source = kit.source_with(make_client(proxy.url))
@@ -189,11 +189,6 @@ def test_a_large_object_is_put_aside_in_parts(
     assert len(keys) == 2 and kit.all()[keys[0]] == content
 
 
-def _use_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in credentials().items():
-        monkeypatch.setenv(name, value)
-
-
 @contextmanager
 def breaking_handshakes() -> Iterator[str]:
     """The address of a server that ends each connection, as a load balancer without servers does."""
@@ -215,7 +210,7 @@ def breaking_handshakes() -> Iterator[str]:
 
 
 def test_a_handshake_that_breaks_is_an_outage(kit: BucketKit, monkeypatch: pytest.MonkeyPatch) -> None:
-    _use_credentials(monkeypatch)
+    use_credentials(monkeypatch)
     with breaking_handshakes() as url:
         source = kit.source_with(make_client(url))
         with pytest.raises(SourceUnavailable), source.open(NAME):
@@ -231,7 +226,7 @@ def test_a_certificate_of_nobody_known_is_for_a_person(
     server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    _use_credentials(monkeypatch)
+    use_credentials(monkeypatch)
     source = kit.source_with(make_client(f"https://localhost:{server.server_address[1]}"))
     with pytest.raises(Misconfigured, match="certificate"), source.open(NAME):
         pass
@@ -275,7 +270,7 @@ def test_a_page_of_something_in_between_does_not_say_that_an_object_or_a_marker_
     kit: BucketKit, seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = (404, [("Content-Type", "text/html")], b"<html><p>default backend<br></html>")
-    _use_credentials(monkeypatch)
+    use_credentials(monkeypatch)
     kit.put(CONTENT)
     with running_proxy(seaweed.port) as proxy:
         proxy.change = lambda kind, path, answer: page if kind == "GET" else answer

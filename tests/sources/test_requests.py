@@ -1,24 +1,17 @@
 """Requests to a bucket: of a batch many are under way at the same time, and each object takes two."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Barrier
 
 import pytest
 
 from db.connection import Database
-from tests.s3_proxy import S3Proxy, running_proxy
+from tests.s3_proxy import S3Proxy
 from tests.seaweed import Seaweed
 from tests.service.test_bucket import BucketDaemon, status_of
 
 #: So many requests of one worker have to be under way before one of them is answered.
 _AT_ONCE = 8
-
-
-@pytest.fixture
-def proxy(seaweed: Seaweed) -> Iterator[S3Proxy]:
-    with running_proxy(seaweed.port) as proxy:
-        yield proxy
 
 
 @pytest.mark.parametrize("kind", ["GET", "DELETE"])
