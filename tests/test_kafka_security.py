@@ -120,6 +120,15 @@ def test_files_become_rows_with_the_least_rights_and_nobody_sees_the_password(
     assert users.password not in written
 
 
+def assert_it_ends(users: Users, command: str, reason: str) -> None:
+    """Starts it, and checks that it ends with code 2 and one sentence."""
+    daemon = users.publisher if command == "publish" else users.consumer
+    Daemon.start(daemon, command, wait=False)
+    assert daemon.wait(30) == 2, daemon.log()
+    ending = daemon.log().splitlines()[-1]
+    assert reason in ending and users.password not in daemon.log() and "Traceback" not in daemon.log()
+
+
 #: What is wrong, and what is said of it.
 _WRONG = [
     ("password", "Authentication failed"),
@@ -147,10 +156,7 @@ def test_what_is_wrong_at_the_start_is_one_sentence(
     daemon = users.publisher if command == "publish" else users.consumer
     daemon.set(**spoilt(users, wrong))
     users.publisher.drop(f"{S}1.json", content(1, 10))
-    daemon.start(*([command] if daemon is users.consumer else []), wait=False)
-    assert daemon.wait(30) == 2, daemon.log()
-    ending = daemon.log().splitlines()[-1]
-    assert reason in ending and users.password not in daemon.log() and "Traceback" not in daemon.log()
+    assert_it_ends(users, command, reason)
 
 
 @pytest.mark.parametrize(
@@ -171,11 +177,7 @@ def test_what_is_wrong_with_a_client_s_certificate_is_one_sentence(
         )
     elif wrong == "key":
         users.set(KAFKA_SSL_KEY_PASSWORD="another")
-    daemon = users.publisher if command == "publish" else users.consumer
-    Daemon.start(daemon, command, wait=False)
-    assert daemon.wait(30) == 2, daemon.log()
-    ending = daemon.log().splitlines()[-1]
-    assert reason in ending and users.password not in daemon.log() and "Traceback" not in daemon.log()
+    assert_it_ends(users, command, reason)
 
 
 def spoilt(users: Users, what: str) -> dict[str, object]:
