@@ -39,11 +39,12 @@ def read(event: object) -> Call:
     notices: dict[str | None, str] = {message.id: message.body for message in messages}
     items: list[Item] = []
     passed_over = []
+    # Not msgspec's: it takes neither half of a surrogate pair nor every number that an event may have.
     for message, text in (notices or {None: dumps(event)}).items():
         found = [Item(arrival, message) for arrival in arrivals(text)]
         items += found
         if not found:
-            passed_over.append(printable(text[:_SHOWN].encode(errors="backslashreplace").decode()))
+            passed_over.append(printable(text[:_SHOWN]))
     return Call(items, passed_over, bool(messages))
 
 

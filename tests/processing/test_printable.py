@@ -21,3 +21,8 @@ from processing.printable import printable
 def test_a_name_is_shown_on_one_line_of_printable_text(name: bytes, shown: str) -> None:
     assert printable(os.fsdecode(name)) == shown
     assert printable(os.fsdecode(name)).isprintable()
+
+
+@pytest.mark.parametrize("half", ["\ud800", "\udc7f", "\udd00", "\udfff"])
+def test_half_of_a_surrogate_pair_is_escaped_as_it_is_written_in_json(half: str) -> None:
+    assert printable(f"é{half}\udcff.json") == rf"é\u{ord(half):x}\xff.json"
