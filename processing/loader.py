@@ -109,7 +109,7 @@ class Loader:
         undisposed = file.task.undisposed
         if undisposed and undisposed.identity == opened.identity:  # neither read nor entered again
             file.undisposed = undisposed
-            opened.recognize(undisposed.sha256)
+            opened.sha256 = undisposed.sha256
             if undisposed.failure:
                 raise BadFile(undisposed.failure)
             file.is_duplicate = True

@@ -49,9 +49,8 @@ class SourceFile(Protocol):
     def arrived_at(self) -> float | None:
         """Time of its arrival, in seconds since the epoch; None if its source can't know."""
 
-    @property
-    def sha256(self) -> bytes:
-        """Digest by which the ledger knows it; empty before digest()."""
+    #: Digest by which the ledger knows it; empty until digest() or whoever knows it already has set it.
+    sha256: bytes
 
     @property
     def position(self) -> int:
@@ -71,9 +70,6 @@ class SourceFile(Protocol):
 
     def digest(self) -> None:
         """Reads the whole file and sets sha256."""
-
-    def recognize(self, sha256: bytes) -> None:
-        """Takes the digest of a file that was read before, and is only to be disposed of."""
 
     def open_bytes(self) -> "io.BufferedReader[Any]":
         """Opens the bytes as dropped, from the beginning, as often as asked."""

@@ -97,9 +97,6 @@ class BucketObject:
         self._get()
         self.sha256 = self._digest.digest()
 
-    def recognize(self, sha256: bytes) -> None:
-        self.sha256 = sha256
-
     def check_unchanged(self) -> None:
         """Does nothing but beat: what was got can't change any more."""
         self.beat()

@@ -87,9 +87,6 @@ class LocalFile:
         else:
             self.sha256 = hashlib.file_digest(raw, "sha256").digest()
 
-    def recognize(self, sha256: bytes) -> None:
-        self.sha256 = sha256
-
     def check_unchanged(self) -> None:
         """Raises NotReady if anyone has written, or may be about to."""
         self.beat()

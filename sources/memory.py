@@ -43,9 +43,6 @@ class MemoryFile:
         """Sets sha256, of the name and the text: of two records with the same text each is loaded."""
         self.sha256 = hashlib.sha256(self.name.encode() + b"\0" + self._content).digest()
 
-    def recognize(self, sha256: bytes) -> None:
-        self.sha256 = sha256
-
     def check_unchanged(self) -> None: ...
 
     def identity_if_moved(self) -> MemoryIdentity:
