@@ -165,11 +165,12 @@ class BucketDiscovery:
                 return PageListed({})
             raise not_listed(at, error) from None
         self._cursor = _next_cursor(answer, self._cursor)
+        entries = [entry for entry in answer.get("Contents", []) if self._place.wanted(entry["Key"])]
+        names = [entry["Key"][len(at.prefix) :] for entry in entries]
         found = {
             name: BucketIdentity(entry.get("ETag", ""), entry.get("Size", 0))
-            for entry in answer.get("Contents", [])
-            if self._place.wanted(entry["Key"])
-            and self._claims.is_ours(name := entry["Key"][len(at.prefix) :])
+            for name, entry in zip(names, entries, strict=True)
+            if self._claims.is_ours(name)
         }
         before, self._ours = self._ours, self._claims.ours
         return PageListed(found, began, is_last=self._cursor is None, has_moved=self._ours != before)
